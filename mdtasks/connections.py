@@ -1,0 +1,153 @@
+"""Opens PostgreSQL and Redis, loads named SQL and Lua, and turns driver errors into ours: the only place that does.
+
+Above this module nobody sees a psycopg, SQLAlchemy or redis exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import redis
+from sqlalchemy import Connection, Engine, TextClause, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from mdtasks.domain.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+
+#: SQLSTATE classes in which the server is away or going away, not our statement wrong.
+_AWAY = ("08", "57P")
+#: SQLSTATE of disk full and out of memory.
+_FULL = ("53100", "53200")
+
+
+class Database:
+    """A PostgreSQL pool of one process. Open it after the fork, never before."""
+
+    def __init__(self, url: str, *, application: str = "mdtasks", pool_size: int = 4) -> None:
+        try:
+            parsed = make_url(url).set(drivername="postgresql+psycopg")
+        except Exception as exc:
+            raise ConfigurationError(
+                "MDTASKS_DATABASE_URL is not a URL", name="MDTASKS_DATABASE_URL"
+            ) from exc
+        self.engine: Engine = create_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=10,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": 5,
+                "application_name": application,
+                "options": "-c timezone=UTC",
+            },
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: commits at the end of the block, rolls back on any error.
+
+        Raises StoreUnavailableError when PostgreSQL is away, StoreFullError when its disk is full.
+        """
+        with translated_store_errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """A connection on which each statement commits by itself (DDL, advisory work)."""
+        with translated_store_errors(), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def close(self) -> None:
+        """Close every pooled connection. The pool opens new ones when it is used again."""
+        self.engine.dispose()
+
+
+@contextmanager
+def translated_store_errors() -> Iterator[None]:
+    """Turn the driver's "server is away" and "disk full" into ours; leave programming errors as they are."""
+    try:
+        yield
+    except PoolTimeoutError as exc:
+        raise StoreUnavailableError(
+            "PostgreSQL: no free connection in 10 s", hint="`mdtasks doctor`"
+        ) from exc
+    except DBAPIError as exc:
+        state = getattr(exc.orig, "sqlstate", None) or ""
+        reason = str(exc.orig).strip().splitlines()[0] if str(exc.orig).strip() else type(exc.orig).__name__
+        if state in _FULL:
+            raise StoreFullError(
+                f"PostgreSQL has no room left: {reason}", hint="free disk space; nothing was lost"
+            ) from exc
+        if (
+            exc.connection_invalidated
+            or state.startswith(_AWAY)
+            or (isinstance(exc, OperationalError) and not state)
+        ):
+            raise StoreUnavailableError(
+                f"PostgreSQL does not answer: {reason}",
+                hint="`mdtasks status`, `mdtasks doctor`; work resumes when it is back",
+            ) from exc
+        raise
+
+
+def open_redis(url: str, *, socket_timeout_s: float = 5.0) -> redis.Redis:
+    """A Redis client with bounded waits; answers are bytes. Connects at the first command."""
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=socket_timeout_s,
+            socket_connect_timeout=3,
+            health_check_interval=10,
+            socket_keepalive=True,
+        )
+    except ValueError as exc:
+        raise ConfigurationError("MDTASKS_REDIS_URL is not a Redis URL", name="MDTASKS_REDIS_URL") from exc
+
+
+@contextmanager
+def translated_redis_errors() -> Iterator[None]:
+    """Turn the driver's connection errors into BrokerUnavailableError and "out of memory" into StoreFullError."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError) as exc:
+        raise BrokerUnavailableError(
+            f"Redis does not answer: {exc}",
+            hint="`mdtasks status`, `mdtasks doctor`; queued work waits in PostgreSQL",
+        ) from exc
+    except redis.exceptions.OutOfMemoryError as exc:
+        raise StoreFullError(
+            "Redis has no memory left", hint="lower the caps or give it more memory; nothing was lost"
+        ) from exc
+
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+def load_statements(package: str, filename: str) -> Mapping[str, TextClause]:
+    """The named statements of a ``.sql`` file in ``package``.
+
+    Each begins with a line ``-- name: <name>`` and a line of purpose; parameters are written ``:name``.
+    """
+    parts = _NAME.split(files(package).joinpath(filename).read_text())
+    return {name: text(body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def load_script(package: str, filename: str) -> str:
+    """The text of a Lua script beside its module. Its head lists keys, arguments and the answer."""
+    return files(package).joinpath(filename).read_text()
+
+
+def raw_psycopg(connection: Connection) -> Any:
+    """The psycopg connection under a SQLAlchemy one, for COPY; it takes part in the same transaction."""
+    return connection.connection.driver_connection

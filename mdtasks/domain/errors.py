@@ -1,0 +1,246 @@
+"""Every error mdtasks raises, in one tree, with its data as attributes.
+
+``str(error)`` is one line that says what is wrong and with which value; ``hint`` says what to do next.
+``code`` is the stable, machine-readable name that the CLI prints with ``--json``, HTTP answers carry,
+metrics use as a label and ``job_attempts.error_class`` stores. Driver errors (psycopg, redis, kombu) are
+turned into these once, at the driver's edge, always with ``raise ... from exc``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MdtasksError(Exception):
+    """Something mdtasks refuses or could not do."""
+
+    #: Stable name of the error: JSON, metric label, ``error_class`` in the store.
+    code: ClassVar[str] = "error"
+    #: HTTP status that the web app answers with.
+    http_status: ClassVar[int] = 500
+    #: Exit code of the command line.
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, object]:
+        """The error as HTTP and ``--json`` show it: code, message, hint."""
+        return {"code": self.code, "error": self.message, "hint": self.hint}
+
+
+# -- what the caller asked for ---------------------------------------------------------------------
+
+
+class InvalidRequestError(MdtasksError):
+    """A request with a wrong value: ``field`` names it."""
+
+    code = "invalid_request"
+    http_status = 422
+    exit_code = 2
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+    def as_dict(self) -> dict[str, object]:
+        return {**super().as_dict(), "field": self.field}
+
+
+class UnknownSymbolError(InvalidRequestError):
+    """A symbol that no instrument bears now."""
+
+    code = "unknown_symbol"
+
+    def __init__(self, symbols: list[str], *, known: list[str] | None = None) -> None:
+        named = ", ".join(symbols[:5]) + (f" and {len(symbols) - 5} more" if len(symbols) > 5 else "")
+        close = f"; did you mean {', '.join(known[:3])}?" if known else ""
+        super().__init__(
+            f"unknown symbol {named}{close}",
+            field="symbol",
+            hint=f"add it with `mdtasks universe add {symbols[0]} --mic XNYS`, or see `mdtasks universe list`",
+        )
+        self.symbols = symbols
+
+
+class UnknownProviderError(InvalidRequestError):
+    """A provider that does not exist or is not configured here."""
+
+    code = "unknown_provider"
+
+    def __init__(self, provider: str, *, configured: list[str]) -> None:
+        super().__init__(
+            f"provider {provider!r} is not configured; configured: {', '.join(configured) or 'none'}",
+            field="provider",
+            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1, then `mdtasks doctor`",
+        )
+        self.provider = provider
+
+
+class NotFoundError(MdtasksError):
+    """What was asked for is not there."""
+
+    code = "not_found"
+    http_status = 404
+    exit_code = 3
+
+
+class ConflictError(MdtasksError):
+    """The thing is there, but not in a state that allows this."""
+
+    code = "conflict"
+    http_status = 409
+    exit_code = 4
+
+
+class ConfigurationError(MdtasksError):
+    """A setting that is missing, unknown or wrong: ``name`` is its environment variable."""
+
+    code = "configuration"
+    exit_code = 2
+
+    def __init__(self, message: str, *, name: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+class StackNotRunningError(ConfigurationError):
+    """No stack runs in this home and no URL of one was given."""
+
+    code = "stack_not_running"
+    exit_code = 5
+
+    def __init__(self, home: str) -> None:
+        super().__init__(
+            f"no mdtasks stack runs in {home}",
+            name="MDTASKS_HOME",
+            hint="start one with `mdtasks up`, point --home at another, or set MDTASKS_DATABASE_URL and MDTASKS_REDIS_URL",
+        )
+        self.home = home
+
+
+# -- queue, store, broker --------------------------------------------------------------------------
+
+
+class QueueFullError(MdtasksError):
+    """A queue is at its cap: nothing was pushed."""
+
+    code = "queue_full"
+    http_status = 429
+    exit_code = 6
+
+    def __init__(self, queue: str, *, cap: int, depth: int) -> None:
+        super().__init__(
+            f"queue {queue} is full: {depth} of {cap} waiting",
+            hint="enqueue through `mdtasks backfill` or POST /ops/backfill: what is over the cap waits in PostgreSQL",
+        )
+        self.queue = queue
+        self.cap = cap
+        self.depth = depth
+
+
+class UnavailableError(MdtasksError):
+    """A server that mdtasks needs does not answer. Retryable: nothing was lost."""
+
+    code = "unavailable"
+    http_status = 503
+    exit_code = 7
+
+
+class StoreUnavailableError(UnavailableError):
+    """PostgreSQL does not answer."""
+
+    code = "store_unavailable"
+
+
+class BrokerUnavailableError(UnavailableError):
+    """Redis does not answer."""
+
+    code = "broker_unavailable"
+
+
+class StoreFullError(UnavailableError):
+    """PostgreSQL or Redis has no room left (disk full, out of memory)."""
+
+    code = "store_full"
+
+
+class StaleClaimError(MdtasksError):
+    """The claim this work ran under was taken over: its effects were rolled back, another attempt owns the job."""
+
+    code = "stale_claim"
+    http_status = 409
+
+
+# -- providers -------------------------------------------------------------------------------------
+
+
+class ProviderError(MdtasksError):
+    """A provider could not answer. ``retryable`` tells whether asking again later may help."""
+
+    code = "provider_error"
+    http_status = 502
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, provider: str, hint: str = "") -> None:
+        super().__init__(f"{provider}: {message}", hint=hint)
+        self.provider = provider
+
+
+class RateLimitedError(ProviderError):
+    """The provider said to slow down (HTTP 429). Backpressure, not ill health."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, provider=provider)
+        self.retry_after_s = retry_after_s
+
+
+class VendorError(ProviderError):
+    """The provider failed on its side (HTTP 5xx, connection refused)."""
+
+    code = "vendor_error"
+
+
+class ProviderTimeoutError(ProviderError):
+    """The provider did not answer in time."""
+
+    code = "timeout"
+
+
+class BadPayloadError(ProviderError):
+    """The provider's answer cannot be read: truncated, corrupt, not the agreed format."""
+
+    code = "bad_payload"
+    retryable = False
+
+
+class NoDataError(ProviderError):
+    """The provider has no source for this symbol or time (a missing folder or file)."""
+
+    code = "no_data"
+    retryable = False
+
+
+class AuthError(ProviderError):
+    """The provider does not accept our key."""
+
+    code = "auth"
+    retryable = False
+
+
+class NotEntitledError(ProviderError):
+    """The account's plan does not include this."""
+
+    code = "not_entitled"
+    retryable = False
+
+
+class UnsupportedError(ProviderError):
+    """The provider does not declare this capability (interval, quotes, history)."""
+
+    code = "unsupported"
+    retryable = False

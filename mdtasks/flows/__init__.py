@@ -1,0 +1,1 @@
+"""Use cases, where adapters meet."""

@@ -1,0 +1,1 @@
+"""Vendors in, domain values out."""

@@ -1,0 +1,78 @@
+"""What a provider is: the protocol every adapter follows and what it declares about itself.
+
+An adapter turns vendor answers into domain values and vendor failures into ``ProviderError`` classes, nothing else:
+no retries, no storing, no clock (``now`` is an argument). "No bars" is an answer only when the source said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from mdtasks.domain.bars import Bars, Quote
+from mdtasks.domain.errors import ProviderError
+from mdtasks.domain.jobs import Interval, TimeWindow
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The instrument as an adapter needs to know it. ``mic``: exchange (``XNYS``) or ``24/7``; ``kind``: equity, index, crypto."""
+
+    symbol: str
+    mic: str
+    kind: str = "equity"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider declares; the planner never asks for anything else."""
+
+    #: Bar intervals it can answer.
+    intervals: frozenset[Interval]
+    #: Most symbols in one call.
+    max_symbols: int = 1
+    #: Its answers are complete: a minute without a bar in an answered window had no trade.
+    complete: bool = False
+    #: A bar can be had this long after its interval ended, seconds.
+    delay_s: float = 0.0
+    #: How far back it reaches; None: no limit known.
+    history: timedelta | None = None
+    #: It serves L1 quotes.
+    quotes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BarsAnswer:
+    """Bars per symbol for the window asked for; a symbol that failed alone is in ``errors`` and not in ``bars``.
+
+    Every symbol asked for is in exactly one of the two. Bars carry interval starts in UTC, in any order, unvalidated.
+    """
+
+    bars: Mapping[str, Bars]
+    errors: Mapping[str, ProviderError] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    """A source of bars and quotes. Instances are used by one thread at a time."""
+
+    name: str
+    capabilities: Capabilities
+
+    def fetch_bars(
+        self, listings: Sequence[Listing], interval: Interval, window: TimeWindow, now: datetime
+    ) -> BarsAnswer:
+        """Bars of each listing that start in ``window`` and ended by ``now - delay_s``.
+
+        Raises ProviderError when the whole call failed.
+        """
+        ...
+
+    def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
+        """The latest quote of each listing at ``now``; one without a quote is absent. Raises UnsupportedError."""
+        ...
+
+    def check(self) -> str:
+        """One line for `mdtasks doctor` on what was found. Raises ProviderError when it cannot serve."""
+        ...

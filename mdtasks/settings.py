@@ -1,0 +1,189 @@
+"""What a process is started with: URLs, secrets, paths and limits, read once from the environment.
+
+Order of truth for the URLs: the environment, then the file that ``mdtasks up`` leaves in its home
+(``connection.json``), so that ``celery -A mdtasks worker`` typed by hand in the same folder finds the running stack.
+Unknown ``MDTASKS_*`` names are refused with the nearest known one: a typo never passes in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from mdtasks.domain.errors import ConfigurationError, StackNotRunningError
+from mdtasks.domain.jobs import Tier
+
+#: The file in a home that tells where its running servers are (mode 0600: it holds their passwords).
+CONNECTION_FILE: Final = "connection.json"
+
+_ENV = "env"  # key of json_schema_extra: the variable that sets the field
+
+
+def _field(env: str, default: Any, description: str, **rules: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={_ENV: env}, **rules)
+
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """Frozen settings of one process. Secrets mask themselves when printed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = _field(
+        "MDTASKS_HOME", Path(".mdtasks"), "Folder of the local stack: data, logs, connection file"
+    )
+    database_url: SecretStr | None = _field(
+        "MDTASKS_DATABASE_URL", None, "PostgreSQL, e.g. postgresql://user:pw@host/db"
+    )
+    redis_url: SecretStr | None = _field(
+        "MDTASKS_REDIS_URL", None, "Redis for shared state, e.g. redis://:pw@host:6379/0"
+    )
+    broker_url: SecretStr | None = _field(
+        "MDTASKS_BROKER_URL", None, "Redis for the queues; default: MDTASKS_REDIS_URL"
+    )
+    api_token: SecretStr | None = _field("MDTASKS_API_TOKEN", None, "Bearer token of everything under /ops")
+
+    files_map: Path | None = _field("MDTASKS_FILES_MAP", None, "Mapping file (YAML) of the `files` provider")
+    lean_dir: Path | None = _field("MDTASKS_LEAN_DIR", None, "LEAN data folder of the `lean` provider")
+    simulator: bool = _field(
+        "MDTASKS_SIMULATOR", False, "Offer the `simulator` provider (made-up data; off by default)"
+    )
+    simulator_faults: str = _field(
+        "MDTASKS_SIMULATOR_FAULTS", "", "Faults of the simulator, e.g. error=0.05,latency_s=0.2"
+    )
+    policy_bars: tuple[str, ...] = _field(
+        "POLICY_BARS_1M", (), "Provider order for intraday bars, comma separated"
+    )
+    policy_eod: tuple[str, ...] = _field("POLICY_EOD", (), "Provider order for daily bars")
+    policy_quotes: tuple[str, ...] = _field("POLICY_QUOTES_L1", (), "Provider order for quotes")
+
+    cap_t0: int = _field("BACKFILL_MAX_QUEUE_T0", 20_000, "Most backfills waiting in queue T0", ge=1)
+    cap_t1: int = _field("BACKFILL_MAX_QUEUE_T1", 20_000, "Most backfills waiting in queue T1", ge=1)
+    cap_t2: int = _field("BACKFILL_MAX_QUEUE_T2", 40_000, "Most backfills waiting in queue T2", ge=1)
+    chunk_minutes: int = _field(
+        "BACKFILL_CHUNK_MINUTES", 1440, "Session minutes (daily: sessions) in one job", ge=1
+    )
+    max_attempts: int = _field(
+        "MDTASKS_MAX_ATTEMPTS", 5, "Attempts before a job is a dead letter", ge=1, le=100
+    )
+    retry_base_s: float = _field(
+        "MDTASKS_RETRY_BASE_S", 2.0, "Pause after the first failed attempt, seconds; doubles", ge=0
+    )
+    retry_max_s: float = _field("MDTASKS_RETRY_MAX_S", 300.0, "Longest pause between attempts, seconds", ge=0)
+    time_limit_s: int = _field("MDTASKS_TIME_LIMIT_S", 120, "Hard limit of one attempt, seconds", ge=2)
+    lease_margin_s: float = _field(
+        "MDTASKS_LEASE_MARGIN_S", 15.0, "A claim outlives the hard limit by this, seconds", ge=1
+    )
+    settle_s: float = _field(
+        "MDTASKS_SETTLE_S", 60.0, "A bar is final when asked for this long after its end, seconds", ge=0
+    )
+    concurrency: int = _field(
+        "MDTASKS_CONCURRENCY", 2, "Processes of each tier's worker under `mdtasks up`", ge=1, le=64
+    )
+
+    @field_validator("policy_bars", "policy_eod", "policy_quotes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    def cap(self, tier: Tier) -> int:
+        """Most backfills that may wait in the tier's queue."""
+        return {Tier.T0: self.cap_t0, Tier.T1: self.cap_t1, Tier.T2: self.cap_t2}[tier]
+
+    @property
+    def lease_s(self) -> float:
+        """How long a claim holds a job, seconds: past the hard limit, so that a live worker never loses its claim."""
+        return self.time_limit_s + self.lease_margin_s
+
+    def require_database_url(self) -> str:
+        """The PostgreSQL URL. Raises StackNotRunningError when there is none."""
+        return self._required(self.database_url)
+
+    def require_redis_url(self) -> str:
+        """The URL of Redis for shared state. Raises StackNotRunningError when there is none."""
+        return self._required(self.redis_url)
+
+    def require_broker_url(self) -> str:
+        """The URL of Redis for the queues. Raises StackNotRunningError when there is none."""
+        return self._required(self.broker_url or self.redis_url)
+
+    def _required(self, url: SecretStr | None) -> str:
+        if url is None:
+            raise StackNotRunningError(str(self.home))
+        return url.get_secret_value()
+
+
+#: Environment variable -> field, e.g. ``MDTASKS_HOME`` -> ``home``.
+ENVIRONMENT: Final[dict[str, str]] = {
+    str(field.json_schema_extra[_ENV]): name  # type: ignore[index,call-overload]
+    for name, field in Settings.model_fields.items()
+}
+
+
+def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None = None) -> Settings:
+    """Settings from the environment (default: this process's), validated whole.
+
+    ``home`` wins over ``MDTASKS_HOME``. URLs that the environment does not give come from the home's connection file,
+    if a stack runs there. Raises ConfigurationError naming the variable that is unknown or wrong.
+    """
+    environ = os.environ if environ is None else environ
+    _refuse_unknown(environ)
+    values: dict[str, Any] = {
+        field: environ[name] for name, field in ENVIRONMENT.items() if environ.get(name)
+    }
+    if home is not None:
+        values["home"] = home
+    values["home"] = Path(values.get("home", ".mdtasks")).absolute()
+    for field, value in _connection(values["home"]).items():
+        values.setdefault(field, value)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        field = str(first["loc"][0])
+        name = next((env for env, known in ENVIRONMENT.items() if known == field), field)
+        shown = "***" if "url" in field or "token" in field else repr(first["input"])
+        raise ConfigurationError(
+            f"{name}={shown}: {first['msg']}", name=name, hint="see docs/settings.md"
+        ) from exc
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    for name in environ:
+        if name.startswith("MDTASKS_") and name not in ENVIRONMENT:
+            near = difflib.get_close_matches(name, ENVIRONMENT, n=1)
+            raise ConfigurationError(
+                f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else ""),
+                name=name,
+                hint="see docs/settings.md",
+            )
+
+
+def _connection(home: Path) -> dict[str, str]:
+    """The URLs of the stack that runs in ``home``: {} when none does."""
+    path = home / CONNECTION_FILE
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(
+            f"cannot read {path}: {exc}", name="MDTASKS_HOME", hint="`mdtasks down`, then `mdtasks up`"
+        ) from exc
+    return {
+        field: str(content[field])
+        for field in ("database_url", "redis_url", "broker_url", "api_token")
+        if content.get(field)
+    }

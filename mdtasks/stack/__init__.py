@@ -1,0 +1,1 @@
+"""The servers and processes that `mdtasks up` runs."""

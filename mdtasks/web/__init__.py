@@ -1,0 +1,1 @@
+"""The HTTP edge: thin endpoints over flows and store."""

@@ -1,0 +1,1 @@
+"""Celery side: tasks, schedule, hooks, consumer."""
