@@ -37,9 +37,7 @@ class Database:
         try:
             parsed = make_url(url).set(drivername="postgresql+psycopg")
         except Exception as exc:
-            raise ConfigurationError(
-                "MDTASKS_DATABASE_URL is not a URL", name="MDTASKS_DATABASE_URL"
-            ) from exc
+            raise ConfigurationError("MDTASKS_DATABASE_URL is not a URL", name="MDTASKS_DATABASE_URL") from exc
         self.engine: Engine = create_engine(
             parsed,
             pool_size=pool_size,
@@ -79,9 +77,7 @@ def translated_store_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError as exc:
-        raise StoreUnavailableError(
-            "PostgreSQL: no free connection in 10 s", hint="`mdtasks doctor`"
-        ) from exc
+        raise StoreUnavailableError("PostgreSQL: no free connection in 10 s", hint="`mdtasks doctor`") from exc
     except DBAPIError as exc:
         state = getattr(exc.orig, "sqlstate", None) or ""
         reason = str(exc.orig).strip().splitlines()[0] if str(exc.orig).strip() else type(exc.orig).__name__
@@ -89,11 +85,7 @@ def translated_store_errors() -> Iterator[None]:
             raise StoreFullError(
                 f"PostgreSQL has no room left: {reason}", hint="free disk space; nothing was lost"
             ) from exc
-        if (
-            exc.connection_invalidated
-            or state.startswith(_AWAY)
-            or (isinstance(exc, OperationalError) and not state)
-        ):
+        if exc.connection_invalidated or state.startswith(_AWAY) or (isinstance(exc, OperationalError) and not state):
             raise StoreUnavailableError(
                 f"PostgreSQL does not answer: {reason}",
                 hint="`mdtasks status`, `mdtasks doctor`; work resumes when it is back",

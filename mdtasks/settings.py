@@ -37,9 +37,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    home: Path = _field(
-        "MDTASKS_HOME", Path(".mdtasks"), "Folder of the local stack: data, logs, connection file"
-    )
+    home: Path = _field("MDTASKS_HOME", Path(".mdtasks"), "Folder of the local stack: data, logs, connection file")
     database_url: SecretStr | None = _field(
         "MDTASKS_DATABASE_URL", None, "PostgreSQL, e.g. postgresql://user:pw@host/db"
     )
@@ -59,21 +57,15 @@ class Settings(BaseModel):
     simulator_faults: str = _field(
         "MDTASKS_SIMULATOR_FAULTS", "", "Faults of the simulator, e.g. error=0.05,latency_s=0.2"
     )
-    policy_bars: tuple[str, ...] = _field(
-        "POLICY_BARS_1M", (), "Provider order for intraday bars, comma separated"
-    )
+    policy_bars: tuple[str, ...] = _field("POLICY_BARS_1M", (), "Provider order for intraday bars, comma separated")
     policy_eod: tuple[str, ...] = _field("POLICY_EOD", (), "Provider order for daily bars")
     policy_quotes: tuple[str, ...] = _field("POLICY_QUOTES_L1", (), "Provider order for quotes")
 
     cap_t0: int = _field("BACKFILL_MAX_QUEUE_T0", 20_000, "Most backfills waiting in queue T0", ge=1)
     cap_t1: int = _field("BACKFILL_MAX_QUEUE_T1", 20_000, "Most backfills waiting in queue T1", ge=1)
     cap_t2: int = _field("BACKFILL_MAX_QUEUE_T2", 40_000, "Most backfills waiting in queue T2", ge=1)
-    chunk_minutes: int = _field(
-        "BACKFILL_CHUNK_MINUTES", 1440, "Session minutes (daily: sessions) in one job", ge=1
-    )
-    max_attempts: int = _field(
-        "MDTASKS_MAX_ATTEMPTS", 5, "Attempts before a job is a dead letter", ge=1, le=100
-    )
+    chunk_minutes: int = _field("BACKFILL_CHUNK_MINUTES", 1440, "Session minutes (daily: sessions) in one job", ge=1)
+    max_attempts: int = _field("MDTASKS_MAX_ATTEMPTS", 5, "Attempts before a job is a dead letter", ge=1, le=100)
     retry_base_s: float = _field(
         "MDTASKS_RETRY_BASE_S", 2.0, "Pause after the first failed attempt, seconds; doubles", ge=0
     )
@@ -92,11 +84,7 @@ class Settings(BaseModel):
     @field_validator("policy_bars", "policy_eod", "policy_quotes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     def cap(self, tier: Tier) -> int:
         """Most backfills that may wait in the tier's queue."""
@@ -140,9 +128,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None
     """
     environ = os.environ if environ is None else environ
     _refuse_unknown(environ)
-    values: dict[str, Any] = {
-        field: environ[name] for name, field in ENVIRONMENT.items() if environ.get(name)
-    }
+    values: dict[str, Any] = {field: environ[name] for name, field in ENVIRONMENT.items() if environ.get(name)}
     if home is not None:
         values["home"] = home
     values["home"] = Path(values.get("home", ".mdtasks")).absolute()
@@ -155,9 +141,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None
         field = str(first["loc"][0])
         name = next((env for env, known in ENVIRONMENT.items() if known == field), field)
         shown = "***" if "url" in field or "token" in field else repr(first["input"])
-        raise ConfigurationError(
-            f"{name}={shown}: {first['msg']}", name=name, hint="see docs/settings.md"
-        ) from exc
+        raise ConfigurationError(f"{name}={shown}: {first['msg']}", name=name, hint="see docs/settings.md") from exc
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

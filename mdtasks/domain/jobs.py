@@ -61,9 +61,7 @@ _SECONDS: Final = {
 def _refuse_naive(value: object) -> object:
     """Say that a time is naive before pydantic says so in its own words."""
     if isinstance(value, datetime) and value.tzinfo is None:
-        raise ValueError(
-            f"{value.isoformat()} is naive: add a time zone, such as {value.isoformat()}Z for UTC"
-        )
+        raise ValueError(f"{value.isoformat()} is naive: add a time zone, such as {value.isoformat()}Z for UTC")
     return value
 
 
@@ -137,9 +135,7 @@ def parse_job(data: str | bytes | dict[str, object]) -> BarsFetchJob | QuotesFet
     Raises InvalidRequestError with ``field`` set to the path of the first wrong value.
     """
     try:
-        return (
-            _ADAPTER.validate_json(data) if isinstance(data, str | bytes) else _ADAPTER.validate_python(data)
-        )
+        return _ADAPTER.validate_json(data) if isinstance(data, str | bytes) else _ADAPTER.validate_python(data)
     except ValidationError as exc:
         raise invalid_request(exc) from exc
 

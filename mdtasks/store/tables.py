@@ -29,9 +29,7 @@ _utc = DateTime(timezone=True)
 tier = Enum("T0", "T1", "T2", name="tier", metadata=metadata)
 bar_interval = Enum("1m", "5m", "15m", "1h", "1d", name="bar_interval", metadata=metadata)
 bar_status = Enum("provisional", "final", name="bar_status", metadata=metadata)
-job_status = Enum(
-    "deferred", "queued", "running", "done", "failed", "cancelled", name="job_status", metadata=metadata
-)
+job_status = Enum("deferred", "queued", "running", "done", "failed", "cancelled", name="job_status", metadata=metadata)
 
 instruments = Table(
     "instruments",
@@ -71,9 +69,7 @@ def _bar_table(name: str, *extra: Column[object], key: tuple[str, ...], **option
         metadata,
         Column("instrument_id", Integer, primary_key=True, autoincrement=False),
         Column("interval", bar_interval, primary_key=True),
-        Column(
-            "ts", _utc, primary_key=True, comment="start of the interval; daily: the session's label at 00:00"
-        ),
+        Column("ts", _utc, primary_key=True, comment="start of the interval; daily: the session's label at 00:00"),
         *(Column(column, kind, nullable=False) for column, kind in _bar_columns),
         Column("provider", Text, nullable=False),
         Column("status", bar_status, nullable=False),
@@ -194,9 +190,7 @@ backfill_jobs = Table(
 request_jobs = Table(
     "request_jobs",
     metadata,
-    Column(
-        "request_id", UUID(as_uuid=False), ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True
-    ),
+    Column("request_id", UUID(as_uuid=False), ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
     Column("job_id", Text, primary_key=True),
     Index("request_jobs_job", "job_id"),
 )
@@ -224,9 +218,7 @@ job_attempts = Table(
 dead_letters = Table(
     "dead_letters",
     metadata,
-    Column(
-        "id", Text, primary_key=True, comment="derived from the envelope: recording twice changes nothing"
-    ),
+    Column("id", Text, primary_key=True, comment="derived from the envelope: recording twice changes nothing"),
     Column("kind", Text, nullable=False, comment="backfill, bars_fetch, quotes_fetch, or poison"),
     Column("job_id", Text),
     Column("task", Text),
