@@ -44,14 +44,39 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A part of the window asked for that the source says nothing about, and why (a day's file that is not there)."""
+
+    window: TimeWindow
+    error: ProviderError
+
+
+@dataclass(frozen=True, slots=True)
 class BarsAnswer:
     """Bars per symbol for the window asked for; a symbol that failed alone is in ``errors`` and not in ``bars``.
 
     Every symbol asked for is in exactly one of the two. Bars carry interval starts in UTC, in any order, unvalidated.
+    ``unanswered`` cuts a symbol's window: in time order, without overlap, inside the window. Silence there is not
+    verified, whatever the provider declares, so it must not become coverage; the bars beside it stand.
     """
 
     bars: Mapping[str, Bars]
     errors: Mapping[str, ProviderError] = field(default_factory=dict)
+    unanswered: Mapping[str, tuple[Unanswered, ...]] = field(default_factory=dict)
+
+    def answered(self, symbol: str, window: TimeWindow) -> list[TimeWindow]:
+        """The parts of ``window`` that the answer speaks for, in time order; [] for a symbol that failed."""
+        if symbol not in self.bars:
+            return []
+        parts: list[TimeWindow] = []
+        start = window.start
+        for cut in self.unanswered.get(symbol, ()):
+            if start < cut.window.start:
+                parts.append(TimeWindow(start=start, end=min(cut.window.start, window.end)))
+            start = max(start, cut.window.end)
+        if start < window.end:
+            parts.append(TimeWindow(start=start, end=window.end))
+        return parts
 
 
 class Provider(Protocol):
