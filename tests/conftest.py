@@ -1,0 +1,146 @@
+"""What every test may ask for: real servers of its own, a migrated database, clean Redis, the shared data.
+
+The servers start once a session, in a folder of the session, on free ports, and end with it (also when pytest is
+killed). ``MDTASKS_TEST_DATABASE_URL`` and ``MDTASKS_TEST_REDIS_URL`` name others to use instead: databases are made and
+dropped in the first, and the second is FLUSHED before each test. No other variable of the caller's environment that
+mdtasks knows reaches a test.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from mdtasks.connections import Database
+from mdtasks.settings import ENVIRONMENT, Settings, load_settings
+from mdtasks.stack.embedded import PostgresServer, ValkeyServer, running
+from mdtasks.store.tables import metadata
+
+_GIVEN = {name: os.environ.pop(f"MDTASKS_TEST_{name}", "") for name in ("DATABASE_URL", "REDIS_URL")}
+for _name in ENVIRONMENT:
+    os.environ.pop(_name, None)
+
+_SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+_TEMPLATE = f"mdtasks_test_template_{os.getpid()}"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def unavailable_here() -> Callable[[str], None]:
+    """Call it with a reason when this machine lacks what a test needs: skips at a user's, fails where CI is set."""
+
+    def leave(reason: str) -> None:
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return leave
+
+
+@pytest.fixture(scope="session")
+def shared_data(unavailable_here: Callable[[str], None]) -> Path:
+    """The folder of real data that lies beside the checkout; read in place, never written."""
+    if not _SHARED_DATA.is_dir():
+        unavailable_here(f"the shared data is not on this machine ({_SHARED_DATA})")
+    return _SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def _servers_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def _redis_server_url(_servers_home: Path) -> Iterator[str]:
+    if _GIVEN["REDIS_URL"]:
+        yield _GIVEN["REDIS_URL"]
+        return
+    with running(ValkeyServer(_servers_home)) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def _postgres_server_url(_servers_home: Path) -> Iterator[str]:
+    """A URL in which ``{database}`` stands for the database's name."""
+    if _GIVEN["DATABASE_URL"]:
+        yield psycopg_url(_GIVEN["DATABASE_URL"])
+        return
+    # What a test writes need not outlive the power.
+    server = PostgresServer(_servers_home, options={"fsync": "off", "full_page_writes": "off"})
+    with running(server):
+        yield server.url_of("{database}")
+
+
+def psycopg_url(url: str) -> str:
+    """``url`` with its database replaced by the placeholder ``{database}``."""
+    base, _, query = url.partition("?")
+    return f"{base.rpartition('/')[0]}/{{database}}" + (f"?{query}" if query else "")
+
+
+def _administer(server_url: str, statement: str, name: str, **names: str) -> None:
+    identifiers = {key: sql.Identifier(value) for key, value in {"name": name, **names}.items()}
+    with psycopg.connect(server_url.format(database="postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(**identifiers))
+
+
+@pytest.fixture(scope="session")
+def _template(_postgres_server_url: str) -> Iterator[str]:
+    """A database with the schema and no rows; tests get copies."""
+    _administer(_postgres_server_url, "CREATE DATABASE {name}", _TEMPLATE)
+    database = Database(_postgres_server_url.format(database=_TEMPLATE), application="tests")
+    with database.transaction() as connection:
+        metadata.create_all(connection)
+    database.close()
+    yield _TEMPLATE
+    _administer(_postgres_server_url, "DROP DATABASE {name} WITH (FORCE)", _TEMPLATE)
+
+
+@pytest.fixture
+def database_url(_postgres_server_url: str, _template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated, empty PostgreSQL database."""
+    name = f"mdtasks_test_{os.getpid()}_{next(_numbers)}"
+    _administer(_postgres_server_url, "CREATE DATABASE {name} TEMPLATE {template}", name, template=_template)
+    yield _postgres_server_url.format(database=name)
+    _administer(_postgres_server_url, "DROP DATABASE {name} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A pool on the fresh database."""
+    opened = Database(database_url, application="tests")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def redis_client(_redis_server_url: str) -> Iterator[redis.Redis]:
+    """A client of the empty Redis; answers are bytes."""
+    with redis.Redis.from_url(_redis_server_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def redis_url(_redis_server_url: str, redis_client: redis.Redis) -> str:
+    """The URL of an empty Redis that no other test uses meanwhile."""
+    return _redis_server_url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings of a process on the test's own servers, simulator on, home in the test's folder."""
+    return load_settings(
+        {
+            "MDTASKS_HOME": str(tmp_path / "home"),
+            "MDTASKS_DATABASE_URL": database_url,
+            "MDTASKS_REDIS_URL": redis_url,
+            "MDTASKS_SIMULATOR": "1",
+        }
+    )
