@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
+import psycopg
 import redis
 from sqlalchemy import Connection, Engine, TextClause, create_engine, text
 from sqlalchemy.engine import make_url
@@ -79,18 +80,31 @@ def translated_store_errors() -> Iterator[None]:
     except PoolTimeoutError as exc:
         raise StoreUnavailableError("PostgreSQL: no free connection in 10 s", hint="`mdtasks doctor`") from exc
     except DBAPIError as exc:
-        state = getattr(exc.orig, "sqlstate", None) or ""
-        reason = str(exc.orig).strip().splitlines()[0] if str(exc.orig).strip() else type(exc.orig).__name__
-        if state in _FULL:
-            raise StoreFullError(
-                f"PostgreSQL has no room left: {reason}", hint="free disk space; nothing was lost"
-            ) from exc
-        if exc.connection_invalidated or state.startswith(_AWAY) or (isinstance(exc, OperationalError) and not state):
-            raise StoreUnavailableError(
-                f"PostgreSQL does not answer: {reason}",
-                hint="`mdtasks status`, `mdtasks doctor`; work resumes when it is back",
-            ) from exc
+        gone = exc.connection_invalidated or (isinstance(exc, OperationalError) and not _state_of(exc.orig))
+        _raise_ours(exc, exc.orig, gone=gone)
         raise
+    except psycopg.Error as exc:  # COPY goes past SQLAlchemy
+        _raise_ours(exc, exc, gone=isinstance(exc, psycopg.OperationalError) and not _state_of(exc))
+        raise
+
+
+def _state_of(error: BaseException | None) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def _raise_ours(raised: Exception, error: BaseException | None, *, gone: bool) -> None:
+    """Raise what a driver's ``error`` means to us, from ``raised``; return when it is a fault of the statement."""
+    state = _state_of(error)
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if state in _FULL:
+        raise StoreFullError(
+            f"PostgreSQL has no room left: {reason}", hint="free disk space; nothing was lost"
+        ) from raised
+    if gone or state.startswith(_AWAY):
+        raise StoreUnavailableError(
+            f"PostgreSQL does not answer: {reason}",
+            hint="`mdtasks status`, `mdtasks doctor`; work resumes when it is back",
+        ) from raised
 
 
 def open_redis(url: str, *, socket_timeout_s: float = 5.0) -> redis.Redis:
