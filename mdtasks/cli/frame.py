@@ -1,0 +1,169 @@
+"""The frame around every command: options they share, one funnel for errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from mdtasks.domain.errors import InvalidRequestError, MdtasksError
+
+if TYPE_CHECKING:
+    from mdtasks.settings import Settings
+
+#: The modules of this package that bring commands, in the order in which ``mdtasks --help`` shows them.
+MODULES: Final = ("stack",)
+
+CommandFunction = Callable[[argparse.Namespace], "int | None"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses wrong arguments the way every other error is refused."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequestError(message, field="arguments", hint=f"see `{self.prog} --help`")
+
+
+class Commands:
+    """Where a command module puts its commands."""
+
+    def __init__(self, parser: argparse.ArgumentParser, dest: str = "command") -> None:
+        self._prog = parser.prog
+        self._actions = parser.add_subparsers(metavar="COMMAND", dest=dest, parser_class=_Parser)
+        parser.set_defaults(func=lambda _args: _help(parser))
+
+    def add(self, name: str, func: CommandFunction, summary: str, *, json: bool = False) -> argparse.ArgumentParser:
+        """Add a command with the options all share; ``json`` gives it ``--json``. Returns its parser for its own."""
+        parser = self._actions.add_parser(name, help=summary, description=summary)
+        add_shared_options(parser, json=json)
+        parser.set_defaults(func=func)
+        return parser
+
+    def group(self, name: str, summary: str) -> Commands:
+        """Add a command that only groups others, as ``mdtasks dlq list``."""
+        return Commands(self._actions.add_parser(name, help=summary, description=summary), dest=f"{name}_command")
+
+    def near(self, word: str) -> list[str]:
+        """Commands that look like ``word``."""
+        return difflib.get_close_matches(word, self._actions.choices, n=1)
+
+
+def add_shared_options(parser: argparse.ArgumentParser, *, json: bool) -> None:
+    """``--home``, ``--traceback`` and, where a script may read the answer, ``--json``."""
+    # Suppressed defaults: an option given before the command's name is not overwritten by the command's default.
+    shared = parser.add_argument_group("shared options")
+    shared.add_argument(
+        "--home",
+        type=Path,
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="folder of the stack (default: MDTASKS_HOME, else .mdtasks)",
+    )
+    shared.add_argument(
+        "--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error came from"
+    )
+    if json:
+        shared.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
+
+
+def settings_of(args: argparse.Namespace, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings from environment, ``--home`` and the stack that runs there. Raises ConfigurationError."""
+    from mdtasks.settings import load_settings
+
+    return load_settings(environ, home=args.home)
+
+
+def say(text: str) -> None:
+    """Talk to the person at the terminal: standard error, so that data on standard output stays clean."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print data for a script: JSON on standard output. Times and paths become text."""
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, the error's own, 2 for wrong arguments, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    wants_json = "--json" in words
+    wants_traceback = "--traceback" in words
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except MdtasksError as exc:
+        if wants_traceback:
+            traceback.print_exc()
+        return _show_error(exc, wants_json=wants_json)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader has enough (`mdtasks bars ... | head`). Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as exc:  # the last funnel: nothing may reach the user as a bare stack of frames
+        if wants_traceback:
+            traceback.print_exc()
+        unexpected = MdtasksError(
+            f"unexpected {type(exc).__name__}: {exc}", hint="this is a bug of mdtasks; --traceback shows where"
+        )
+        return _show_error(unexpected, wants_json=wants_json)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    parser = _Parser(prog="mdtasks", description="Keeps a market-data store complete.")
+    parser.add_argument("--version", action="store_true", help="show the version")
+    add_shared_options(parser, json=False)
+    parser.set_defaults(home=None, json=False, traceback=False)
+    commands = Commands(parser)
+    for module in MODULES:
+        importlib.import_module(f"mdtasks.cli.{module}").add_parser(commands)
+    _refuse_unknown_command(commands, parser, words)
+    args = parser.parse_args(words)
+    if args.version:
+        return _version()
+    func: CommandFunction = args.func
+    return func(args) or 0
+
+
+def _refuse_unknown_command(commands: Commands, parser: argparse.ArgumentParser, words: list[str]) -> None:
+    word = words[0] if words else "-"
+    if word.startswith("-") or word in commands._actions.choices:
+        return
+    near = commands.near(word)
+    raise InvalidRequestError(
+        f"unknown command {word!r}" + (f"; did you mean `mdtasks {near[0]}`?" if near else ""),
+        field="command",
+        hint=f"see `{parser.prog} --help`",
+    )
+
+
+def _show_error(error: MdtasksError, *, wants_json: bool) -> int:
+    if wants_json:
+        print_json(error.as_dict())
+    else:
+        say(f"error: {error.message}")
+        if error.hint:
+            say(f"hint: {error.hint}")
+    return error.exit_code
+
+
+def _version() -> int:
+    from importlib.metadata import version
+
+    print(f"mdtasks {version('mdtasks')}")
+    return 0
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 0
