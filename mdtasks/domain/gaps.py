@@ -1,0 +1,126 @@
+"""Gap algebra: expected session time minus coverage gives windows, and windows are cut into job-sized chunks.
+
+Sets of time are ``Spans``: int64 arrays of shape (n, 2), microseconds since 1970 UTC, each row a half-open
+``[start, end)``, sorted, disjoint and not touching (``merge`` makes them so; every function gives them so).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.schedules import Schedule, Times
+from mdtasks.domain.sessions import Calendar
+
+#: int64, shape (n, 2).
+Spans = Times
+
+
+def spans_of(windows: Iterable[TimeWindow]) -> Spans:
+    """Windows, in any order and overlapping or not, as spans."""
+    return merge(np.array([(to_us(w.start), to_us(w.end)) for w in windows], dtype=np.int64))
+
+
+def windows_of(spans: Spans) -> list[TimeWindow]:
+    """Spans as windows, in time order."""
+    return [TimeWindow(start=from_us(start), end=from_us(end)) for start, end in spans.tolist()]
+
+
+def merge(pairs: Spans) -> Spans:
+    """Any pairs (n, 2) as spans: sorted, overlapping and touching ones joined, empty ones (start >= end) dropped."""
+    pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    if not len(pairs):
+        return pairs
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(pairs[:, 1])
+    first = np.flatnonzero(np.append(True, pairs[1:, 0] > reach[:-1]))
+    return np.column_stack([pairs[first, 0], reach[np.append(first[1:], len(pairs)) - 1]])
+
+
+def intersect(a: Spans, b: Spans) -> Spans:
+    """The time that lies in both."""
+    edges, in_a, in_b = _swept(a, b)
+    return _where(edges, in_a & in_b)
+
+
+def subtract(a: Spans, b: Spans) -> Spans:
+    """The time of ``a`` that does not lie in ``b``."""
+    edges, in_a, in_b = _swept(a, b)
+    return _where(edges, in_a & ~in_b)
+
+
+def missing(expected_us: Times, ends_us: Times, covered: Spans) -> Spans:
+    """The expected intervals ``[expected_us[i], ends_us[i])`` (sorted) that do not lie wholly in ``covered``.
+
+    A run of missing intervals that follow one another in the expected list is one span, from the first one's start
+    to the last one's end, across the night or the weekend between them: five missing sessions are one window.
+    """
+    if not len(expected_us):
+        return np.empty((0, 2), dtype=np.int64)
+    covered = merge(covered)
+    held = np.searchsorted(covered[:, 0], expected_us, side="right") - 1
+    reach = np.append(covered[:, 1], np.iinfo(np.int64).min)[held]  # held -1: nothing covered before
+    lacking = np.append(reach < ends_us, False)
+    edges = np.flatnonzero(np.diff(lacking, prepend=False))
+    return np.column_stack([expected_us[edges[::2]], ends_us[edges[1::2] - 1]])
+
+
+def chunks(window: TimeWindow, calendar: Calendar, interval: Interval, minutes: int) -> list[TimeWindow]:
+    """Job-sized windows that tile ``window`` exactly, in time order: what lies outside sessions belongs to one too,
+    as bars of extended hours are stored as well.
+
+    Each holds at most ``minutes`` session minutes (daily: sessions), but always one interval. Cuts are made where a
+    session's first interval starts, so that whole sessions stay together; a session is cut, on the interval's grid,
+    only when it does not fit alone. Raises InvalidRequestError for minutes < 1 and beyond the calendar's horizon.
+    """
+    if minutes < 1:
+        raise InvalidRequestError(f"chunks of {minutes} minutes: give at least one", field="minutes")
+    start, end = to_us(window.start), to_us(window.end)
+    schedule = calendar.schedule(start, end)
+    if interval is Interval.D1:
+        labels = schedule.labels[slice(*np.searchsorted(schedule.labels, [start, end]))]
+        cuts = labels[minutes::minutes].tolist()
+    else:
+        cuts = _cuts(schedule, (start, end), interval.seconds * 1_000_000, minutes * 60_000_000)
+    return windows_of(np.column_stack([[start, *cuts], [*cuts, end]]))
+
+
+def _cuts(schedule: Schedule, bounds_us: tuple[int, int], step_us: int, most_us: int) -> list[int]:
+    """Where to cut so that no chunk trades longer than ``most_us``; greedy, from the start."""
+    at, end = bounds_us
+    fences = schedule.opens // step_us * step_us
+    traded_at_fence = schedule.traded_us(fences)
+    traded, traded_at_end = schedule.traded_us(np.array(bounds_us)).tolist()
+    cuts: list[int] = []
+    while traded_at_end - traded > most_us:
+        reach = schedule.reach_us(traded + most_us)
+        fence = int(np.searchsorted(fences, reach, side="right")) - 1
+        if fence >= 0 and traded_at_fence[fence] > traded:
+            at = int(fences[fence])
+        else:
+            at = max(reach // step_us, at // step_us + 1) * step_us
+        if at >= end:
+            break
+        traded = int(schedule.traded_us(at))
+        cuts.append(at)
+    return cuts
+
+
+def _swept(a: Spans, b: Spans) -> tuple[Times, np.ndarray, np.ndarray]:
+    """All edges of both, sorted, and for the time after each edge whether it lies in ``a`` and in ``b``."""
+    a, b = merge(a), merge(b)
+    edges = np.unique(np.concatenate([a.ravel(), b.ravel()]))
+    # Spans are disjoint and apart, so a time lies inside when an odd number of their edges is behind it.
+    in_a, in_b = (np.searchsorted(spans.ravel(), edges, side="right") % 2 == 1 for spans in (a, b))
+    return edges, in_a, in_b
+
+
+def _where(edges: Times, inside: np.ndarray) -> Spans:
+    """The spans between edges that are inside; the last edge always ends one."""
+    turns = np.flatnonzero(np.diff(inside, prepend=False))
+    return edges[turns].reshape(-1, 2)

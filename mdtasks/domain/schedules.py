@@ -1,0 +1,212 @@
+"""Schedules: an exchange's sessions as int64 arrays, and where they come from. ``sessions`` asks, ``gaps`` counts.
+
+exchange_calendars is held at arm's length: it is asked for whole years, always with an explicit start and end (its
+default end is the import time plus one year), its classes are built directly (its own cache rebuilds whenever the
+arguments change), and what it answers is copied into arrays. Holding more or fewer years never changes an answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.errors import ConfigurationError, InvalidRequestError
+
+Times = NDArray[np.int64]
+
+DAY_US: Final = 86_400_000_000
+#: What stands where a session has no break (numpy's NaT).
+NO_BREAK: Final = int(np.iinfo(np.int64).min)
+#: Every instrument that never closes: no library, no holidays, one session a UTC day.
+ALWAYS_OPEN: Final = "24/7"
+#: Asked-for time is widened by this, as a session may open a day before its label and close a day after.
+PAD_US: Final = 2 * DAY_US
+#: Years that calendars without bounds of their own are believed for.
+FIRST_YEAR: Final = 1900
+LAST_YEAR: Final = 2100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """The sessions whose labels lie in ``[since_us, until_us)``, all of them, as sorted columns.
+
+    Times are int64 microseconds since 1970 UTC. ``labels``: 00:00 UTC of the session's date, shape (n,);
+    ``opens``, ``closes``, ``break_starts``, ``break_ends`` likewise, the last two NO_BREAK where there is none.
+    ``part_opens``, ``part_closes``, shape (p,): the stretches of trading, a break cuts a session into two.
+    """
+
+    since_us: int
+    until_us: int
+    labels: Times
+    opens: Times
+    closes: Times
+    break_starts: Times
+    break_ends: Times
+    part_opens: Times
+    part_closes: Times
+    _traded_before: Times
+
+    @classmethod
+    def of(cls, bounds_us: tuple[int, int], labels: Times, columns: Times) -> Schedule:
+        """The schedule of ``labels`` (n,) and ``columns`` (4, n): open, close, break start, break end."""
+        opens, closes, break_starts, break_ends = columns
+        cut = break_starts != NO_BREAK
+        part_opens = np.sort(np.concatenate([opens, break_ends[cut]]))
+        part_closes = np.sort(np.concatenate([closes, break_starts[cut]]))
+        traded = np.concatenate([[0], np.cumsum(part_closes - part_opens)])
+        held = (labels, opens, closes, break_starts, break_ends, part_opens, part_closes, traded)
+        for column in held:
+            column.setflags(write=False)
+        return cls(*bounds_us, *held)
+
+    def joined(self, later: Schedule) -> Schedule:
+        """This schedule and the one that starts where it ends."""
+        mine, theirs = (np.stack([s.opens, s.closes, s.break_starts, s.break_ends]) for s in (self, later))
+        labels = np.concatenate([self.labels, later.labels])
+        return Schedule.of((self.since_us, later.until_us), labels, np.concatenate([mine, theirs], axis=1))
+
+    def traded_us(self, at_us: Times | int) -> Times:
+        """Trading time from the schedule's first open until each time, microseconds. Only differences mean anything."""
+        at = np.asarray(at_us, dtype=np.int64)
+        part = np.searchsorted(self.part_opens, at, side="right") - 1
+        if not len(self.part_opens):
+            return np.zeros_like(at)
+        inside = np.clip(at, self.part_opens[part], self.part_closes[part]) - self.part_opens[part]
+        return np.where(part < 0, 0, self._traded_before[part] + inside)
+
+    def reach_us(self, traded_us: int) -> int:
+        """The last time until which no more than ``traded_us`` was traded (inverse of traded_us): closed time after
+        the last minute is passed over, so a full session reaches the next open. None traded later: until_us."""
+        part = int(np.searchsorted(self._traded_before, traded_us, side="right")) - 1
+        if part >= len(self.part_opens):
+            return self.until_us
+        return int(self.part_opens[part] + traded_us - self._traded_before[part])
+
+
+class Source(Protocol):
+    """Where a calendar's schedule comes from."""
+
+    #: From here on nothing is known, microseconds.
+    horizon_us: int
+    #: Before this there are no sessions, microseconds.
+    first_us: int
+
+    def covering(self, start_us: int, end_us: int) -> Schedule:
+        """A schedule with every session that touches ``[start_us, end_us)``; the caller stays below the horizon."""
+
+
+class AlwaysOpen:
+    """24/7 by arithmetic: a session a UTC day, at any time."""
+
+    first_us = to_us(datetime(1, 1, 3, tzinfo=UTC))
+    horizon_us = to_us(datetime(9999, 12, 29, tzinfo=UTC))
+
+    def covering(self, start_us: int, end_us: int) -> Schedule:
+        since, until = (start_us - PAD_US) // DAY_US, (end_us + PAD_US) // DAY_US + 1
+        labels = np.arange(since, until, dtype=np.int64) * DAY_US
+        none = np.full(len(labels), NO_BREAK)
+        bounds = (since * DAY_US, until * DAY_US)
+        return Schedule.of(bounds, labels, np.stack([labels, labels + DAY_US, none, none]))
+
+
+class Library:
+    """One calendar of exchange_calendars, held in blocks of whole years that grow on demand. Thread-safe."""
+
+    def __init__(self, mic: str, factory: Any) -> None:
+        self.mic = mic
+        self._factory = factory
+        self._loading = threading.Lock()
+        self._held: Schedule | None = None
+        low, high = factory.bound_min(), factory.bound_max()
+        self.first_us = _midnight_us(low) if low is not None else _year_us(FIRST_YEAR)
+        self.horizon_us = _midnight_us(high) + DAY_US if high is not None else _year_us(LAST_YEAR + 1)
+
+    def covering(self, start_us: int, end_us: int) -> Schedule:
+        """All years held, which reach at least a PAD beyond the window, or as far as the library knows."""
+        since = min(max(start_us - PAD_US, self.first_us), self.horizon_us - 1)
+        until = max(min(end_us + PAD_US, self.horizon_us), self.first_us + 1)
+        held = self._held
+        if held is None or since < held.since_us or until > held.until_us:
+            with self._loading:
+                held = self._held = self._grown(self._held, since, until)
+        return held
+
+    def _grown(self, held: Schedule | None, since_us: int, until_us: int) -> Schedule:
+        first, last = from_us(since_us).year, from_us(until_us - 1).year
+        if held is None:
+            return self._years(first - 1, last + 1)
+        if since_us < held.since_us:
+            held = self._block(_year_us(first - 1), held.since_us).joined(held)
+        if until_us > held.until_us:
+            held = held.joined(self._block(held.until_us, _year_us(last + 2)))
+        return held
+
+    def _years(self, first: int, last: int) -> Schedule:
+        return self._block(_year_us(first), _year_us(last + 1))
+
+    def _block(self, since_us: int, until_us: int) -> Schedule:
+        """The sessions of whole years ``[since_us, until_us)``, cut to what the library knows."""
+        since_us, until_us = max(since_us, self.first_us), min(until_us, self.horizon_us)
+        start, end = from_us(since_us).date().isoformat(), from_us(until_us - DAY_US).date().isoformat()
+        try:
+            table = self._factory(start=start, end=end).schedule
+        except Exception as exc:
+            raise ConfigurationError(
+                f"exchange_calendars cannot say when {self.mic} trades from {start} to {end}: {exc}",
+                hint="check the installed versions: exchange_calendars 4.13 needs pandas below 3.1",
+            ) from exc
+        labels = table.index.to_numpy("datetime64[us]").astype(np.int64)
+        names = ("open", "close", "break_start", "break_end")
+        columns = np.stack([table[name].to_numpy("datetime64[us]").astype(np.int64) for name in names])
+        return Schedule.of((since_us, until_us), labels, columns)
+
+
+_libraries: dict[str, Library] = {}
+_libraries_lock = threading.Lock()
+
+
+def source_of(mic: str) -> tuple[str, Source]:
+    """The calendar's own name and its source; what was read from the library is shared by the whole process.
+
+    ``mic``: a MIC or one of the library's other names (XNAS and NYSE are XNYS), in any case, or ``24/7``.
+    Raises InvalidRequestError with field ``mic`` and the nearest names when there is none.
+    """
+    if mic == ALWAYS_OPEN:
+        return mic, AlwaysOpen()
+    with _libraries_lock:
+        name, factory = _factory_of(mic)
+        if name not in _libraries:
+            _libraries[name] = Library(name, factory)
+        return name, _libraries[name]
+
+
+def _factory_of(mic: str) -> tuple[str, Any]:
+    # The import costs 0.6 s and pulls in pandas: only those pay who ask for an exchange.
+    from exchange_calendars import calendar_utils
+
+    factories = calendar_utils._default_calendar_factories
+    aliases = calendar_utils._default_calendar_aliases
+    name = aliases.get(mic.upper(), mic.upper())
+    if name in factories and name != ALWAYS_OPEN:
+        return name, factories[name]
+    near = difflib.get_close_matches(mic.upper(), [*factories, *aliases], n=3, cutoff=0.5)
+    raise InvalidRequestError(
+        f"unknown exchange {mic!r}" + (f"; did you mean {', '.join(near)}?" if near else ""),
+        field="mic",
+        hint="give the exchange's MIC, such as XNYS or XLON, or 24/7 for what never closes",
+    )
+
+
+def _year_us(year: int) -> int:
+    return to_us(datetime(year, 1, 1, tzinfo=UTC))
+
+
+def _midnight_us(bound: Any) -> int:
+    return to_us(datetime(bound.year, bound.month, bound.day, tzinfo=UTC))
