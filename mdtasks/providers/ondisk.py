@@ -1,0 +1,230 @@
+"""What adapters that read files share: each file parsed once while it stays the same, and what a file vouches for.
+
+A file that is there does not make every minute of the window answered: a folder may lack a day, a file may end before
+the window does. ``read_sources`` gives the bars and names each part of the window that no file speaks for.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from mdtasks.domain.bars import Bars, from_us, to_us
+from mdtasks.domain.errors import BadPayloadError, NoDataError
+from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.providers.base import Unanswered
+from mdtasks.providers.wallclock import SECOND_US
+
+#: Most parsed bars that one process keeps, bytes (48 a bar): a year of minutes of ten symbols.
+CACHE_BYTES: Final = 48 * 1_000_000
+
+#: What silence in a file means. period: the file holds all of its day (or other period), silence is verified in it.
+#: rows: from its first bar to the end of its last. bars: nothing beside the bars themselves.
+Vouches = Literal["period", "rows", "bars"]
+
+_Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that should hold the bars starting in ``[start_us, end_us)``."""
+
+    path: Path
+    start_us: int
+    end_us: int
+    vouches: Vouches
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A parsed file: bars in time order, read-only, and when the file was written (microseconds UTC)."""
+
+    bars: Bars
+    written_us: int
+
+
+class ParseCache:
+    """Parsed files by path, parsed again when time of writing or size change, dropped when others need the room."""
+
+    def __init__(self, provider: str, *, max_bytes: int = CACHE_BYTES) -> None:
+        self.provider = provider
+        #: Files parsed so far.
+        self.parses = 0
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
+        self._entries: OrderedDict[tuple[Path, object], tuple[tuple[int, int], Parsed]] = OrderedDict()
+
+    def get(self, path: Path, parse: Callable[[Path], Bars], key: object = None) -> Parsed:
+        """The file's bars; ``key`` tells apart two readings of one file.
+
+        Raises NoDataError when there is no such file, and what ``parse`` raises when it cannot be read.
+        """
+        try:
+            state = path.stat()
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise NoDataError(f"no file {path}", provider=self.provider) from exc
+        version = (state.st_mtime_ns, state.st_size)
+        held = self._entries.get((path, key))
+        if held is None or held[0] != version:
+            self._drop((path, key))
+            held = (version, Parsed(_in_time_order(parse(path)), state.st_mtime_ns // 1000))
+            self.parses += 1
+            self._entries[path, key] = held
+            self._held_bytes += _size_bytes(held[1])
+            # One file larger than the whole bound stays until the next comes: a hundred windows of it parse it once.
+            while len(self._entries) > 1 and self._held_bytes > self._max_bytes:
+                self._drop(next(iter(self._entries)))
+        self._entries.move_to_end((path, key))
+        return held[1]
+
+    def _drop(self, entry: tuple[Path, object]) -> None:
+        if entry in self._entries:
+            self._held_bytes -= _size_bytes(self._entries.pop(entry)[1])
+
+
+def read_sources(
+    sources: Sequence[tuple[Source, Callable[[], Parsed]]],
+    interval: Interval,
+    window: TimeWindow,
+    now: datetime,
+    *,
+    provider: str,
+) -> tuple[Bars, tuple[Unanswered, ...]]:
+    """The ended bars of ``window`` from its files, and the parts of it that no file vouches for.
+
+    Raises NoDataError when no file vouches for any of it, BadPayloadError when one cannot be read.
+    """
+    whole = (to_us(window.start), to_us(window.end))
+    parts: list[Bars] = []
+    vouched: list[_Range] = []
+    reasons: list[tuple[_Range, str]] = []
+    for source, load in sources:
+        period = (source.start_us, source.end_us)
+        try:
+            parsed = load()
+        except NoDataError as exc:
+            reasons.append((period, exc.message.removeprefix(f"{provider}: ")))
+            continue
+        bars = _between(parsed.bars, whole)
+        parts.append(bars)
+        vouched += _vouched(source, parsed, bars, interval)
+        reasons.append((period, _reach(source, parsed)))
+    reasons.append((whole, "no file is named for this time"))
+    unanswered = _unanswered(whole, vouched, reasons, provider)
+    if _length(whole) == sum(_length((to_us(u.window.start), to_us(u.window.end))) for u in unanswered):
+        raise unanswered[0].error
+    # Files of one symbol may overlap and interleave; duplicates are for validation to name.
+    return ended(_in_time_order(Bars.concat(parts)), interval, now), unanswered
+
+
+def ended(bars: Bars, interval: Interval, now: datetime) -> Bars:
+    """The bars whose interval is over at ``now``; a daily bar's at the end of its UTC day, after every close."""
+    return bars.take(bars.ts_us + interval.seconds * SECOND_US <= to_us(now))
+
+
+def _vouched(source: Source, parsed: Parsed, bars: Bars, interval: Interval) -> list[_Range]:
+    """The ranges in which the file's silence counts; ``bars`` are its bars in the window."""
+    step_us = interval.seconds * SECOND_US
+    if source.vouches == "bars":
+        if not len(bars):
+            return []
+        first = np.flatnonzero(np.diff(bars.ts_us, prepend=np.iinfo(np.int64).min // 2) > step_us)
+        last = np.append(first[1:], len(bars)) - 1
+        return [(int(bars.ts_us[a]), int(bars.ts_us[b]) + step_us) for a, b in zip(first, last, strict=True)]
+    rows = parsed.bars.ts_us
+    span = (int(rows[0]), int(rows[-1]) + step_us) if len(rows) else (source.start_us, source.start_us)
+    if source.vouches == "rows":
+        return [span]
+    # A day's file written before the day was over knows nothing of the rest. One "written" before its day began
+    # lost its time in an archive, and tells nothing.
+    known_until = parsed.written_us if parsed.written_us > source.start_us else source.end_us
+    return [(source.start_us, min(source.end_us, known_until)), span]
+
+
+def _reach(source: Source, parsed: Parsed) -> str:
+    """Why a file that was read leaves a part of its period unanswered."""
+    rows = parsed.bars.ts_us
+    if source.vouches == "bars":
+        return f"{source.path} has no bar there and is declared incomplete"
+    if not len(rows):
+        return f"{source.path} has no bars"
+    return f"{source.path} reaches from {from_us(rows[0]):%Y-%m-%d %H:%M} to {from_us(rows[-1]):%Y-%m-%d %H:%M} UTC"
+
+
+def _unanswered(
+    whole: _Range, vouched: Sequence[_Range], reasons: Sequence[tuple[_Range, str]], provider: str
+) -> tuple[Unanswered, ...]:
+    """What is left of ``whole`` without ``vouched``, in time order, each part with the first reason of its period."""
+    free: list[_Range] = []
+    reached = whole[0]
+    for start, end in sorted(vouched):
+        if start > reached:
+            free.append((reached, min(start, whole[1])))
+        reached = max(reached, end)
+    free = _meet([*free, (reached, whole[1])], whole)
+    found: list[tuple[_Range, str]] = []
+    for period, reason in reasons:
+        found += [(part, reason) for part in _meet(free, period)]
+        free = _minus(free, period)
+    return tuple(
+        Unanswered(
+            TimeWindow(start=from_us(start), end=from_us(end)),
+            NoDataError(
+                f"{reason}; nothing from {from_us(start):%Y-%m-%d %H:%M} to {from_us(end):%Y-%m-%d %H:%M}",
+                provider=provider,
+            ),
+        )
+        for (start, end), reason in sorted(found)
+    )
+
+
+def _minus(parts: Sequence[_Range], cut: _Range) -> list[_Range]:
+    sides = [side for a, b in parts for side in ((a, min(b, cut[0])), (max(a, cut[1]), b))]
+    return [side for side in sides if _length(side) > 0] if cut[0] < cut[1] else list(parts)
+
+
+def _meet(parts: Sequence[_Range], other: _Range) -> list[_Range]:
+    met = [(max(a, other[0]), min(b, other[1])) for a, b in parts]
+    return [part for part in met if _length(part) > 0]
+
+
+def _length(part: _Range) -> int:
+    return part[1] - part[0]
+
+
+def _between(bars: Bars, whole: _Range) -> Bars:
+    """The bars of a time-ordered column in a range: views, not copies."""
+    first, last = np.searchsorted(bars.ts_us, whole)
+    return bars.take(slice(int(first), int(last)))
+
+
+def unzipped(path: Path, provider: str) -> bytes:
+    """The one file inside a zip. Raises BadPayloadError naming the zip when it is corrupt, truncated or holds none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = [info for info in archive.infolist() if not info.is_dir()]
+            if len(inside) != 1:
+                raise BadPayloadError(f"{path} holds {len(inside)} files instead of one", provider=provider)
+            return archive.read(inside[0])
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
+        raise BadPayloadError(f"{path} is a corrupt or truncated zip: {exc}", provider=provider) from exc
+
+
+def _in_time_order(bars: Bars) -> Bars:
+    if (np.diff(bars.ts_us) < 0).any():
+        bars = bars.take(np.argsort(bars.ts_us, kind="stable"))
+    for column in (bars.ts_us, *bars.columns):
+        column.flags.writeable = False  # windows are views of what the cache holds
+    return bars
+
+
+def _size_bytes(parsed: Parsed) -> int:
+    return 48 * len(parsed.bars)
