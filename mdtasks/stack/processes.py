@@ -1,0 +1,102 @@
+"""The table of what `mdtasks up` runs beside the servers: each a plain command that works by hand too.
+
+By hand, in the folder where the stack runs (or with MDTASKS_HOME set)::
+
+    celery -A mdtasks worker -Q T0.live,T0 -n t0@%h
+    celery -A mdtasks beat
+    celery -A mdtasks flower
+    uvicorn mdtasks.web.app:app
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from mdtasks.domain.jobs import Tier
+from mdtasks.settings import Settings
+from mdtasks.stack.spawn import Command
+
+#: Signals with the seconds that each is given, gentlest first. All of a stack together: less than 15 s.
+StopRule = tuple[tuple[signal.Signals, float], ...]
+
+#: A worker finishes what it holds (warm), then lets go of it (cold: it is redelivered), then ends.
+STOP_WORKER: Final[StopRule] = ((signal.SIGTERM, 10.0), (signal.SIGQUIT, 1.5), (signal.SIGKILL, 1.0))
+STOP_PROCESS: Final[StopRule] = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 1.0))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One process: how it is started, when it counts as ready, how it is stopped.
+
+    ``ready_url``: ready when this answers 200. ``notifies``: ready when it says so (``observe.ready``). With neither,
+    ready when started. Phase 0 is stopped first, then 1, ...
+    """
+
+    name: str
+    command: Command
+    stop: StopRule = STOP_PROCESS
+    phase: int = 0
+    ready_url: str = ""
+    notifies: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the table depends on."""
+
+    settings: Settings
+    web_port: int
+    flower_port: int
+    #: Variables for the processes beside those of the caller.
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def web_url(self) -> str:
+        return f"http://127.0.0.1:{self.web_port}"
+
+    @property
+    def flower_url(self) -> str:
+        return f"http://127.0.0.1:{self.flower_port}"
+
+
+def process_table(plan: Plan) -> tuple[Spec, ...]:
+    """Every process of the stack, servers aside, in the order in which they are started."""
+    concurrency = str(plan.settings.concurrency)
+    tiers = (_worker(plan, tier.lower(), f"{tier}.live,{tier}", concurrency) for tier in map(str, Tier))
+    web = ("uvicorn", "mdtasks.web.app:app", "--host", "127.0.0.1", "--port", str(plan.web_port))
+    flower = ("celery", "-A", "mdtasks", "flower", "--address=127.0.0.1", f"--port={plan.flower_port}")
+    return (
+        *tiers,
+        _worker(plan, "control", "control,dlq", "1"),
+        Spec("beat", _python(plan, "celery", "-A", "mdtasks", "beat", "--loglevel", "INFO")),
+        Spec(
+            "web",
+            _python(plan, *web, "--no-access-log", "--timeout-graceful-shutdown", "1"),
+            phase=1,  # answers /metrics until the workers are done
+            ready_url=f"{plan.web_url}/ready",
+        ),
+        Spec("flower", _python(plan, *flower, "--loglevel=WARNING"), ready_url=f"{plan.flower_url}/healthcheck"),
+    )
+
+
+def _worker(plan: Plan, name: str, queues: str, concurrency: str) -> Spec:
+    # Gossip and mingle are talk between workers that only delays the start: nothing here leans on them.
+    argv = ("celery", "-A", "mdtasks", "worker", "-Q", queues, "-n", f"{name}@%h", "--concurrency", concurrency)
+    talk = ("--loglevel", "INFO", "--without-gossip", "--without-mingle")
+    return Spec(name, _python(plan, *argv, *talk), stop=STOP_WORKER, notifies=True)
+
+
+def _python(plan: Plan, *argv: str) -> Command:
+    # -P: a file in the user's folder that bears a library's name is not imported in its place.
+    environ = {**os.environ, **plan.environ, "MDTASKS_HOME": str(plan.home)}
+    return Command((sys.executable, "-P", "-m", *argv), environ=environ)
