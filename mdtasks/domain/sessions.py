@@ -178,10 +178,9 @@ def _session(held: Schedule, i: int) -> Session:
     return Session(from_us(held.labels[i]).date(), from_us(held.opens[i]), from_us(held.closes[i]), breaks)
 
 
-#: Days on which a library that lies was seen to lie, and what the exchanges did on them: day, then open, close and
-#: the break's start and end in UTC; a day alone was no session. XNYS: Thanksgiving, an early close, and the Friday
-#: and Monday around a change of clocks. XHKG: a lunch break and a half day. The last two calendars lose their sessions
-#: at weekends, or fail outright, with pandas 3.1.
+#: Calendar and day, then in UTC the open, close, and the break's start and end; a day alone was no session.
+#: XNYS: Thanksgiving, an early close, the Friday and the Monday around a change of clocks. XHKG: a lunch break, a half
+#: day, New Year. XBOM: a Saturday of trading, the kind of session that the library loses in silence with pandas 3.1.
 KNOWN_SESSIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("XNYS", "2019-11-28"),
     ("XNYS", "2019-11-29", "14:30", "18:00"),
@@ -191,6 +190,7 @@ KNOWN_SESSIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("XHKG", "2021-02-10", "01:30", "08:00", "04:00", "05:00"),
     ("XHKG", "2021-02-11", "01:30", "04:00"),
     ("XHKG", "2021-02-12"),
+    ("XBOM", "2025-02-01", "03:45", "10:00"),
     ("24/7", "2021-02-13", "00:00", "24:00"),
 )
 

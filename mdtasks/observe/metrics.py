@@ -1,0 +1,282 @@
+"""Every metric of mdtasks, declared once: what happened is counted here, what is the case is read at scrape time.
+
+Counters and histograms are counted by the process in which a thing happens: a worker's children, the web app, a
+command. prometheus_client's multiprocess mode lets them meet in files that the web app's /metrics sums up. It chooses
+that mode from the environment when it is first imported, so it is imported here only when something is first counted,
+and whoever starts a process calls ``use_multiprocess_dir`` before that. Without it, a process counts for itself
+(tests, notebooks). Gauges have no life in a process: a reader asks Redis and PostgreSQL when they are scraped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import prometheus_client
+    from prometheus_client.metrics_core import Metric as Family
+
+_ENVIRONMENT: Final = "PROMETHEUS_MULTIPROC_DIR"
+_LOCK_FILE: Final = "fold.lock"
+#: Name of the process that stands for all dead ones, in place of a pid.
+_DEAD: Final = "dead"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A metric's name as scraped, its one line of help and its label names."""
+
+    name: str
+    help: str
+    label_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counter(Declared):
+    """Only grows. Count with ``.labels(tier="T0").inc()``, without labels with ``.inc()``."""
+
+    def labels(self, **labels: str) -> prometheus_client.Counter:
+        child: prometheus_client.Counter = _built(self).labels(**labels)
+        return child
+
+    def inc(self, amount: float = 1) -> None:
+        _built(self).inc(amount)
+
+
+@dataclass(frozen=True)
+class Histogram(Declared):
+    """A distribution. Measure with ``.labels(provider="files").observe(0.2)`` or ``with ….time():``."""
+
+    buckets: tuple[float, ...] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+    def labels(self, **labels: str) -> prometheus_client.Histogram:
+        child: prometheus_client.Histogram = _built(self).labels(**labels)
+        return child
+
+    def observe(self, amount: float) -> None:
+        _built(self).observe(amount)
+
+    def time(self) -> AbstractContextManager[Any]:
+        timer: AbstractContextManager[Any] = _built(self).time()
+        return timer
+
+
+@dataclass(frozen=True)
+class Gauge(Declared):
+    """A state, read at scrape time: see Reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a gauge reads now, for one set of labels."""
+
+    gauge: Gauge
+    value: float
+    labels: Mapping[str, str]
+
+
+JOBS_PROCESSED = Counter(
+    "jobs_processed_total", "Jobs that a worker ended, by what became of them", ("type", "provider", "outcome")
+)
+BACKFILL_ENQUEUED = Counter(
+    "backfill_jobs_enqueued_total",
+    "Backfill jobs asked for: queued, deferred over the cap, merged with one that waits, refused",
+    ("tier", "result"),
+)
+BACKFILL_COMPLETED = Counter(
+    "backfill_jobs_completed_total", "Backfill jobs that ended an attempt, by the status it left", ("tier", "status")
+)
+BARS_WRITTEN = Counter(
+    "bars_written_total",
+    "Bars committed to the store: inserted, or revised (an older version kept)",
+    ("interval", "kind"),
+)
+BARS_QUARANTINED = Counter(
+    "bars_quarantined_total", "Bars of a provider that broke a rule and were not stored", ("provider", "reason")
+)
+PROVIDER_SELECTED = Counter(
+    "provider_selected_total", "Times a provider was chosen to answer", ("capability", "provider")
+)
+PROVIDER_ERRORS = Counter(
+    "provider_errors_total", "Answers that a provider failed to give, by error", ("provider", "endpoint", "code")
+)
+PROVIDER_LATENCY = Histogram(
+    "provider_latency_seconds", "Time a provider took to answer, failures included", ("provider", "capability")
+)
+WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
+STALE_MESSAGES = Counter(
+    "stale_messages_total", "Messages dropped because another attempt owns or ended their job", ("reason",)
+)
+DEAD_LETTERS = Counter("dead_letters_total", "Dead letters put on record", ("kind", "error_class"))
+JOBS_LOST_RESENT = Counter(
+    "jobs_lost_resent_total", "Jobs whose message the broker had lost, found by the reconciler and sent again"
+)
+
+BACKFILL_QUEUE_DEPTH = Gauge("backfill_queue_depth", "Backfill messages that wait in the tier's queue", ("tier",))
+BACKFILL_OLDEST_AGE = Gauge(
+    "backfill_oldest_age_seconds", "Age of the oldest backfill job of the tier that waits, deferred ones too", ("tier",)
+)
+BACKFILL_DEFERRED = Gauge(
+    "backfill_deferred", "Backfill jobs over the tier's cap, which wait in PostgreSQL for room", ("tier",)
+)
+DLQ_DEPTH = Gauge("dlq_depth", "Dead letters on their way to the record")
+RECONCILER_PROOF_AGE = Gauge(
+    "reconciler_proof_age_seconds", "Time since the reconciler last proved that no job is lost or doubled"
+)
+
+#: All of them, in the order of this page: the scrape's reader, docs and dashboards go by it.
+DECLARED: Final[tuple[Declared, ...]] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Declared)
+)
+
+
+def use_multiprocess_dir(path: Path | None) -> None:
+    """Let this process, and those it starts, count into files in ``path`` (made when missing). Idempotent.
+
+    Call it before anything is counted: what was counted before stays out of the files. None: count for itself again.
+    """
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+    wanted = None if path is None else str(path)
+    if os.environ.get(_ENVIRONMENT) == wanted:
+        return  # prometheus_client, imported or not, has seen it
+    if wanted is None:
+        del os.environ[_ENVIRONMENT]
+    else:
+        os.environ[_ENVIRONMENT] = wanted
+    with _building:
+        _metrics.clear()
+        if "prometheus_client" in sys.modules:
+            from prometheus_client import values
+
+            # Some library imported it first (Flower does), and it chose by the environment of that moment.
+            values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+def exposition(read: Callable[[], Iterable[Reading]], path: Path | None = None) -> bytes:
+    """What /metrics answers, in Prometheus' text format: events of all processes, and the state that ``read`` finds.
+
+    ``path``: the processes' multiprocess dir; None: this process's own counts. Dead processes' files are folded into
+    one on the way. Blocks (files, and what ``read`` does). Whatever ``read`` raises passes through.
+    """
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    state = CollectorRegistry()
+    state.register(_State(list(read())))
+    if path is None:
+        return bytes(generate_latest(_registry())) + bytes(generate_latest(state))
+    fold_dead(path)
+    events = CollectorRegistry()
+    with _locked(path):
+        MultiProcessCollector(events, path=str(path))  # type: ignore[no-untyped-call]
+        return bytes(generate_latest(events)) + bytes(generate_latest(state))
+
+
+def fold_dead(path: Path, *, alive: Callable[[int], bool] | None = None) -> int:
+    """Add the counts of processes that are gone to one file for all of them, and delete theirs; how many files.
+
+    Without it every process ever started (a worker's children are many) leaves its files for ever. A scrape sees
+    the counts before or after, never twice or not at all. ``alive`` tells whether a pid runs (default: here and now).
+    """
+    folded = 0
+    with _locked(path):
+        for file in sorted(path.glob("*.db")):
+            kind, _, pid = file.stem.rpartition("_")
+            if kind in {"counter", "histogram"} and pid.isdecimal() and not (alive or _alive)(int(pid)):
+                _fold(file, path / f"{kind}_{_DEAD}.db")
+                folded += 1
+    return folded
+
+
+def mark_process_dead(pid: int, path: Path) -> None:
+    """Fold the counts of one process that its parent saw end. Idempotent."""
+    fold_dead(path, alive=lambda other: other != pid)
+
+
+class _State:
+    """Gauges as read: a prometheus_client collector."""
+
+    def __init__(self, readings: list[Reading]) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterator[Family]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        for gauge in (declared for declared in DECLARED if isinstance(declared, Gauge)):
+            family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.label_names)
+            for reading in self._readings:
+                if reading.gauge is gauge:
+                    family.add_metric([reading.labels[name] for name in gauge.label_names], reading.value)
+            if family.samples:
+                yield family
+
+
+_metrics: dict[str, Any] = {}
+_building = threading.RLock()
+
+
+def _built(declared: Declared) -> Any:
+    """prometheus_client's object for a counter or histogram, made at the first count."""
+    built = _metrics.get(declared.name)
+    if built is None:
+        with _building:
+            built = _metrics.get(declared.name) or _build(declared)
+            _metrics[declared.name] = built
+    return built
+
+
+def _build(declared: Declared) -> Any:
+    import prometheus_client
+
+    if isinstance(declared, Histogram):
+        return prometheus_client.Histogram(
+            declared.name, declared.help, declared.label_names, registry=_registry(), buckets=declared.buckets
+        )
+    return prometheus_client.Counter(declared.name, declared.help, declared.label_names, registry=_registry())
+
+
+def _registry() -> prometheus_client.CollectorRegistry:
+    """This process's own registry: not prometheus_client's, which others write to (Flower)."""
+    from prometheus_client import CollectorRegistry
+
+    with _building:
+        registry: CollectorRegistry = _metrics.setdefault("", CollectorRegistry())
+    return registry
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with (path / _LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fold(file: Path, into: Path) -> None:
+    from prometheus_client.mmap_dict import MmapedDict
+
+    if not file.stat().st_size:  # its process was killed while it made it
+        file.unlink()
+        return
+    total = MmapedDict(str(into))  # type: ignore[no-untyped-call]
+    for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+        total.write_value(key, total.read_value(key)[0] + value, 0.0)  # type: ignore[no-untyped-call]
+    total.close()  # type: ignore[no-untyped-call]
+    file.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
