@@ -64,7 +64,7 @@ class ValkeyServer:
 
     def prepare(self) -> None:
         folder = self.home / "redis"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # queues hold what users asked for
         self.port = free_port(self.home, self.name)
         options = {
             "bind": "127.0.0.1",
