@@ -1,0 +1,268 @@
+"""Bars at rest: point-in-time writes with revisions and coverage, and reads of now or as of an instant.
+
+A write is a COPY of the batch into a staging table and one statement that judges it, inside the caller's transaction.
+Rules: a bar is replaced only when its values differ, and what it was moves to ``bar_revisions``; a final bar with the
+values of the provisional one only promotes it; provisional never beats final. Values pass as IEEE 754 bits, unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import psycopg
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from mdtasks.connections import load_statements, raw_psycopg
+from mdtasks.domain.bars import Bars, RejectedBar, from_us
+from mdtasks.domain.errors import StoreUnavailableError
+from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
+from mdtasks.store.partitions import forget
+
+_SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "bars.sql").items()}
+_PRICES: Final = ("open", "high", "low", "close", "volume")
+_STAGED: Final = RowFormat(instrument_id="i4", ts="i8", **dict.fromkeys(_PRICES, "f8"), final="?")
+_STORED: Final = RowFormat(
+    ts="i8", **dict.fromkeys(_PRICES, "f8"), final="?", known_at="i8", attempt_id="i8", provider="S32"
+)
+#: Above this many instruments a writer takes one lock for all of them: the server's lock table has about 6400 places.
+_MOST_LOCKS: Final = 1000
+#: Reads rely on it: provider is a column of fixed width on the wire.
+_PROVIDER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class BarBatch:
+    """What one answer brought for one instrument: bars in time order, at most one per start.
+
+    Bars that start before ``final_before_us`` (us since 1970) are final, the others provisional. ``covered``: the
+    settled windows the answer speaks for. Windows that touch merge, so windows that leave out nights and weekends cost
+    a range each for ever.
+    """
+
+    instrument_id: int
+    bars: Bars
+    final_before_us: int
+    covered: Sequence[TimeWindow] = ()
+    rejected: Sequence[RejectedBar] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WriteCounts:
+    """What a write did to the staged bars, and how many rejected ones it recorded for the first time."""
+
+    inserted: int = 0
+    revised: int = 0
+    promoted: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredBars:
+    """Bars as the store holds them, with where each came from; columns of shape (n,), in time order.
+
+    ``provider``: object array of str. ``final``: bool. ``known_at_us``: int64, microseconds since 1970.
+    ``attempt_id``: int64, ``job_attempts.id``.
+    """
+
+    bars: Bars
+    provider: NDArray[np.object_]
+    final: NDArray[np.bool_]
+    known_at_us: NDArray[np.int64]
+    attempt_id: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.bars)
+
+
+@dataclass(frozen=True, slots=True)
+class BarCount:
+    """How many bars of an instrument there are, from which to which start, and how many of them provisional."""
+
+    bars: int
+    first_at: datetime
+    last_at: datetime
+    provisional: int
+
+
+def write_bars(
+    connection: Connection, interval: Interval, batches: Sequence[BarBatch], provider: str, attempt_id: int
+) -> WriteCounts:
+    """Store the batches, at most one per instrument, in the caller's transaction; 1 bar or 1,000,000.
+
+    Idempotent: an identical second write touches no row. Writers of overlapping instruments wait for each other
+    without deadlock as long as a transaction calls this once, or in ascending order of instruments. The partitions must
+    exist (``ensure_partitions``). ``known_at`` is the server's clock at the write, one instant for all bars.
+    Raises ValueError for batches that break their contract, StoreUnavailableError when a partition is missing.
+    """
+    if not _PROVIDER.fullmatch(provider):
+        raise ValueError(f"{provider!r} is no provider's name")
+    batches = sorted(batches, key=lambda batch: batch.instrument_id)
+    ids = [batch.instrument_id for batch in batches]
+    if len(set(ids)) != len(ids):
+        raise ValueError("two batches of one instrument: join them first")
+    if not ids:
+        return WriteCounts()
+    about = {"interval": interval.value, "provider": provider, "attempt_id": attempt_id}
+    with raw_psycopg(connection).cursor() as cursor:
+        lock = "lock_some" if len(ids) <= _MOST_LOCKS else "lock_all"
+        cursor.execute(_SQL[lock], {**about, "instruments": ids}, prepare=False)
+        _stage(cursor, batches)
+        try:
+            cursor.execute(_SQL["write"], {**about, **_extent(batches), **_covered(batches)}, prepare=False)
+        except psycopg.errors.CheckViolation as exc:
+            forget(connection.engine)
+            raise StoreUnavailableError(
+                f"a partition was dropped: {exc.diag.message_primary}", hint="the next attempt makes it again"
+            ) from exc
+        inserted, revised, promoted, unchanged = cursor.fetchone()
+        quarantined = _quarantine(cursor, batches, about)
+    return WriteCounts(inserted, revised, promoted, unchanged, quarantined)
+
+
+def read_bars(
+    connection: Connection,
+    instrument_id: int,
+    interval: Interval,
+    window: TimeWindow,
+    as_of: datetime | None = None,
+) -> StoredBars:
+    """The bars that start in the window, as they stand, or as they were known at ``as_of``.
+
+    ``final`` is told as it stands now: a promotion that changed no value is no revision. An ``as_of`` of this moment
+    may still gain bars: a write is dated by its statement and seen at its commit.
+    """
+    if as_of is not None and as_of.tzinfo is None:
+        raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")
+    asked = {"instrument": instrument_id, "interval": interval.value, "start": window.start, "end": window.end}
+    if as_of is not None:
+        asked["as_of"] = as_of
+    data = bytearray()
+    with (
+        raw_psycopg(connection).cursor() as cursor,
+        cursor.copy(_SQL["read" if as_of is None else "read_as_of"], asked) as copy,
+    ):
+        for part in copy:
+            data += part
+    columns = _STORED.decode(data)
+    return StoredBars(
+        bars=Bars(columns["ts"] + PG_EPOCH_US, *(columns[name] for name in _PRICES)),
+        provider=_names(columns["provider"]),
+        final=columns["final"],
+        known_at_us=columns["known_at"] + PG_EPOCH_US,
+        attempt_id=columns["attempt_id"],
+    )
+
+
+def read_coverage(
+    connection: Connection, instrument_ids: Iterable[int], interval: Interval
+) -> dict[int, list[TimeWindow]]:
+    """What providers have answered for, per instrument asked for: disjoint windows in time order, [] when nothing."""
+    found: dict[int, list[TimeWindow]] = {instrument: [] for instrument in instrument_ids}
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["read_coverage"], {"instruments": list(found), "interval": interval.value})
+        for instrument, start, end in cursor:
+            found[instrument].append(TimeWindow(start=start, end=end))
+    return found
+
+
+def bar_counts(connection: Connection, instrument_ids: Iterable[int], interval: Interval) -> dict[int, BarCount]:
+    """How much there is of each instrument, counted; one without bars is absent."""
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(
+            _SQL["count_bars"], {"instruments": list(instrument_ids), "interval": interval.value}, prepare=False
+        )
+        return {instrument: BarCount(*counts) for instrument, *counts in cursor}
+
+
+def _stage(cursor: Any, batches: Sequence[BarBatch]) -> None:
+    """COPY the bars into the staging table, in order of instrument and start."""
+    cursor.execute(_SQL["stage_create"], prepare=False)
+    rows = _STAGED.rows(sum(len(batch.bars) for batch in batches))
+    start = 0
+    for batch in batches:
+        part = rows[start : start + len(batch.bars)]
+        start += len(batch.bars)
+        if (np.diff(batch.bars.ts_us) <= 0).any():
+            raise ValueError(f"bars of instrument {batch.instrument_id} are out of order or doubled")
+        part["instrument_id"] = batch.instrument_id
+        part["ts"] = batch.bars.ts_us - PG_EPOCH_US
+        part["final"] = batch.bars.ts_us < batch.final_before_us
+        for name, values in zip(_PRICES, batch.bars.columns, strict=True):
+            part[name] = values
+    if len(rows):
+        with cursor.copy(_SQL["stage_copy"]) as copy:
+            copy.write(_STAGED.encode(rows))
+
+
+def _extent(batches: Sequence[BarBatch]) -> dict[str, object]:
+    """Where the staged bars lie: per instrument, and all together (null when there are none)."""
+    filled = [batch for batch in batches if len(batch.bars)]
+    firsts = [from_us(batch.bars.ts_us[0]) for batch in filled]
+    lasts = [from_us(batch.bars.ts_us[-1]) for batch in filled]
+    return {
+        "instruments": [batch.instrument_id for batch in filled],
+        "firsts": firsts,
+        "lasts": lasts,
+        "first": min(firsts, default=None),
+        "last": max(lasts, default=None),
+    }
+
+
+def _covered(batches: Sequence[BarBatch]) -> dict[str, object]:
+    windows = [(batch.instrument_id, window) for batch in batches for window in batch.covered]
+    return {
+        "covered": [instrument for instrument, _ in windows],
+        "covered_from": [window.start for _, window in windows],
+        "covered_to": [window.end for _, window in windows],
+    }
+
+
+def _quarantine(cursor: Any, batches: Sequence[BarBatch], about: Mapping[str, object]) -> int:
+    rejected = [(batch.instrument_id, bar) for batch in batches for bar in batch.rejected]
+    if not rejected:
+        return 0
+    columns = {
+        "instruments": [instrument for instrument, _ in rejected],
+        "ts": [_nearest_time(bar.ts_us) for _, bar in rejected],
+        "reasons": [bar.reason for _, bar in rejected],
+        "bars": [_as_it_came(bar) for _, bar in rejected],
+    }
+    cursor.execute(_SQL["quarantine"], {**about, **columns}, prepare=False)
+    return int(cursor.rowcount)
+
+
+def _nearest_time(ts_us: int) -> datetime:
+    """``ts_us`` as a datetime; what lies outside the years 1 to 9999 (NaT among it) as the end it lies beyond."""
+    try:
+        return from_us(ts_us)
+    except OverflowError:
+        return from_us(-62_135_596_800_000_000 if ts_us < 0 else 253_402_300_799_999_999)
+
+
+def _as_it_came(bar: RejectedBar) -> str:
+    """The bar as JSON; numbers JSON has no word for (NaN, infinity) as strings."""
+    values = {name: getattr(bar, name) for name in _PRICES}
+    shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+    return orjson.dumps({"ts_us": bar.ts_us, **shown}).decode()
+
+
+def _names(padded: NDArray[np.bytes_]) -> NDArray[np.object_]:
+    """Names out of 32 bytes padded with spaces. There are few providers: one pass each, over four integers a row."""
+    names = np.empty(len(padded), dtype=object)
+    words = np.ascontiguousarray(padded).view(np.uint64).reshape(-1, 4)
+    left = np.arange(len(padded))
+    while len(left):
+        same = (words[left] == words[left[0]]).all(axis=1)
+        names[left[same]] = padded[left[0]].decode().rstrip()
+        left = left[~same]
+    return names

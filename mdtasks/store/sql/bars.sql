@@ -1,0 +1,167 @@
+-- Bars, their revisions, coverage and quarantine. These run on psycopg beside COPY and are never prepared, because their
+-- plans must know the dates to leave out partitions: so parameters are written %(name)s.
+
+-- name: stage_create
+-- Bars on their way in; one table per connection, emptied by each commit, here for a second batch of one transaction.
+CREATE TEMP TABLE IF NOT EXISTS stage_bars (
+    instrument_id integer NOT NULL,
+    ts timestamptz NOT NULL,
+    open double precision NOT NULL,
+    high double precision NOT NULL,
+    low double precision NOT NULL,
+    close double precision NOT NULL,
+    volume double precision NOT NULL,
+    final boolean NOT NULL
+) ON COMMIT DELETE ROWS;
+DELETE FROM stage_bars
+
+-- name: stage_copy
+-- The batch, in binary.
+COPY stage_bars FROM STDIN (FORMAT binary)
+
+-- name: lock_some
+-- Writers of the same instrument one after the other, in the order of ids, so that none judges what another is about to
+-- change and none waits in a circle; the shared lock keeps out a writer of very many, who takes it alone.
+WITH gate AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(hashtextextended('mdtasks.bars.' || %(interval)s, 0))
+)
+SELECT count(pg_advisory_xact_lock(hashtext('mdtasks.bars.' || %(interval)s), i.id))
+FROM gate, unnest(%(instruments)s::integer[]) AS i (id)
+
+-- name: lock_all
+-- A writer of very many instruments alone: a lock for each would fill the server's lock table.
+SELECT pg_advisory_xact_lock(hashtextextended('mdtasks.bars.' || %(interval)s, 0))
+
+-- name: write
+-- Judge each staged bar against the one we have, archive what is replaced, write what is new or better, extend coverage.
+-- Answers how many bars were inserted, revised, promoted, unchanged. An identical second write touches no row.
+WITH spans AS (
+    SELECT * FROM unnest(%(instruments)s::integer[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
+        AS s (instrument_id, first_ts, last_ts)
+), present AS (
+    -- OFFSET 0 keeps this one range scan per instrument: joined freely, the planner may read a month of everybody's
+    -- bars. The outer bounds are constants, so that it plans only the partitions the batch lies in.
+    SELECT b.*
+    FROM spans s CROSS JOIN LATERAL (
+        SELECT instrument_id, ts, open, high, low, close, volume, provider, status, attempt_id, known_at
+        FROM bars
+        WHERE instrument_id = s.instrument_id AND interval = %(interval)s::bar_interval
+          AND ts BETWEEN s.first_ts AND s.last_ts
+          AND ts BETWEEN %(first)s::timestamptz AND %(last)s::timestamptz
+        OFFSET 0
+    ) b
+), judged AS MATERIALIZED (
+    SELECT n.*, o.open AS old_open, o.high AS old_high, o.low AS old_low, o.close AS old_close,
+           o.volume AS old_volume, o.provider AS old_provider, o.status AS old_status,
+           o.attempt_id AS old_attempt_id, o.known_at AS old_known_at,
+           CASE
+               WHEN o.ts IS NULL THEN 'inserted'
+               WHEN o.status = 'final' AND NOT n.final THEN 'unchanged'
+               WHEN n.open <> o.open OR n.high <> o.high OR n.low <> o.low OR n.close <> o.close
+                    OR n.volume <> o.volume THEN 'revised'
+               WHEN o.status = 'provisional' AND n.final THEN 'promoted'
+               ELSE 'unchanged'
+           END AS fate
+    FROM stage_bars n LEFT JOIN present o ON o.instrument_id = n.instrument_id AND o.ts = n.ts
+), moment AS MATERIALIZED (
+    -- One instant for the whole write, later than what it replaces even when the server's clock was set back.
+    SELECT greatest(clock_timestamp(), max(old_known_at) FILTER (WHERE fate = 'revised') + interval '1 microsecond')
+        AS at
+    FROM judged
+), archived AS (
+    INSERT INTO bar_revisions (instrument_id, interval, ts, open, high, low, close, volume, provider, status,
+                               attempt_id, known_at, superseded_at)
+    SELECT instrument_id, %(interval)s::bar_interval, ts, old_open, old_high, old_low, old_close, old_volume,
+           old_provider, old_status, old_attempt_id, old_known_at, moment.at
+    FROM judged, moment
+    WHERE fate = 'revised'
+), written AS (
+    INSERT INTO bars AS b (instrument_id, interval, ts, open, high, low, close, volume, provider, status,
+                           attempt_id, known_at)
+    SELECT instrument_id, %(interval)s::bar_interval, ts, open, high, low, close, volume, %(provider)s,
+           CASE WHEN final THEN 'final' ELSE 'provisional' END::bar_status, %(attempt_id)s, moment.at
+    FROM judged, moment
+    WHERE fate = 'inserted'
+), replaced AS (
+    -- The conflict is certain here; it finds each row through the key without planning every partition for an UPDATE.
+    INSERT INTO bars AS b (instrument_id, interval, ts, open, high, low, close, volume, provider, status,
+                           attempt_id, known_at)
+    SELECT instrument_id, %(interval)s::bar_interval, ts, open, high, low, close, volume,
+           CASE fate WHEN 'promoted' THEN old_provider ELSE %(provider)s END,
+           CASE WHEN final THEN 'final' ELSE 'provisional' END::bar_status,
+           CASE fate WHEN 'promoted' THEN old_attempt_id ELSE %(attempt_id)s END,
+           CASE fate WHEN 'promoted' THEN old_known_at ELSE moment.at END
+    FROM judged, moment
+    WHERE fate IN ('revised', 'promoted')
+    ON CONFLICT (instrument_id, interval, ts) DO UPDATE
+    SET open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
+        volume = excluded.volume, provider = excluded.provider, status = excluded.status,
+        attempt_id = excluded.attempt_id, known_at = excluded.known_at
+), answered AS (
+    SELECT instrument_id, range_agg(tstzrange(answered_from, answered_to)) AS covered
+    FROM unnest(%(covered)s::integer[], %(covered_from)s::timestamptz[], %(covered_to)s::timestamptz[])
+        AS a (instrument_id, answered_from, answered_to)
+    GROUP BY instrument_id
+), extended AS (
+    INSERT INTO coverage AS c (instrument_id, interval, covered, updated_at)
+    SELECT a.instrument_id, %(interval)s::bar_interval, a.covered, moment.at
+    FROM answered a CROSS JOIN moment
+    -- Told by a look beforehand: a DO UPDATE that is called off by its WHERE still locks and so writes the row.
+    WHERE NOT EXISTS (
+        SELECT FROM coverage k
+        WHERE k.instrument_id = a.instrument_id AND k.interval = %(interval)s::bar_interval AND k.covered @> a.covered
+    )
+    ORDER BY a.instrument_id
+    ON CONFLICT (instrument_id, interval) DO UPDATE
+    SET covered = c.covered + excluded.covered, updated_at = excluded.updated_at
+)
+SELECT count(*) FILTER (WHERE fate = 'inserted'), count(*) FILTER (WHERE fate = 'revised'),
+       count(*) FILTER (WHERE fate = 'promoted'), count(*) FILTER (WHERE fate = 'unchanged')
+FROM judged
+
+-- name: quarantine
+-- Keep each rejected bar once per reason and provider: a retry that meets it again adds nothing.
+INSERT INTO bar_quarantine (instrument_id, interval, ts, reason, provider, attempt_id, bar)
+SELECT r.instrument_id, %(interval)s::bar_interval, r.ts, r.reason, %(provider)s, %(attempt_id)s, r.bar::jsonb
+FROM unnest(%(instruments)s::integer[], %(ts)s::timestamptz[], %(reasons)s::text[], %(bars)s::text[])
+    AS r (instrument_id, ts, reason, bar)
+ORDER BY r.instrument_id, r.ts, r.reason
+ON CONFLICT (instrument_id, interval, ts, reason, provider) DO NOTHING
+
+-- name: read
+-- The bars of one instrument in a window as they stand.
+COPY (
+    SELECT ts, open, high, low, close, volume, status = 'final', known_at, attempt_id, rpad(provider, 32)
+    FROM bars
+    WHERE instrument_id = %(instrument)s AND interval = %(interval)s AND ts >= %(start)s AND ts < %(end)s
+    ORDER BY ts
+) TO STDOUT (FORMAT binary)
+
+-- name: read_as_of
+-- The same as it was known at an instant: what stands now and was known then, and what was replaced since.
+COPY (
+    SELECT ts, open, high, low, close, volume, status = 'final', known_at, attempt_id, rpad(provider, 32)
+    FROM bars
+    WHERE instrument_id = %(instrument)s AND interval = %(interval)s AND ts >= %(start)s AND ts < %(end)s
+      AND known_at <= %(as_of)s
+    UNION ALL
+    SELECT ts, open, high, low, close, volume, status = 'final', known_at, attempt_id, rpad(provider, 32)
+    FROM bar_revisions
+    WHERE instrument_id = %(instrument)s AND interval = %(interval)s AND ts >= %(start)s AND ts < %(end)s
+      AND known_at <= %(as_of)s AND superseded_at > %(as_of)s
+    ORDER BY 1
+) TO STDOUT (FORMAT binary)
+
+-- name: read_coverage
+-- Each covered range of the instruments, in order of time.
+SELECT c.instrument_id, lower(r.covered), upper(r.covered)
+FROM coverage c, unnest(c.covered) AS r (covered)
+WHERE c.instrument_id = ANY(%(instruments)s::integer[]) AND c.interval = %(interval)s
+ORDER BY 1, 2
+
+-- name: count_bars
+-- Per instrument: how many bars, the first, the last, how many of them provisional.
+SELECT instrument_id, count(*), min(ts), max(ts), count(*) FILTER (WHERE status = 'provisional')
+FROM bars
+WHERE instrument_id = ANY(%(instruments)s::integer[]) AND interval = %(interval)s
+GROUP BY instrument_id
