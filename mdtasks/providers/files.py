@@ -17,10 +17,11 @@ import numpy as np
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.mapping import Dataset, load_mapping
-from mdtasks.providers.ondisk import ParseCache, Parsed, Source, read_sources
+from mdtasks.providers.ondisk import ParseCache, Parsed, Source, ended, read_sources
 from mdtasks.providers.tabular import read_bars
 from mdtasks.providers.wallclock import SECOND_US, day_bounds_us, utc_to_local
 
@@ -32,7 +33,8 @@ class FilesProvider:
 
     name = NAME
 
-    def __init__(self, mapping: Path) -> None:
+    def __init__(self, mapping: Path, calendars: Calendars) -> None:
+        self._calendars = calendars
         self._path = mapping
         self._mapping = load_mapping(mapping)
         self._cache = ParseCache(NAME)
@@ -54,11 +56,11 @@ class FilesProvider:
         for listing in listings:
             try:
                 sources = self._sources(listing.symbol, interval, window)
-                found, cuts = read_sources(sources, interval, window, now, provider=NAME)
+                found, cuts = read_sources(sources, interval, window, provider=NAME)
             except ProviderError as exc:
                 errors[listing.symbol] = exc
                 continue
-            bars[listing.symbol] = found
+            bars[listing.symbol] = ended(found, interval, partial(self._calendars.get, listing.mic), now)
             if cuts:
                 unanswered[listing.symbol] = cuts
         return BarsAnswer(bars, errors, unanswered)

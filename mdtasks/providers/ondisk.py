@@ -20,6 +20,7 @@ import numpy as np
 from mdtasks.domain.bars import Bars, from_us, to_us
 from mdtasks.domain.errors import BadPayloadError, NoDataError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.sessions import Calendar
 from mdtasks.providers.base import Unanswered
 from mdtasks.providers.wallclock import SECOND_US
 
@@ -94,11 +95,10 @@ def read_sources(
     sources: Sequence[tuple[Source, Callable[[], Parsed]]],
     interval: Interval,
     window: TimeWindow,
-    now: datetime,
     *,
     provider: str,
 ) -> tuple[Bars, tuple[Unanswered, ...]]:
-    """The ended bars of ``window`` from its files, and the parts of it that no file vouches for.
+    """The bars of ``window`` from its files, and the parts of it that no file vouches for.
 
     Raises NoDataError when no file vouches for any of it, BadPayloadError when one cannot be read.
     """
@@ -122,12 +122,17 @@ def read_sources(
     if _length(whole) == sum(_length((to_us(u.window.start), to_us(u.window.end))) for u in unanswered):
         raise unanswered[0].error
     # Files of one symbol may overlap and interleave; duplicates are for validation to name.
-    return ended(_in_time_order(Bars.concat(parts)), interval, now), unanswered
+    return _in_time_order(Bars.concat(parts)), unanswered
 
 
-def ended(bars: Bars, interval: Interval, now: datetime) -> Bars:
-    """The bars whose interval is over at ``now``; a daily bar's at the end of its UTC day, after every close."""
-    return bars.take(bars.ts_us + interval.seconds * SECOND_US <= to_us(now))
+def ended(bars: Bars, interval: Interval, calendar: Callable[[], Calendar], now: datetime) -> Bars:
+    """The bars whose interval is over at ``now``. The calendar is asked only about those that may be under way."""
+    now_us = to_us(now)
+    over = bars.ts_us + interval.seconds * SECOND_US <= now_us
+    under_way = ~over & (bars.ts_us < now_us)
+    if under_way.any():  # a daily bar ends at the close, an hour bar at an early close
+        over[under_way] = calendar().interval_end(bars.ts_us[under_way], interval) <= now_us
+    return bars if over.all() else bars.take(over)
 
 
 def _vouched(source: Source, parsed: Parsed, bars: Bars, interval: Interval) -> list[_Range]:

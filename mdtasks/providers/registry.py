@@ -1,0 +1,90 @@
+"""The registry: which providers this process has, and in which order a request should try them.
+
+Built from Settings once per process. An adapter's module is imported only when it is configured, so that nobody pays
+for a vendor they do not use.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
+from mdtasks.domain.jobs import Interval
+from mdtasks.domain.sessions import Calendars
+from mdtasks.providers.base import Provider
+from mdtasks.settings import Settings
+
+#: The order when no policy names one: what is on disk first, made-up data last.
+DEFAULT_ORDER: Final = ("lean", "files", "simulator")
+
+#: What a request needs: bars of an interval, or quotes.
+Capability = Interval | Literal["quotes"]
+
+_POLICIES: Final = {"policy_bars": "POLICY_BARS_1M", "policy_eod": "POLICY_EOD", "policy_quotes": "POLICY_QUOTES_L1"}
+
+
+class Registry:
+    """The configured providers by name. Instances serve one thread at a time, as their providers do.
+
+    Raises ConfigurationError when an adapter's own configuration is wrong, or a policy names an unknown provider.
+    """
+
+    def __init__(self, settings: Settings, calendars: Calendars | None = None) -> None:
+        self._settings = settings
+        self._providers = _configured(settings, calendars or Calendars())
+        for field, env in _POLICIES.items():
+            for name in getattr(settings, field):
+                if name not in self._providers:
+                    error = UnknownProviderError(name, configured=self.names())
+                    raise ConfigurationError(f"{env}: {error.message}", name=env, hint=error.hint)
+
+    def names(self) -> list[str]:
+        """The configured providers, in default order."""
+        return list(self._providers)
+
+    def get(self, name: str) -> Provider:
+        """The provider of that name. Raises UnknownProviderError when it is not configured."""
+        try:
+            return self._providers[name]
+        except KeyError:
+            raise UnknownProviderError(name, configured=self.names()) from None
+
+    def order(self, capability: Capability, hint: str | None = None) -> list[Provider]:
+        """The providers that serve the capability, first choice first; with a hint that one alone.
+
+        [] when none serves it, also when the hinted one does not. Raises UnknownProviderError for an unknown hint.
+        """
+        if hint is not None:
+            candidates = [self.get(hint)]
+        else:
+            candidates = [self._providers[name] for name in self._policy(capability) or self._providers]
+        return [provider for provider in candidates if _serves(provider, capability)]
+
+    def _policy(self, capability: Capability) -> tuple[str, ...]:
+        if capability == "quotes":
+            return self._settings.policy_quotes
+        return self._settings.policy_eod if capability is Interval.D1 else self._settings.policy_bars
+
+
+def _serves(provider: Provider, capability: Capability) -> bool:
+    if isinstance(capability, Interval):
+        return capability in provider.capabilities.intervals
+    return provider.capabilities.quotes
+
+
+def _configured(settings: Settings, calendars: Calendars) -> dict[str, Provider]:
+    found: dict[str, Provider] = {}
+    if settings.lean_dir is not None:
+        from mdtasks.providers.lean import LeanProvider
+
+        found["lean"] = LeanProvider(settings.lean_dir, calendars)
+    if settings.files_map is not None:
+        from mdtasks.providers.files import FilesProvider
+
+        found["files"] = FilesProvider(settings.files_map, calendars)
+    if settings.simulator:
+        from mdtasks.providers.faults import Faults
+        from mdtasks.providers.simulator import SimulatorProvider
+
+        found["simulator"] = SimulatorProvider(calendars, Faults.parse(settings.simulator_faults))
+    return {name: found[name] for name in DEFAULT_ORDER if name in found}

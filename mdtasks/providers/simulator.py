@@ -1,0 +1,189 @@
+"""The `simulator` provider: made-up bars and quotes of any symbol, the same on every machine, with faults on demand.
+
+A price is a sum of smooth noises of many time scales, each fixed by a hash of (seed, symbol, time): no state, no
+random walk from a start, so a bar is the same whatever window it is asked in. Only + - * / and whole-number hashes
+are used, which IEEE 754 fixes to the last bit; exp or log would differ between processors. Longer bars are made of
+the minutes that the exchange trades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtasks.domain.bars import Bars, Quote, from_us, to_us
+from mdtasks.domain.errors import InvalidRequestError, NoDataError, ProviderError, UnsupportedError
+from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.sessions import Calendar, Calendars
+from mdtasks.domain.universe import Listing
+from mdtasks.providers.base import BarsAnswer, Capabilities
+from mdtasks.providers.faults import Faults, drawn, key, mixed, spoilt, suffer, unit
+
+NAME: Final = "simulator"
+
+_MINUTE_US: Final = 60_000_000
+_DAY_US: Final = 86_400_000_000
+#: Time scales of the noise, minutes: from one minute to two years.
+_SCALES: Final = tuple(4**k for k in range(11))
+#: Half-width of the slowest noise, as a share of the price; the others shrink with the root of their scale.
+_SLOWEST: Final = 0.28
+#: Minutes made at a time when longer bars are built from them: bounds memory, not answers.
+_MINUTES_AT_ONCE: Final = 200_000
+
+
+class SimulatorProvider:
+    """Bars of all intervals and quotes, respecting the sessions of each listing's exchange."""
+
+    name = NAME
+    capabilities = Capabilities(intervals=frozenset(Interval), max_symbols=1000, complete=True, quotes=True)
+
+    def __init__(self, calendars: Calendars, faults: Faults | None = None, seed: int = 1) -> None:
+        self._calendars = calendars
+        self._faults = faults or Faults()
+        self._seed = seed
+
+    def fetch_bars(
+        self, listings: Sequence[Listing], interval: Interval, window: TimeWindow, now: datetime
+    ) -> BarsAnswer:
+        """Bars by the hash of (seed, symbol, time); see Provider. Raises what the faults drew for this call."""
+        if interval not in self.capabilities.intervals:
+            raise UnsupportedError(f"has no {interval} bars", provider=NAME)
+        call = (self._seed, interval.value, to_us(window.start), to_us(window.end), to_us(now))
+        suffer(self._faults, [listing.symbol for listing in listings], call, provider=NAME)
+        bars: dict[str, Bars] = {}
+        errors: dict[str, ProviderError] = {}
+        for listing in listings:
+            try:
+                made = self._bars(listing, self._calendar(listing), (interval, window, now))
+            except ProviderError as exc:
+                errors[listing.symbol] = exc
+            else:
+                bars[listing.symbol] = spoilt(made, self._faults, listing.symbol, call, self._seed)
+        return BarsAnswer(bars, errors)
+
+    def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
+        """The quote of this second, or of the last close when the exchange is shut; unknown symbols are absent."""
+        suffer(
+            self._faults, [listing.symbol for listing in listings], (self._seed, "quotes", to_us(now)), provider=NAME
+        )
+        quotes: dict[str, Quote] = {}
+        for listing in listings:
+            try:
+                calendar = self._calendar(listing)
+            except NoDataError:
+                continue
+            # The longest legal silence since 2010 is 12 days (XSAU).
+            recent = calendar.expected(TimeWindow(start=now - timedelta(days=14), end=now), Interval.M1)
+            if len(recent):
+                at_us = min(int(recent[-1]) + _MINUTE_US, to_us(now) // 1_000_000 * 1_000_000)
+                quotes[listing.symbol] = self._quote(listing.symbol, at_us)
+        return quotes
+
+    def check(self) -> str:
+        """Always well: what is simulated, for `doctor`."""
+        return f"made-up data of any symbol, seed {self._seed}, faults {self._faults}"
+
+    def _calendar(self, listing: Listing) -> Calendar:
+        """The listing's calendar. Raises NoDataError for a symbol declared unknown, or an unknown exchange."""
+        if listing.symbol in self._faults.unknown:
+            raise NoDataError(f"no symbol {listing.symbol}", provider=NAME)
+        try:
+            return self._calendars.get(listing.mic)
+        except InvalidRequestError as exc:
+            raise NoDataError(f"{listing.symbol}: {exc.message}", provider=NAME) from exc
+
+    def _bars(self, listing: Listing, calendar: Calendar, ask: tuple[Interval, TimeWindow, datetime]) -> Bars:
+        interval, window, now = ask
+        # What lies ahead has no bars, and a calendar may not reach that far.
+        if window.start >= now:
+            return Bars.empty()
+        window = TimeWindow(start=window.start, end=min(window.end, now))
+        starts = calendar.expected(window, interval)
+        starts = starts[calendar.interval_end(starts, interval) <= to_us(now)]
+        parts = [self._made_of_minutes(listing, calendar, part, interval) for part in _batches(starts, interval)]
+        return Bars.concat(parts)
+
+    def _made_of_minutes(
+        self, listing: Listing, calendar: Calendar, starts: NDArray[np.int64], interval: Interval
+    ) -> Bars:
+        """The bars that start at ``starts``, each from the minutes it holds; one without minutes is left out."""
+        if interval is Interval.M1:
+            return self._minutes(listing.symbol, starts)
+        # A session may open on the day before its label (XASX), where the one before may still trade. So that each
+        # minute finds its own bar, the first that ends after it, sessions before the first are made too and left out.
+        before_us = _DAY_US if interval is Interval.D1 else 0
+        span = TimeWindow(start=from_us(int(starts[0]) - 2 * before_us), end=from_us(int(starts[-1]) + 1))
+        bars_us = calendar.expected(span, interval)
+        ends_us = calendar.interval_end(bars_us, interval)
+        opens = TimeWindow(start=from_us(int(bars_us[0]) - before_us), end=from_us(int(ends_us[-1])))
+        minutes = self._minutes(listing.symbol, calendar.expected(opens, Interval.M1))
+        owner = np.searchsorted(ends_us, minutes.ts_us, side="right")
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        made = Bars(
+            bars_us[owner[first]],
+            minutes.open[first],
+            np.maximum.reduceat(minutes.high, first),
+            np.minimum.reduceat(minutes.low, first),
+            minutes.close[np.append(first[1:], len(minutes)) - 1],
+            np.add.reduceat(minutes.volume, first),
+        )
+        return made.take(np.isin(made.ts_us, starts))
+
+    def _minutes(self, symbol: str, starts: NDArray[np.int64]) -> Bars:
+        """One-minute bars: each opens where the one before closed, wicks by hash, whole volumes."""
+        open_, close = self._price(symbol, starts), self._price(symbol, starts + _MINUTE_US)
+        above, below, size = (drawn(starts, self._seed, symbol, what) for what in ("above", "below", "volume"))
+        return Bars(
+            starts,
+            _ticks(open_),
+            _ticks(np.maximum(open_, close) * (1 + 0.0004 * above)),
+            _ticks(np.minimum(open_, close) * (1 - 0.0004 * below)),
+            _ticks(close),
+            # Cubed: many small volumes, a few large ones.
+            np.floor(100 + 20_000 * size * size * size),
+        )
+
+    def _price(self, symbol: str, at_us: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The unrounded price at each time, shape (n,): a level by symbol times one plus the sum of the noises."""
+        level = 20 + 480 * float(unit(mixed(np.array([key(self._seed, symbol, "level")])))[0])
+        total = np.zeros(len(at_us))
+        for scale in _SCALES:
+            width = _SLOWEST * float(np.sqrt(scale / _SCALES[-1]))  # sqrt is exact to the last bit by IEEE 754
+            total += width * self._noise(key(self._seed, symbol, "noise", scale), at_us, scale * _MINUTE_US)
+        return level * (1 + total)
+
+    @staticmethod
+    def _noise(salt: np.uint64, at_us: NDArray[np.int64], scale_us: int) -> NDArray[np.float64]:
+        """Value noise in [-1, 1): hashed values at multiples of the scale, smoothly joined."""
+        cell = at_us // scale_us
+        part = (at_us - cell * scale_us) / scale_us
+        left, right = (unit(mixed((cell + side).astype(np.uint64) ^ salt)) for side in (0, 1))
+        smooth = part * part * (3 - 2 * part)
+        return 2 * (left + (right - left) * smooth) - 1
+
+    def _quote(self, symbol: str, at_us: int) -> Quote:
+        at = np.array([at_us], dtype=np.int64)
+        middle = float(self._price(symbol, at)[0])
+        wide, bid_size, ask_size = (float(drawn(at, self._seed, symbol, what)[0]) for what in ("wide", "bid", "ask"))
+        half = 0.006 + 0.01 * wide  # more than a tick apart, however they are rounded
+        return Quote(
+            ts=from_us(at_us),
+            bid=float(_ticks(np.array([middle - half]))[0]),
+            bid_size=float(100 * (1 + int(20 * bid_size))),
+            ask=float(_ticks(np.array([middle + half]))[0]),
+            ask_size=float(100 * (1 + int(20 * ask_size))),
+        )
+
+
+def _ticks(prices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Prices to the cent: the double nearest to the decimal, since a whole number is divided."""
+    return np.rint(prices * 100) / 100
+
+
+def _batches(starts: NDArray[np.int64], interval: Interval) -> Iterator[NDArray[np.int64]]:
+    size = max(_MINUTES_AT_ONCE * 60 // interval.seconds, 1)
+    return (starts[at : at + size] for at in range(0, len(starts), size))
