@@ -1,0 +1,42 @@
+-- Instruments and the symbols they bear.
+
+-- name: lock
+-- One change of the universe at a time: two cannot both find a symbol free.
+SELECT pg_advisory_xact_lock(hashtext('mdtasks.universe'))
+
+-- name: bearers
+-- The instruments that bear these symbols now.
+SELECT i.id, s.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
+FROM symbols s JOIN instruments i ON i.id = s.instrument_id
+WHERE s.symbol = ANY(CAST(:symbols AS text[])) AND s.valid_to = 'infinity'
+
+-- name: members
+-- All instruments that bear a symbol now, of one tier or of all, by symbol.
+SELECT i.id, s.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
+FROM symbols s JOIN instruments i ON i.id = s.instrument_id
+WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
+ORDER BY s.symbol
+
+-- name: all_symbols
+-- Every symbol borne now.
+SELECT symbol FROM symbols WHERE valid_to = 'infinity' ORDER BY symbol
+
+-- name: add
+-- New instruments with their symbols, in order.
+WITH given AS MATERIALIZED (
+    SELECT nextval(pg_get_serial_sequence('instruments', 'id'))::integer AS id, g.*
+    FROM unnest(CAST(:symbols AS text[]), CAST(:mics AS text[]), CAST(:kinds AS text[]), CAST(:tiers AS tier[]),
+                CAST(:listed AS date[]), CAST(:delisted AS date[]))
+        AS g (symbol, mic, kind, tier, listed_from, delisted_on)
+), made AS (
+    INSERT INTO instruments (id, mic, kind, tier, listed_from, delisted_on)
+    SELECT id, mic, kind, tier, listed_from, delisted_on FROM given
+)
+INSERT INTO symbols (instrument_id, symbol) SELECT id, symbol FROM given
+
+-- name: set_tier
+-- Move the instruments that bear these symbols to a tier; those already there stay untouched.
+UPDATE instruments i SET tier = CAST(:tier AS tier)
+FROM symbols s
+WHERE s.instrument_id = i.id AND s.valid_to = 'infinity' AND s.symbol = ANY(CAST(:symbols AS text[]))
+  AND i.tier <> CAST(:tier AS tier)
