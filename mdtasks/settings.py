@@ -95,6 +95,11 @@ class Settings(BaseModel):
         """How long a claim holds a job, seconds: past the hard limit, so that a live worker never loses its claim."""
         return self.time_limit_s + self.lease_margin_s
 
+    @property
+    def metrics_dir(self) -> Path:
+        """Where the processes of a stack keep their counts, for the web app's /metrics to sum up."""
+        return self.home / "metrics"
+
     def require_database_url(self) -> str:
         """The PostgreSQL URL. Raises StackNotRunningError when there is none."""
         return self._required(self.database_url)
@@ -115,7 +120,7 @@ class Settings(BaseModel):
 
 #: Environment variable -> field, e.g. ``MDTASKS_HOME`` -> ``home``.
 ENVIRONMENT: Final[dict[str, str]] = {
-    str(field.json_schema_extra[_ENV]): name  # type: ignore[index,call-overload]
+    str(field.json_schema_extra[_ENV]): name  # type: ignore[index]
     for name, field in Settings.model_fields.items()
 }
 

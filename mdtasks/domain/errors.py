@@ -26,9 +26,19 @@ class MdtasksError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel from a worker's child to its parent by pickle; constructors here take keywords.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def as_dict(self) -> dict[str, object]:
         """The error as HTTP and ``--json`` show it: code, message, hint."""
         return {"code": self.code, "error": self.message, "hint": self.hint}
+
+
+def _restored(cls: type[MdtasksError], args: tuple[object, ...], state: dict[str, object]) -> MdtasksError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
 
 
 # -- what the caller asked for ---------------------------------------------------------------------
@@ -244,3 +254,18 @@ class UnsupportedError(ProviderError):
 
     code = "unsupported"
     retryable = False
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether another attempt may help: yes for what a server or a vendor may get over, and for what we do not know.
+
+    A job that is wrong, a vendor that refuses and an answer that cannot be read will be no better next time.
+    """
+    if isinstance(error, ProviderError):
+        return error.retryable
+    return isinstance(error, UnavailableError) or not isinstance(error, MdtasksError)
+
+
+def error_class(error: BaseException) -> str:
+    """The stable name of an error for the record: our ``code``, else the exception's class."""
+    return error.code if isinstance(error, MdtasksError) else type(error).__name__

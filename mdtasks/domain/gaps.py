@@ -92,7 +92,6 @@ def chunks(window: TimeWindow, calendar: Calendar, interval: Interval, minutes: 
 
 def _cuts(schedule: Schedule, bounds_us: tuple[int, int], step_us: int, most_us: int) -> list[int]:
     """Where to cut so that no chunk trades longer than ``most_us``; greedy, from the start."""
-    at, end = bounds_us
     fences = schedule.opens // step_us * step_us
     traded_at_fence = schedule.traded_us(fences)
     traded, traded_at_end = schedule.traded_us(np.array(bounds_us)).tolist()
@@ -103,10 +102,12 @@ def _cuts(schedule: Schedule, bounds_us: tuple[int, int], step_us: int, most_us:
         if fence >= 0 and traded_at_fence[fence] > traded:
             at = int(fences[fence])
         else:
-            at = max(reach // step_us, at // step_us + 1) * step_us
-        if at >= end:
-            break
+            at = reach // step_us * step_us
+            if schedule.traded_us(at) <= traded:  # less than one interval fits: it goes whole
+                at += step_us
         traded = int(schedule.traded_us(at))
+        if traded >= traded_at_end:
+            break
         cuts.append(at)
     return cuts
 

@@ -151,3 +151,16 @@ def invalid_request(exc: ValidationError) -> InvalidRequestError:
         for error in exc.errors(include_url=False, include_input=False, include_context=False)
     ]
     return InvalidRequestError("; ".join(f"{field}: {rule}" for field, rule in found), field=found[0][0])
+
+
+def pause_after(attempt: int, *, base_s: float, max_s: float, jitter: float) -> float:
+    """Seconds to wait after the ``attempt``-th failed attempt: doubling from ``base_s``, at most ``max_s``, jittered.
+
+    ``jitter`` in [0, 1) is drawn by the caller; the pause is between half and the whole of the doubled one ("equal
+    jitter", as AWS' and Finagle's backoff), so that jobs that failed together do not come back together.
+
+    >>> pause_after(3, base_s=2, max_s=300, jitter=0.5)
+    6.0
+    """
+    whole = min(base_s * 2.0 ** min(attempt - 1, 60), max_s)
+    return float(whole * (0.5 + jitter / 2))

@@ -14,15 +14,7 @@ from typing import Protocol
 from mdtasks.domain.bars import Bars, Quote
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The instrument as an adapter needs to know it. ``mic``: exchange (``XNYS``) or ``24/7``; ``kind``: equity, index, crypto."""
-
-    symbol: str
-    mic: str
-    kind: str = "equity"
+from mdtasks.domain.universe import Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +49,9 @@ class BarsAnswer:
 
     Every symbol asked for is in exactly one of the two. Bars carry interval starts in UTC, in any order, unvalidated.
     ``unanswered`` cuts a symbol's window: in time order, without overlap, inside the window. Silence there is not
-    verified, whatever the provider declares, so it must not become coverage; the bars beside it stand.
+    verified, whatever the provider declares, so it must not become coverage; the bars beside it stand. Adapters know
+    no calendars: a cut that holds no expected interval (a night, a holiday without a file) is no failure, and the
+    caller, who knows the sessions, tells them apart.
     """
 
     bars: Mapping[str, Bars]

@@ -1,0 +1,258 @@
+"""Asking for bars: symbols and a window become job-sized windows that are not stored and not asked for yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Annotated, Any, Final
+from uuid import uuid4
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mdtasks.domain import gaps
+from mdtasks.domain.errors import InvalidRequestError, UnknownSymbolError
+from mdtasks.domain.jobs import (
+    BackfillJob,
+    Interval,
+    ProviderName,
+    Symbol,
+    Tier,
+    TimeWindow,
+    UtcDatetime,
+    invalid_request,
+    parse_job,
+)
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.dispatch import room
+from mdtasks.observe import metrics
+from mdtasks.store import bars as store_bars
+from mdtasks.store import jobs, reference
+from mdtasks.store.reference import Instrument
+
+#: Rows of one transaction: bounds how long the enqueue lock is held, a second or so.
+BATCH: Final = 20_000
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class BackfillRequest(BaseModel):
+    """What somebody asks for: `mdtasks backfill` and ``POST /ops/backfill`` alike.
+
+    ``symbol`` may be one or many; ``start`` inclusive, ``end`` exclusive (default: now). ``priority``: the tier to run
+    in, default each instrument's own. ``refetch``: ask again for what is stored already.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: Annotated[tuple[Symbol, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=50_000)]
+    interval: Interval = Interval.M1
+    start: UtcDatetime
+    end: UtcDatetime | None = None
+    priority: Tier | None = None
+    provider: ProviderName | None = None
+    refetch: bool = False
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> BackfillRequest:
+        """The request a document describes. Raises InvalidRequestError naming the field."""
+        try:
+            return cls.model_validate(document)
+        except ValidationError as exc:
+            raise invalid_request(exc) from exc
+
+    def window(self, now: datetime) -> TimeWindow:
+        """The window to fill: an end after ``now`` is cut to it. Raises InvalidRequestError when it starts after it."""
+        if self.start >= now:
+            raise InvalidRequestError(
+                f"start {self.start.isoformat()} is in the future: there are no bars yet",
+                field="start",
+                hint="give a start before now",
+            )
+        end = min(self.end or now, now)
+        if self.start >= end:
+            raise InvalidRequestError(
+                f"end {end.isoformat()} is not after start {self.start.isoformat()}",
+                field="end",
+                hint="windows are half-open: [start, end)",
+            )
+        return TimeWindow(start=self.start, end=end)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A job that was not taken: which, and the field that is wrong."""
+
+    job: str
+    field: str
+    error: str
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of a request. Windows already stored count as ``covered``, those already asked for as ``merged``."""
+
+    request_id: str
+    queued: int = 0
+    deferred: int = 0
+    merged: int = 0
+    covered: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "request": self.request_id,
+            "queued": self.queued,
+            "deferred": self.deferred,
+            "merged": self.merged,
+            "covered": self.covered,
+            "refused": [{"job": r.job, "field": r.field, "error": r.error} for r in self.refused],
+        }
+
+
+def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now: datetime) -> Answer:
+    """Fill a window of symbols with what is missing. Safe to repeat: what is stored or wanted is not asked for again.
+
+    Raises InvalidRequestError, UnknownSymbolError, UnknownProviderError (nothing is queued then), UnavailableError.
+    """
+    window = asked.window(now)
+    if asked.provider is not None:
+        deps.registry.get(asked.provider)
+    with deps.database.transaction() as connection:
+        members = reference.resolve(connection, asked.symbol)
+        ids = [member.id for member in members.values()]
+        covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)
+        request_id = jobs.create_request(connection, requested_by, asked.model_dump(mode="json"))
+    answer = Answer(request_id)
+    wanted = _wanted(list(members.values()), asked, window, covered, deps)
+    enqueue(_counted(wanted, answer), deps, answer)
+    return answer
+
+
+def _wanted(
+    members: Sequence[Instrument],
+    asked: BackfillRequest,
+    window: TimeWindow,
+    covered: Mapping[int, Sequence[TimeWindow]],
+    deps: Deps,
+) -> Iterator[jobs.NewJob | None]:
+    """Job-sized windows, newest first, of all members in turn; None for each member that lacks nothing."""
+    cuts: dict[tuple[str, tuple[TimeWindow, ...]], list[TimeWindow]] = {}
+    for member in members:
+        held = tuple(covered.get(member.id, ()))
+        key = (member.mic, held)
+        if key not in cuts:
+            cuts[key] = _pieces(member.mic, asked.interval, window, held, deps)
+        if not cuts[key]:
+            yield None
+        for piece in cuts[key]:
+            yield jobs.NewJob(
+                id=str(uuid4()),
+                instrument_id=member.id,
+                symbol=member.symbol,
+                interval=asked.interval,
+                window=piece,
+                tier=asked.priority or member.tier,
+                provider_hint=asked.provider,
+            )
+
+
+def _pieces(
+    mic: str, interval: Interval, window: TimeWindow, held: Sequence[TimeWindow], deps: Deps
+) -> list[TimeWindow]:
+    """What of a window is not held, cut into jobs, newest first. A piece without session time is nobody's loss."""
+    calendar = deps.calendars.get(mic)
+    left = gaps.windows_of(gaps.subtract(gaps.spans_of([window]), gaps.spans_of(held)))
+    pieces = [
+        piece
+        for part in left
+        if len(calendar.expected(part, interval))
+        for piece in gaps.chunks(part, calendar, interval, deps.settings.chunk_minutes)
+    ]
+    return pieces[::-1]
+
+
+def _counted(wanted: Iterator[jobs.NewJob | None], answer: Answer) -> Iterator[jobs.NewJob]:
+    for job in wanted:
+        if job is None:
+            answer.covered += 1
+        else:
+            yield job
+
+
+def enqueue_documents(documents: Sequence[Mapping[str, Any]], requested_by: str, deps: Deps) -> Answer:
+    """Enqueue backfill jobs that come ready-made as documents; each invalid one is refused with its field."""
+    refused: list[Refused] = []
+    valid: list[BackfillJob] = []
+    for number, document in enumerate(documents):
+        name = str(document.get("job_id", f"#{number}")) if isinstance(document, Mapping) else f"#{number}"
+        try:
+            job = parse_job(dict(document))
+            if not isinstance(job, BackfillJob):
+                raise InvalidRequestError(f"{job.type} is not durable: it goes to a live queue", field="type")
+            valid.append(job)
+        except InvalidRequestError as error:
+            refused.append(Refused(name, error.field, error.message))
+    return enqueue_jobs(valid, requested_by, deps, refused)
+
+
+def enqueue_jobs(
+    valid: Sequence[BackfillJob], requested_by: str, deps: Deps, refused: Sequence[Refused] = ()
+) -> Answer:
+    """Enqueue valid backfill jobs in bulk; those of unknown symbols are refused, the others go on."""
+    refused = list(refused)
+    with deps.database.transaction() as connection:
+        known = reference.current(connection, {job.symbol for job in valid})
+        request_id = jobs.create_request(connection, requested_by, {"jobs": len(valid), "refused": len(refused)})
+    answer = Answer(request_id, refused=refused)
+    answer.refused += [
+        Refused(job.job_id, "symbol", str(UnknownSymbolError([job.symbol]))) for job in valid if job.symbol not in known
+    ]
+    rows = (
+        jobs.NewJob(
+            id=job.job_id,
+            instrument_id=known[job.symbol].id,
+            symbol=job.symbol,
+            interval=job.interval,
+            window=job.time_window,
+            tier=job.priority,
+            provider_hint=job.provider_hint,
+        )
+        for job in valid
+        if job.symbol in known
+    )
+    enqueue(rows, deps, answer)
+    return answer
+
+
+def enqueue(wanted: Iterator[jobs.NewJob], deps: Deps, answer: Answer) -> None:
+    """Rows first, then messages, a batch a transaction. A crash between the two is mended by the reconciler."""
+    while batch := list(islice(wanted, BATCH)):
+        with deps.database.transaction() as connection:
+            done = jobs.enqueue(connection, batch, room(deps), deps.settings.max_attempts, answer.request_id)
+        refused = _push(done.queued, deps)
+        answer.queued += len(done.queued) - refused
+        answer.deferred += done.deferred + refused
+        answer.merged += done.merged
+
+
+def _push(queued: Sequence[BackfillJob], deps: Deps) -> int:
+    """Push committed jobs, a tier at a time; what a queue has no room for after all waits. Returns how many."""
+    refused = 0
+    for tier in Tier:
+        mine = [job for job in queued if job.priority == tier]
+        pushed = deps.enqueuer.push_backfills(tier, mine) if mine else 0
+        if pushed < len(mine):
+            with deps.database.transaction() as connection:
+                jobs.defer(connection, [job.job_id for job in mine[pushed:]])
+        metrics.BACKFILL_ENQUEUED.labels(tier=tier, result="queued").inc(pushed)
+        refused += len(mine) - pushed
+    return refused
+
+
+def default_start(mic: str, interval: Interval, sessions: int, deps: Deps, now: datetime) -> datetime:
+    """Where a window of the last ``sessions`` sessions begins."""
+    return deps.calendars.get(mic).last_sessions(sessions, now, interval).start

@@ -1,0 +1,77 @@
+"""What the flows work with: one frozen value per process, built after the fork, never at import."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import redis
+
+from mdtasks.connections import Database, open_redis
+from mdtasks.domain.errors import UnavailableError
+from mdtasks.domain.sessions import Calendars
+from mdtasks.providers.registry import Registry
+from mdtasks.queue.app import current_app, make_app
+from mdtasks.queue.enqueue import Enqueuer
+from mdtasks.settings import Settings, load_settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The adapters of one process. ``broker`` is the Redis of the queues, ``state`` that of shared state."""
+
+    settings: Settings
+    database: Database
+    broker: redis.Redis
+    state: redis.Redis
+    registry: Registry
+    calendars: Calendars
+    enqueuer: Enqueuer
+
+    def close(self) -> None:
+        """Close the pools. Whatever is used again opens a new connection."""
+        self.database.close()
+        self.broker.close()
+        self.state.close()
+
+
+def open_deps(settings: Settings | None = None, *, application: str = "mdtasks") -> Deps:
+    """Deps for these settings (default: this process's own). Connects at first use, not here."""
+    app = current_app() if settings is None else make_app(settings)
+    settings = settings or load_settings()
+    calendars = Calendars()
+    broker = open_redis(settings.require_broker_url())
+    return Deps(
+        settings=settings,
+        database=Database(settings.require_database_url(), application=application),
+        broker=broker,
+        state=open_redis(settings.require_redis_url()),
+        registry=Registry(settings, calendars),
+        calendars=calendars,
+        enqueuer=Enqueuer(app, broker, settings),
+    )
+
+
+#: A server that restarts is usually back within this; a worker waits for it rather than burn through its queue.
+PATIENCE_S: Final = 45.0
+
+
+def patiently(work: Callable[[], T], *, for_s: float = PATIENCE_S) -> T:
+    """Do ``work``; while a server is away, do it again with growing pauses, up to ``for_s`` seconds in all.
+
+    ``work`` must be safe to repeat. Raises the last UnavailableError when the server did not come back.
+    """
+    deadline = time.monotonic() + for_s
+    pause_s = 0.2
+    while True:
+        try:
+            return work()
+        except UnavailableError:
+            if time.monotonic() + pause_s > deadline:
+                raise
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 3.0)

@@ -1,0 +1,208 @@
+"""Dead letters: what the consumer of ``dlq`` records, and what people do with the record.
+
+A message dies in a worker's parent process, which knows no database. Here its letter meets the job's row: the row
+decides whether the job is tried again (its worker was lost) or has failed for good.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from mdtasks.domain.errors import InvalidRequestError, NotFoundError
+from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, Tier, parse_job
+from mdtasks.flows import dispatch
+from mdtasks.flows.attempts import end_lost
+from mdtasks.flows.deps import Deps, patiently
+from mdtasks.observe import metrics
+from mdtasks.queue import backlog
+from mdtasks.queue.app import backfill_queue
+from mdtasks.queue.letters import Reason, job_document, task_name
+from mdtasks.store import jobs, letters
+from mdtasks.store.letters import Letter, LetterFilter
+
+log = logging.getLogger(__name__)
+
+#: At most this many letters in one requeue: a plan must be something a person can look at.
+MAX_SET: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A message that died: its letter's id, itself as it was on the wire, why, and the queue it came from."""
+
+    letter_id: str
+    raw: str
+    reason: Reason
+    queue: str
+
+
+def record(dead: Dead, deps: Deps) -> str:
+    """Record one letter. Idempotent by its id and by the job's fence.
+
+    Returns what became of it: ``recorded``, ``known``, ``retried`` (its worker was lost, attempts are left) or
+    ``stale`` (the job has moved on). Raises StoreUnavailableError: the letter then goes back to ``dlq``.
+    """
+
+    def once() -> str:
+        with deps.database.transaction() as connection:
+            return _record(connection, dead, deps)
+
+    became = patiently(once)
+    metrics.DEAD_LETTERS.labels(kind=became, error_class=dead.reason.error_class).inc()
+    return became
+
+
+def _record(connection: Connection, dead: Dead, deps: Deps) -> str:
+    job = _parsed(job_document(dead.raw))
+    if isinstance(job, BackfillJob):
+        became = _record_backfill(connection, job.job_id, dead, deps)
+        if became is not None:
+            return became
+    kept = letters.record(
+        connection,
+        Letter(
+            id=dead.letter_id,
+            kind=job.type if job is not None else "poison",
+            envelope=dead.raw,
+            error_class=dead.reason.error_class,
+            message=dead.reason.message,
+            traceback=dead.reason.traceback,
+            job_id=job.job_id if job is not None else None,
+            task=task_name(dead.raw),
+            queue=dead.queue,
+            tier=job.priority if job is not None else None,
+            symbol=_symbol(job),
+            interval=job.interval if isinstance(job, BarsFetchJob | BackfillJob) else None,
+        ),
+    )
+    return "recorded" if kept else "known"
+
+
+def _parsed(document: dict[str, object] | None) -> Any:
+    try:
+        return parse_job(document) if document is not None else None
+    except InvalidRequestError:
+        return None
+
+
+def _symbol(job: Any) -> str | None:
+    if job is None:
+        return None
+    return str(job.symbol) if isinstance(job, BackfillJob) else str(job.symbols[0])
+
+
+def _record_backfill(connection: Connection, job_id: str, dead: Dead, deps: Deps) -> str | None:
+    """Record the letter of a durable job by its row; None when there is no such row: then it is one like others."""
+    held = jobs.running_under(connection, job_id, dead.reason.worker) if dead.reason.worker else None
+    if held is not None and end_lost(connection, held, dead.reason, deps.settings):
+        return "retried"
+    letter = letters.letter_of_failed(connection, job_id, dead.raw, dead.reason.traceback, dead.queue)
+    if letter is not None:
+        return "recorded" if letters.record(connection, letter) else "known"
+    if not jobs.all_ids(connection, [job_id]):
+        return None
+    # Its claim was never made (PostgreSQL was away) or another attempt has it: a row that waits is sent again.
+    jobs.defer(connection, [job_id])
+    metrics.STALE_MESSAGES.labels(reason="letter").inc()
+    return "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a requeue would do: the frozen set and the room that the queues have for it."""
+
+    plan_id: str
+    letters: int
+    by_tier: dict[str, int]
+    room: dict[str, int]
+    ids: list[str]
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "plan": self.plan_id,
+            "letters": self.letters,
+            "by_tier": self.by_tier,
+            "room": self.room,
+            "ids": self.ids,
+        }
+
+
+def plan(which: LetterFilter, actor: str, deps: Deps) -> Preview:
+    """Freeze the open letters that match: carrying out the plan requeues exactly these.
+
+    Raises InvalidRequestError when more than MAX_SET match.
+    """
+    with deps.database.transaction() as connection:
+        rows = letters.matching(connection, which, MAX_SET + 1)
+        if len(rows) > MAX_SET:
+            raise InvalidRequestError(
+                f"more than {MAX_SET} letters match", field="filter", hint="narrow it: tier, provider"
+            )
+        ids = [row["id"] for row in rows]
+        plan_id = letters.freeze(connection, which, ids, actor)
+    depths = backlog.depths(deps.broker)
+    by_tier = {str(tier): sum(row["tier"] == tier for row in rows) for tier in Tier}
+    room = {str(tier): max(deps.settings.cap(tier) - depths[backfill_queue(tier)], 0) for tier in Tier}
+    return Preview(plan_id, len(ids), by_tier, room, ids)
+
+
+def carry_out(plan_id: str, actor: str, deps: Deps) -> dict[str, Any]:
+    """Requeue a frozen set under the caps: ``{"plan", "requeued", "merged", "skipped", "refused"}``.
+
+    Idempotent: a second call tells the first one's result. What is over the cap waits as deferred.
+    """
+    with deps.database.transaction() as connection:
+        frozen = letters.take_plan(connection, plan_id)
+        if frozen.result is not None:
+            return frozen.result
+        result = {"plan": plan_id, **_requeue(connection, frozen.letter_ids, actor, deps)}
+        letters.close_plan(connection, plan_id, result)
+    dispatch.dispatch_once(deps)
+    return result
+
+
+def _requeue(connection: Connection, ids: Sequence[str], actor: str, deps: Deps) -> dict[str, int]:
+    revived = letters.requeue_jobs(connection, ids, actor, deps.settings.max_attempts)
+    sent, refused = _resend(connection, ids, deps)
+    letters.mark_requeued(connection, sent, actor)
+    merged = sum(status == "cancelled" for status in revived.values())
+    return {
+        "requeued": len(revived) - merged + len(sent),
+        "merged": merged,
+        "skipped": len(ids) - len(revived) - len(sent) - refused,
+        "refused": refused,
+    }
+
+
+def _resend(connection: Connection, ids: Sequence[str], deps: Deps) -> tuple[list[str], int]:
+    """Push letters that are no backfills back onto their queues; those that cannot be read or have no room stay."""
+    sent: list[str] = []
+    refused = 0
+    for letter_id, queue, envelope in letters.requeueable(connection, ids):
+        if job_document(envelope) is not None and deps.enqueuer.push_raw(queue, envelope):
+            sent.append(letter_id)
+        else:
+            refused += 1
+    return sent, refused
+
+
+def requeue_job(job_id: str, actor: str, deps: Deps) -> dict[str, Any]:
+    """Requeue one letter by its id or its job's. Raises NotFoundError with the reason when there is none to requeue."""
+    with deps.database.transaction() as connection:
+        letter = letters.one(connection, job_id)
+        if letter["state"] != "open":
+            raise NotFoundError(
+                f"{job_id} is not failed: its letter was {letter['state']} by {letter['requeued_by']}",
+                hint=f"`mdtasks dlq show {job_id}` tells its history",
+            )
+        done = _requeue(connection, [letter["id"]], actor, deps)
+    if not done["requeued"] and not done["merged"]:
+        reason = "it cannot be read as a job" if letter["kind"] == "poison" else "its queue has no room"
+        raise NotFoundError(f"{job_id} was not requeued: {reason}", hint=f"`mdtasks dlq show {job_id}`")
+    dispatch.dispatch_once(deps)
+    return {"ok": True, "job_id": letter["job_id"] or letter["id"], **done}

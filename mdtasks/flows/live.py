@@ -1,0 +1,147 @@
+"""Live fetching: what beat asks for on a tier's cadence, and what a worker does with it.
+
+Live fetches are not durable: they expire when their tick is over, and the gap scan finds what they missed. Each asks
+for the last few intervals again, so that a bar that was provisional becomes final with the next tick.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from mdtasks.domain.errors import ProviderError, UnsupportedError
+from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier
+from mdtasks.flows.deps import Deps, patiently
+from mdtasks.flows.ingest import Ask, batch, count_written, ended_window, fetch_bars, judged, make_partitions
+from mdtasks.observe import metrics
+from mdtasks.providers.base import Provider
+from mdtasks.store import bars as store_bars
+from mdtasks.store import jobs, quotes, reference
+from mdtasks.store.reference import Instrument
+
+#: Intervals that a live fetch without a window asks for: enough that each bar is asked for again when it has settled.
+LOOK_BACK: Final = 5
+#: Symbols in one live job: the schema's limit.
+PACK: Final = 1000
+
+
+def tick(tier: Tier, cadence_s: float, deps: Deps, now: datetime) -> int:
+    """Ask for the latest 1m bars of the tier's instruments whose exchange is open; returns how many symbols.
+
+    The jobs expire with the tick. A tick whose predecessor still waits would only pile up: expiry drops it.
+    """
+    with deps.database.transaction() as connection:
+        members = reference.instruments(connection, tier)
+    # One interval more: the last bar of a session is fetched just after its close.
+    just_now = now - timedelta(seconds=LOOK_BACK * Interval.M1.seconds)
+    open_mics = {
+        mic
+        for mic in {member.mic for member in members}
+        if deps.calendars.get(mic).is_open(now) or deps.calendars.get(mic).is_open(just_now)
+    }
+    symbols = [member.symbol for member in members if member.mic in open_mics]
+    for start in range(0, len(symbols), PACK):
+        job = BarsFetchJob(symbols=tuple(symbols[start : start + PACK]), priority=tier)
+        deps.enqueuer.push_live(job, expires_at=now + timedelta(seconds=cadence_s))
+    return len(symbols)
+
+
+def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
+    """Fetch and store recent bars of many symbols. Idempotent: the same bars change nothing.
+
+    A symbol that fails alone is counted and left to the gap scan. Raises ProviderError when no symbol was answered,
+    UnknownSymbolError, StoreUnavailableError.
+    """
+    with deps.database.transaction() as connection:
+        members = reference.resolve(connection, job.symbols)
+        attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker)
+    ask = Ask(job.interval, job.time_window or ended_window(job.interval, now, LOOK_BACK), now)
+    try:
+        inserted, errors = _fetch_and_store(job, list(members.values()), ask, attempt_id, deps)
+    except Exception as error:
+        _close(deps, attempt_id, jobs.Ending("failed", message=str(error)))
+        raise
+    if errors and len(errors) == len(members):
+        _close(deps, attempt_id, jobs.Ending("failed", message=str(errors[0])))
+        raise errors[0]
+    _close(deps, attempt_id, jobs.Ending("done", bars=inserted, message=str(errors[0]) if errors else None))
+    return {"symbols": len(members), "inserted": inserted, "failed": len(errors)}
+
+
+def _fetch_and_store(
+    job: BarsFetchJob, members: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps
+) -> tuple[int, list[ProviderError]]:
+    """Ask the first provider of the order, a packet of symbols a call; what it refuses goes to the next one."""
+    inserted = 0
+    errors: list[ProviderError] = []
+    left = list(members)
+    providers = deps.registry.order(job.interval, job.provider_hint)
+    if not providers:
+        raise UnsupportedError(f"no configured provider serves {job.interval} bars", provider="registry")
+    for provider in providers:
+        errors, refused = [], []
+        size = provider.capabilities.max_symbols
+        for start in range(0, len(left), size):
+            packet = left[start : start + size]
+            stored, failed = _fetch_packet(provider, packet, ask, attempt_id, deps)
+            inserted += stored
+            errors += failed.values()
+            refused += [member for member in packet if member.symbol in failed]
+        left = refused
+        metrics.JOBS_PROCESSED.labels(type=job.type, provider=provider.name, outcome="done").inc()
+        if not left:
+            break
+    return inserted, errors
+
+
+def _fetch_packet(
+    provider: Provider, packet: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps
+) -> tuple[int, dict[str, ProviderError]]:
+    """One call and one commit; returns bars inserted and the error of each symbol that was not answered."""
+    try:
+        answer = fetch_bars(provider, [member.listing for member in packet], ask)
+    except ProviderError as error:
+        return 0, {member.symbol: error for member in packet}
+    answered = [
+        (member, judged(provider, answer, member.listing, ask, deps.settings))
+        for member in packet
+        if member.symbol in answer.bars
+    ]
+    make_partitions(deps, [fetched.bars for _, fetched in answered])
+    batches = [batch(fetched, member.id, ask, deps.settings) for member, fetched in answered]
+    with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
+        counts = store_bars.write_bars(connection, ask.interval, batches, provider.name, attempt_id)
+    if answered:
+        count_written(ask.interval, answered[0][1], counts)
+    return counts.inserted, dict(answer.errors)
+
+
+def _close(deps: Deps, attempt_id: int, ending: jobs.Ending) -> None:
+    def close() -> None:
+        with deps.database.transaction() as connection:
+            jobs.close_attempt(connection, attempt_id, ending)
+
+    patiently(close)
+
+
+def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
+    """Fetch and store the latest quotes. Idempotent by (instrument, time of the quote). Raises ProviderError."""
+    with deps.database.transaction() as connection:
+        members = reference.resolve(connection, job.symbols)
+        attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker)
+    stored = 0
+    provider = next(iter(deps.registry.order("quotes", job.provider_hint)), None)
+    if provider is None:
+        raise UnsupportedError("no configured provider serves quotes", provider="registry")
+    by_size: dict[int, list[Instrument]] = defaultdict(list)
+    for number, member in enumerate(members.values()):
+        by_size[number // provider.capabilities.max_symbols].append(member)
+    for packet in by_size.values():
+        found = provider.fetch_quotes([member.listing for member in packet], now)
+        with deps.database.transaction() as connection:
+            quotes.write_quotes(connection, {m.id: found[m.symbol] for m in packet if m.symbol in found}, provider.name)
+        stored += len(found)
+    _close(deps, attempt_id, jobs.Ending("done", provider=provider.name))
+    return {"symbols": len(members), "quotes": stored}

@@ -1,0 +1,332 @@
+"""Backfill jobs at rest: the truth that the broker only carries.
+
+A job's life: ``deferred`` or ``queued`` -> ``running`` (claimed: attempt counted, lease and fencing token given) ->
+``done``; or back to ``deferred`` until its next attempt; or ``failed``, with a dead letter. Every change is conditional
+on the state it starts from, so each function may be called twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row
+
+from mdtasks.connections import load_statements, raw_psycopg
+from mdtasks.domain.errors import NotFoundError, StaleClaimError
+from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
+from mdtasks.domain.universe import Listing
+
+SQL: Final = load_statements("mdtasks.store.sql", "jobs.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A window somebody wants, not yet compared with what is already wanted."""
+
+    id: str
+    instrument_id: int
+    symbol: str
+    interval: Interval
+    window: TimeWindow
+    tier: Tier
+    provider_hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What became of a batch: rows inserted as queued (to be pushed now), as deferred, and windows already wanted."""
+
+    queued: list[BackfillJob]
+    deferred: int
+    merged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt's hold on a job. ``fence`` is the token that every effect must still match."""
+
+    job_id: str
+    instrument_id: int
+    listing: Listing
+    interval: Interval
+    window: TimeWindow
+    tier: Tier
+    provider_hint: str | None
+    attempt: int
+    max_attempts: int
+    fence: int
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A running claim seen from outside: what is needed to end it in its worker's place."""
+
+    job_id: str
+    attempts: int
+    max_attempts: int
+    fence: int
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended: ``outcome`` done, retry, failed, lost or released; the error when there was one."""
+
+    outcome: str
+    provider: str | None = None
+    error_class: str | None = None
+    message: str | None = None
+    bars: int = 0
+
+
+def create_request(connection: Connection, requested_by: str, spec: Mapping[str, object]) -> str:
+    """Record that somebody asked for a batch; returns the request's id."""
+    row = connection.execute(SQL["request_create"], {"requested_by": requested_by, "spec": json.dumps(spec)})
+    return str(row.scalar_one())
+
+
+def enqueue(
+    connection: Connection,
+    jobs: Sequence[NewJob],
+    room: Mapping[Tier, int],
+    max_attempts: int,
+    request_id: str | None = None,
+) -> Enqueued:
+    """Insert what is not wanted yet, as 'queued' while there is ``room``, else as 'deferred'.
+
+    The caller pushes ``queued`` after the commit and gives back (``defer``) what the queue refused; when it dies in
+    between, the reconciler finds those rows without a message. Calling it twice merges the second call into the first.
+    """
+    connection.execute(SQL["stage_create"])
+    _stage(connection, jobs)
+    connection.execute(SQL["enqueue_lock"])
+    rows = connection.execute(
+        SQL["enqueue"],
+        {
+            "request_id": request_id,
+            "max_attempts": max_attempts,
+            **{f"room_{tier.lower()}": max(room[tier], 0) for tier in Tier},
+        },
+    ).all()
+    asked = {job.id for job in jobs}
+    kept = {row.id for row in rows} & asked
+    queued = [_job(row) for row in rows if row.status == "queued"]
+    return Enqueued(queued=queued, deferred=len(rows) - len(queued), merged=len(asked) - len(kept))
+
+
+def _stage(connection: Connection, jobs: Sequence[NewJob]) -> None:
+    columns = 'ord, id, instrument_id, symbol, interval, "window", tier, provider_hint'
+    with raw_psycopg(connection).cursor() as cursor, cursor.copy(f"COPY stage_jobs ({columns}) FROM STDIN") as copy:
+        for number, job in enumerate(jobs):
+            window = f"[{job.window.start.isoformat()},{job.window.end.isoformat()})"
+            copy.write_row(
+                (number, job.id, job.instrument_id, job.symbol, job.interval, window, job.tier, job.provider_hint)
+            )
+
+
+def _job(row: Row[Any]) -> BackfillJob:
+    # model_construct: the row was validated when it was made, and thousands come at a time.
+    return BackfillJob.model_construct(
+        job_id=row.id,
+        priority=Tier(row.tier),
+        provider_hint=row.provider_hint,
+        symbol=row.symbol,
+        interval=Interval(row.interval),
+        time_window=TimeWindow.model_construct(start=row.start, end=row.end),
+    )
+
+
+def defer(connection: Connection, job_ids: Sequence[str]) -> None:
+    """Let queued jobs wait again: their queue had no room."""
+    connection.execute(SQL["defer"], {"ids": list(job_ids)})
+
+
+def claim(connection: Connection, job_id: str, worker: str, lease_s: float) -> Claim | None:
+    """Take a job for one attempt; None when there is nothing to take (a stale or doubled message)."""
+    row = connection.execute(SQL["claim"], {"job_id": job_id, "worker": worker, "lease_s": lease_s}).one_or_none()
+    if row is None:
+        return None
+    return Claim(
+        job_id=row.id,
+        instrument_id=row.instrument_id,
+        listing=Listing(row.symbol, row.mic, row.kind),
+        interval=Interval(row.interval),
+        window=TimeWindow(start=row.start, end=row.end),
+        tier=Tier(row.tier),
+        provider_hint=row.provider_hint,
+        attempt=row.attempts,
+        max_attempts=row.max_attempts,
+        fence=row.fence,
+        attempt_id=row.attempt_id,
+    )
+
+
+def open_live_attempt(connection: Connection, job_id: str, job_type: str, worker: str) -> int:
+    """The id of a new attempt of a live fetch."""
+    row = connection.execute(SQL["live_attempt"], {"job_id": job_id, "job_type": job_type, "worker": worker})
+    return int(row.scalar_one())
+
+
+def close_attempt(connection: Connection, attempt_id: int, ending: Ending) -> None:
+    """End an attempt; one that has ended stays as it was."""
+    connection.execute(
+        SQL["close_attempt"],
+        {
+            "attempt_id": attempt_id,
+            "outcome": ending.outcome,
+            "provider": ending.provider,
+            "error_class": ending.error_class,
+            "message": ending.message,
+            "bars": ending.bars,
+        },
+    )
+
+
+def finish(connection: Connection, claimed: Claim, ending: Ending) -> None:
+    """Close the attempt and the job in the caller's transaction.
+
+    Raises StaleClaimError when the claim was taken over: the caller's whole transaction must roll back.
+    """
+    values = {"job_id": claimed.job_id, "fence": claimed.fence, "bars": ending.bars}
+    if connection.execute(SQL["finish"], values).one_or_none() is None:
+        raise StaleClaimError(f"job {claimed.job_id}: attempt {claimed.attempt} no longer holds it")
+    close_attempt(connection, claimed.attempt_id, ending)
+
+
+def fail(connection: Connection, held: Held | Claim, ending: Ending, pause_s: float | None) -> bool:
+    """End an attempt that failed: the job is tried again after ``pause_s`` seconds, or (None) failed for good.
+
+    False when the claim no longer holds the job: then nothing was changed but its attempt closed.
+    """
+    values = {
+        "job_id": held.job_id,
+        "fence": held.fence,
+        "pause_s": pause_s,
+        "message": ending.message,
+        "error_class": ending.error_class,
+    }
+    holds = connection.execute(SQL["fail"], values).one_or_none() is not None
+    close_attempt(connection, held.attempt_id, ending)
+    return holds
+
+
+def running_under(connection: Connection, job_id: str, worker: str) -> Held | None:
+    """The claim on a job that this worker process holds, locked; None when it does not hold it (any more)."""
+    row = connection.execute(SQL["running_under"], {"job_id": job_id, "worker": worker}).one_or_none()
+    return None if row is None else Held(*row)
+
+
+def expired(connection: Connection, limit: int = 1000) -> list[Held]:
+    """Claims whose lease has run out, locked."""
+    return [Held(*row) for row in connection.execute(SQL["expired"], {"limit": limit})]
+
+
+def held_by_node(connection: Connection, node: str) -> list[Held]:
+    """Every claim that processes of a node hold, locked."""
+    escaped = node.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    return [Held(*row) for row in connection.execute(SQL["held_by_node"], {"node": escaped})]
+
+
+def dispatchable(connection: Connection, tier: Tier, room: int) -> list[BackfillJob]:
+    """Take due deferred jobs, newest window first; the caller pushes them after the commit."""
+    return [_job(row) for row in connection.execute(SQL["dispatch"], {"tier": tier, "room": room})]
+
+
+def queued_before(connection: Connection, grace_s: float) -> list[str]:
+    """Ids of jobs that have been queued for longer than ``grace_s`` seconds."""
+    return list(connection.execute(SQL["queued_before"], {"grace_s": grace_s}).scalars())
+
+
+def send_again(connection: Connection, job_ids: Sequence[str], grace_s: float) -> list[str]:
+    """Hand lost jobs to the dispatcher; returns those that were still lost."""
+    return list(connection.execute(SQL["lost"], {"ids": list(job_ids), "grace_s": grace_s}).scalars())
+
+
+def open_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
+    """Those of ``job_ids`` whose jobs are not over."""
+    return set(connection.execute(SQL["open_ids"], {"ids": list(job_ids)}).scalars())
+
+
+def all_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
+    """Those of ``job_ids`` that are backfill jobs."""
+    return set(connection.execute(SQL["all_ids"], {"ids": list(job_ids)}).scalars())
+
+
+def cancel(connection: Connection, job_ids: Sequence[str]) -> list[str]:
+    """Cancel jobs that have not started; returns which."""
+    return list(connection.execute(SQL["cancel"], {"ids": list(job_ids)}).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a request stands: jobs by status, bars stored, the newest error."""
+
+    request_id: str
+    jobs: dict[str, int]
+    bars: int
+    last_error: str | None
+
+    @property
+    def total(self) -> int:
+        return sum(self.jobs.values())
+
+    @property
+    def ended(self) -> int:
+        return sum(self.jobs.get(status, 0) for status in ("done", "failed", "cancelled"))
+
+
+def progress(connection: Connection, request_id: str) -> Progress:
+    """How a request stands. Raises NotFoundError when nobody asked for it."""
+    rows = connection.execute(SQL["request_progress"], {"request_id": request_id}).all()
+    if not rows and connection.execute(SQL["request_exists"], {"request_id": request_id}).one_or_none() is None:
+        raise NotFoundError(f"no request {request_id}", hint="`mdtasks jobs` lists what was asked for")
+    return Progress(
+        request_id=request_id,
+        jobs={row.status: row.jobs for row in rows},
+        bars=int(sum(row.bars for row in rows)),
+        last_error=next((row.last_error for row in rows if row.last_error), None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs of one tier and status, and the age of the oldest, seconds."""
+
+    tier: Tier
+    status: str
+    jobs: int
+    oldest_age_s: float
+
+
+def backlog(connection: Connection) -> list[Backlog]:
+    """What waits and runs per tier and status; a tier without jobs has no entry."""
+    rows = connection.execute(SQL["backlog"])
+    return [Backlog(Tier(row.tier), row.status, row.jobs, float(row.oldest_age_s)) for row in rows]
+
+
+def list_jobs(
+    connection: Connection,
+    *,
+    status: str | None = None,
+    tier: Tier | None = None,
+    symbol: str | None = None,
+    limit: int = 100,
+) -> list[dict[str, Any]]:
+    """Jobs as plain rows, newest change first."""
+    rows = connection.execute(SQL["list"], {"status": status, "tier": tier, "symbol": symbol, "limit": limit})
+    return [dict(row._mapping) for row in rows]
+
+
+def attempts(connection: Connection, job_id: str) -> list[dict[str, Any]]:
+    """Every attempt of a job, oldest first."""
+    return [dict(row._mapping) for row in connection.execute(SQL["attempts"], {"job_id": job_id})]
+
+
+def utc(value: datetime | None) -> str | None:
+    """A time as JSON shows it."""
+    return None if value is None else value.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,138 @@
+-- Dead letters: record, list, group, freeze a set, requeue it, purge.
+
+-- name: record
+-- Keep a letter once: recording the same envelope again changes nothing.
+INSERT INTO dead_letters
+    (id, kind, job_id, task, queue, tier, symbol, interval, "window", provider, error_class, message, traceback,
+     attempts, envelope)
+VALUES (:id, :kind, :job_id, :task, :queue, CAST(:tier AS tier), :symbol, CAST(:interval AS bar_interval),
+        CAST(:window AS tstzrange), :provider, :error_class, left(:message, 4000), :traceback, :attempts, :envelope)
+ON CONFLICT (id) DO NOTHING
+RETURNING id
+
+-- name: failed_job
+-- What the letter of a failed job says, taken from its row and its last attempt.
+SELECT j.id AS job_id, j.tier, j.symbol, j.interval, j."window"::text AS "window", j.attempts, j.fence,
+       coalesce(j.last_error_class, 'unknown') AS error_class, coalesce(j.last_error, '') AS message, a.provider
+FROM backfill_jobs j
+LEFT JOIN LATERAL (SELECT provider FROM job_attempts WHERE job_id = j.id ORDER BY id DESC LIMIT 1) a ON true
+WHERE j.id = :job_id AND j.status = 'failed'
+
+-- name: unlettered
+-- Failed jobs whose letter never arrived (a crash between the failure and its burial).
+SELECT j.id FROM backfill_jobs j
+WHERE j.status = 'failed' AND j.updated_at < now() - make_interval(secs => :grace_s)
+  AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE l.id = j.id || ':' || j.fence)
+LIMIT 1000
+
+-- name: matching
+-- Open letters by filter, newest first.
+SELECT id, kind, job_id, task, queue, tier, symbol, interval, lower("window") AS start, upper("window") AS "end",
+       provider, error_class, message, attempts, state, died_at, updated_at
+FROM dead_letters
+WHERE state = 'open'
+  AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
+  AND (CAST(:tier AS text) IS NULL OR tier = CAST(:tier AS tier))
+  AND (CAST(:symbol AS text) IS NULL OR symbol = :symbol)
+  AND (CAST(:provider AS text) IS NULL OR provider = :provider)
+  AND (CAST(:error_class AS text) IS NULL OR error_class = :error_class)
+  AND (CAST(:since AS timestamptz) IS NULL OR died_at >= :since)
+ORDER BY died_at DESC, id
+LIMIT :limit
+
+-- name: one
+SELECT id, kind, job_id, task, queue, tier, symbol, interval, lower("window") AS start, upper("window") AS "end",
+       provider, error_class, message, traceback, attempts, envelope, state, requeued_by, died_at, updated_at
+FROM dead_letters
+WHERE id = :id OR job_id = :id
+ORDER BY (state = 'open') DESC, died_at DESC
+LIMIT 1
+
+-- name: groups
+-- Open letters by cause: one row per provider, error class and task.
+SELECT coalesce(provider, '') AS provider, error_class, coalesce(task, '') AS task, count(*) AS letters,
+       count(DISTINCT symbol) AS symbols, min(died_at) AS first_seen, max(died_at) AS last_seen,
+       (array_agg(message ORDER BY died_at DESC))[1] AS example
+FROM dead_letters
+WHERE state = 'open' AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
+GROUP BY 1, 2, 3
+ORDER BY letters DESC, last_seen DESC
+
+-- name: stats
+SELECT count(*) FILTER (WHERE state = 'open') AS open,
+       count(*) FILTER (WHERE state = 'requeued') AS requeued,
+       count(*) FILTER (WHERE state = 'open' AND kind = 'backfill') AS backfills,
+       min(died_at) FILTER (WHERE state = 'open') AS oldest,
+       max(died_at) FILTER (WHERE state = 'open') AS newest
+FROM dead_letters
+
+-- name: plan_create
+-- Freeze a set of letters: what is requeued later is exactly this.
+INSERT INTO requeue_plans (planned_by, filter, letter_ids)
+VALUES (:planned_by, CAST(:filter AS jsonb), CAST(:letter_ids AS jsonb))
+RETURNING CAST(id AS text)
+
+-- name: plan_take
+-- A plan for execution, locked; executed_at tells whether it was carried out before.
+SELECT CAST(id AS text) AS id, filter, letter_ids, executed_at, result
+FROM requeue_plans WHERE id = CAST(:id AS uuid) FOR UPDATE
+
+-- name: plan_close
+UPDATE requeue_plans SET executed_at = now(), result = CAST(:result AS jsonb) WHERE id = CAST(:id AS uuid)
+
+-- name: requeue_jobs
+-- Give failed jobs another life, unless an active job already asks for their window: attempts count afresh, history
+-- stays. Only letters that are still open, only jobs that are still failed.
+WITH letters AS (
+    SELECT id, job_id FROM dead_letters
+    WHERE id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))) AND state = 'open' AND kind = 'backfill'
+    FOR UPDATE
+), failed AS (
+    SELECT j.id, l.id AS letter_id,
+           EXISTS (
+               SELECT 1 FROM backfill_jobs o
+               WHERE o.instrument_id = j.instrument_id AND o.interval = j.interval AND o.id <> j.id
+                 AND o.status IN ('deferred', 'queued', 'running') AND o."window" @> j."window"
+                 AND (j.provider_hint IS NULL OR o.provider_hint = j.provider_hint)
+           ) AS wanted
+    FROM letters l JOIN backfill_jobs j ON j.id = l.job_id
+    WHERE j.status = 'failed'
+), revived AS (
+    UPDATE backfill_jobs j
+    SET status = CASE WHEN f.wanted THEN 'cancelled' ELSE 'deferred' END::job_status,
+        attempts = 0, not_before = NULL, max_attempts = :max_attempts, updated_at = now()
+    FROM failed f WHERE j.id = f.id
+    RETURNING j.id, j.status
+), closed AS (
+    UPDATE dead_letters d SET state = 'requeued', requeued_by = :actor, updated_at = now()
+    FROM failed f WHERE d.id = f.letter_id
+)
+SELECT id, status FROM revived
+
+-- name: requeueable
+-- Open letters that are no backfills, as they were on the wire.
+SELECT id, queue, envelope FROM dead_letters
+WHERE id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))) AND state = 'open' AND kind <> 'backfill'
+FOR UPDATE
+
+-- name: mark_requeued
+UPDATE dead_letters SET state = 'requeued', requeued_by = :actor, updated_at = now()
+WHERE id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))) AND state = 'open'
+
+-- name: purge
+-- Delete letters older than :days, with an audit row that says which, by whom. Their jobs are given up: 'cancelled'.
+WITH purged AS (
+    DELETE FROM dead_letters
+    WHERE died_at < now() - make_interval(days => CAST(:days AS integer))
+      AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
+    RETURNING id, job_id, error_class
+), given_up AS (
+    UPDATE backfill_jobs j SET status = 'cancelled', updated_at = now()
+    FROM purged p WHERE j.id = p.job_id AND j.status = 'failed'
+), audited AS (
+    INSERT INTO audit_log (actor, action, details)
+    SELECT :actor, 'dlq.purge',
+           jsonb_build_object('days', CAST(:days AS integer), 'count', count(*), 'ids', coalesce(jsonb_agg(id), '[]'))
+    FROM purged
+)
+SELECT count(*) FROM purged

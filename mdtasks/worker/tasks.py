@@ -1,0 +1,82 @@
+"""The Celery tasks: parse, one call, return. Retries, metrics and dead letters hang on flows, hooks and transport."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import Task, shared_task
+
+from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
+from mdtasks.flows import dispatch, ingest, letters, live
+from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
+from mdtasks.store.partitions import ensure_ahead
+from mdtasks.worker.process import deps, worker_name
+
+
+class JobTask(Task):
+    """A task that runs a job: its messages are buried when they fail, and read as the job in Flower."""
+
+    abstract = True
+    Request = "mdtasks.worker.consumer:Request"
+
+
+class Housekeeping(Task):
+    """A task of beat: its next tick is its retry, so a failed one is logged and gone."""
+
+    abstract = True
+    acks_on_failure = True
+
+
+@shared_task(base=JobTask, name="mdtasks.backfill", bind=True)
+def backfill(self: JobTask, job: dict[str, object]) -> dict[str, object]:
+    """One attempt at a durable backfill."""
+    parsed = parse_job(job)
+    assert isinstance(parsed, BackfillJob), parsed.type
+    return ingest.run_backfill(parsed, deps(), worker_name(self.request), now=datetime.now(UTC)).as_dict()
+
+
+@shared_task(base=JobTask, name="mdtasks.bars_fetch", bind=True)
+def bars_fetch(self: JobTask, job: dict[str, object]) -> dict[str, object]:
+    """Fetch recent bars of many symbols."""
+    parsed = parse_job(job)
+    assert isinstance(parsed, BarsFetchJob), parsed.type
+    return live.run_bars_fetch(parsed, deps(), worker_name(self.request), now=datetime.now(UTC))
+
+
+@shared_task(base=JobTask, name="mdtasks.quotes_fetch", bind=True)
+def quotes_fetch(self: JobTask, job: dict[str, object]) -> dict[str, object]:
+    """Fetch the latest quotes of many symbols."""
+    parsed = parse_job(job)
+    assert isinstance(parsed, QuotesFetchJob), parsed.type
+    return live.run_quotes_fetch(parsed, deps(), worker_name(self.request), now=datetime.now(UTC))
+
+
+@shared_task(base=JobTask, name=DEAD_LETTER_TASK, bind=True)
+def dead_letter(self: JobTask, raw: str, reason: dict[str, Any], queue: str) -> str:
+    """Record one dead letter; when that fails it goes back to ``dlq``."""
+    return letters.record(letters.Dead(self.request.id, raw, Reason(**reason), queue), deps())
+
+
+@shared_task(base=Housekeeping, name="mdtasks.dispatch")
+def dispatch_due() -> dict[str, int]:
+    """Send what waits and is due, as far as the caps allow."""
+    return dispatch.dispatch_once(deps())
+
+
+@shared_task(base=Housekeeping, name="mdtasks.reconcile")
+def reconcile() -> dict[str, object]:
+    """Compare rows with the broker, mend what differs, keep the proof."""
+    return dispatch.reconcile_once(deps(), now=datetime.now(UTC)).as_dict()
+
+
+@shared_task(base=Housekeeping, name="mdtasks.live_tick")
+def live_tick(tier: str, cadence_s: float) -> int:
+    """Ask for the latest bars of a tier."""
+    return live.tick(Tier(tier), cadence_s, deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.make_partitions")
+def make_partitions() -> None:
+    """Make the coming months' partitions."""
+    ensure_ahead(deps().database, now=datetime.now(UTC))
