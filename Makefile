@@ -33,7 +33,7 @@ bench: .venv/.run  ## measure enqueueing and ingesting on a stack of its own
 	@$(BIN)/mdtasks bench ingest
 
 chaos: .venv/.dev  ## the long tests at full size: kills, caps, restarts
-	@$(BIN)/python -m pytest -m chaos --override-ini timeout=1800 tests/acceptance
+	@$(BIN)/python -m pytest -m chaos --full-size --override-ini timeout=1800
 
 clean:  ## remove .venv and what tools left; not the data in .mdtasks
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +34,11 @@ _TEMPLATE = f"mdtasks_test_template_{os.getpid()}"
 _numbers = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--full-size``: what `make chaos` passes."""
+    parser.addoption("--full-size", action="store_true", help="run the tests marked chaos at their full size")
+
+
 @pytest.fixture(scope="session")
 def unavailable_here() -> Callable[[str], None]:
     """Call it with a reason when this machine lacks what a test needs: skips at a user's, fails where CI is set."""
@@ -42,6 +49,29 @@ def unavailable_here() -> Callable[[str], None]:
         pytest.skip(reason)
 
     return leave
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """``eventually(condition, within_s=10, what="...")``: return when the condition holds, fail when it never does.
+
+    For what other processes do, where there is no signal to wait for.
+    """
+
+    def wait(condition: Callable[[], object], *, within_s: float = 10.0, what: str = "") -> None:
+        until = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > until:
+                pytest.fail(f"not within {within_s:.0f} s: {what or condition}")
+            threading.Event().wait(0.02)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def full_size(request: pytest.FixtureRequest) -> bool:
+    """Whether the long tests run at their full size (`make chaos`) or at about a tenth of it."""
+    return bool(request.config.getoption("--full-size"))
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def status(args: argparse.Namespace) -> int:
 def logs(args: argparse.Namespace) -> int:
     """Show the last lines of each log, then, on request, every new one."""
     from mdtasks.stack.home import Home
-    from mdtasks.stack.logs import follow, last_lines
+    from mdtasks.stack.logs import Follower, last_lines
 
     home = Home(home_of(args))
     paths = {path.stem: path for path in sorted(home.logs.glob("*.log"))}
@@ -94,8 +94,11 @@ def logs(args: argparse.Namespace) -> int:
     if not paths:
         raise NotFoundError(f"no stack has run in {home.path}", hint="start one with `mdtasks up`")
     width = max(map(len, paths)) if len(paths) > 1 else 0
-    earlier = ((name, line) for name, path in paths.items() for line in last_lines(path, args.lines))
-    for name, line in itertools.chain(earlier, follow(paths) if args.follow else ()):
+    # The follower first: it starts where the earlier lines end, so none is shown twice or never.
+    new = Follower(paths)
+    ends = new.offsets.copy()
+    earlier = ((name, line) for name, path in paths.items() for line in last_lines(path, args.lines, end=ends[name]))
+    for name, line in itertools.chain(earlier, new if args.follow else ()):
         print(f"{name:<{width}} | {line}" if width else line, flush=args.follow)
     return 0
 

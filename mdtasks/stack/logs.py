@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -35,35 +34,55 @@ def rotate(path: Path, *, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> bool:
     return True
 
 
-def last_lines(path: Path, count: int) -> list[str]:
-    """The last ``count`` lines of a log; none when there is no such file."""
+def last_lines(path: Path, count: int, *, end: int | None = None) -> list[str]:
+    """The last ``count`` lines of a log (before byte ``end``); none when there is no such file."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return [line.rstrip("\n") for line in deque(file, maxlen=count)]
+        with path.open("rb") as file:
+            end = file.seek(0, 2) if end is None else end
+            wanted, tail = 4096, b""
+            while tail.count(b"\n") <= count and len(tail) < end:
+                wanted *= 4
+                file.seek(max(0, end - wanted))
+                tail = file.read(min(wanted, end))
     except FileNotFoundError:
         return []
+    lines = tail.decode(errors="replace").splitlines()
+    return lines[-count:] if count > 0 else []
 
 
-def follow(paths: dict[str, Path]) -> Iterator[tuple[str, str]]:
-    """(name, line) of each line written from now on, for ever. Sees through rotation; no file need exist yet."""
-    offsets = {name: _size(path) for name, path in paths.items()}
-    partial = dict.fromkeys(paths, b"")
-    while True:
-        quiet = True
-        for name, path in paths.items():
+class Follower:
+    """Reads what is written to logs from now on. Sees through rotation; a file may come later."""
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self._paths = paths
+        #: Name of a log -> how far it has been read, bytes.
+        self.offsets = {name: _size(path) for name, path in paths.items()}
+        self._partial = dict.fromkeys(paths, b"")
+
+    def new_lines(self) -> list[tuple[str, str]]:
+        """(name, line) of each line finished since the last call, log by log."""
+        found: list[tuple[str, str]] = []
+        for name, path in self._paths.items():
             size = _size(path)
-            if size < offsets[name]:  # emptied
-                offsets[name] = 0
-            if size > offsets[name]:
-                quiet = False
-                with path.open("rb") as file:
-                    file.seek(offsets[name])
-                    fresh = file.read(size - offsets[name])
-                offsets[name] += len(fresh)
-                *lines, partial[name] = (partial[name] + fresh).split(b"\n")
-                yield from ((name, line.decode(errors="replace")) for line in lines)
-        if quiet:
+            if size < self.offsets[name]:  # emptied by a rotation
+                self.offsets[name] = 0
+            if size > self.offsets[name]:
+                *lines, self._partial[name] = (self._partial[name] + self._read(name, size)).split(b"\n")
+                found += ((name, line.decode(errors="replace")) for line in lines)
+        return found
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Every line from now on, for ever."""
+        while True:
+            yield from self.new_lines()
             time.sleep(_FOLLOW_PAUSE_S)
+
+    def _read(self, name: str, size: int) -> bytes:
+        with self._paths[name].open("rb") as file:
+            file.seek(self.offsets[name])
+            fresh = file.read(size - self.offsets[name])
+        self.offsets[name] += len(fresh)
+        return fresh
 
 
 def _size(path: Path) -> int:

@@ -1,0 +1,107 @@
+"""The command line's frame: errors, exit codes, streams."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdtasks.cli import main
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("celery", "sqlalchemy", "pandas", "psycopg", "redis", "rich", "pydantic", "numpy")
+    script = (
+        "import sys; from mdtasks.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "mdtasks" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_an_error_is_one_line_and_a_hint_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--home", str(tmp_path)]) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0] == f"error: no mdtasks stack runs in {tmp_path}"
+    assert err.splitlines()[1].startswith("hint: ")
+
+
+def test_an_error_is_json_on_standard_output_where_json_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--json", "--home", str(tmp_path)]) == 5
+    out, err = capsys.readouterr()
+    assert json.loads(out)["code"] == "stack_not_running"
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["statsu"], "unknown command 'statsu'; did you mean `mdtasks status`?"),
+        (["up", "--port", "70000"], "'70000' is not a port"),
+        (["up", "--prot", "1"], "unrecognized arguments: --prot"),
+        (["down", "--home"], "expected one argument"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_code_2(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["--home", "{home}", "status"], ["status", "--home", "{home}"]])
+def test_home_may_stand_before_or_after_the_command(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(home=tmp_path) for word in argv]) == 5
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_down_where_nothing_runs_says_so_and_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["down", "--home", str(tmp_path / "nothing here")]) == 0
+    assert "no stack runs in" in capsys.readouterr().err
+    assert not (tmp_path / "nothing here").exists()
+
+
+def test_a_bug_is_one_line_and_its_traceback_on_request(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(_home: Path) -> bool:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("mdtasks.stack.start.stop_stack", broken)
+    assert main(["down", "--home", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: unexpected ZeroDivisionError: division by zero\nhint: ")
+    main(["down", "--home", str(tmp_path), "--traceback"])
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(_home: Path) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mdtasks.stack.start.stop_stack", interrupted)
+    assert main(["down", "--home", str(tmp_path)]) == 130
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "t0.log"
+    log.parent.mkdir()
+    log.write_text("a line\n" * 200_000)
+    command = [sys.executable, "-m", "mdtasks", "logs", "t0", "-n", "200000", "--home", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 141
