@@ -25,11 +25,19 @@ metrics.WRITE_BATCH.observe(0.2)
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A multiprocess dir; this process counts for itself again afterwards."""
-    yield tmp_path / "metrics"
+@pytest.fixture(autouse=True)
+def _own_counts() -> Iterator[None]:
+    """Each test starts with no counts, in this process only; what other tests chose is chosen again."""
+    before = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     metrics.use_multiprocess_dir(None)
+    yield
+    metrics.use_multiprocess_dir(Path(before) if before else None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A multiprocess dir."""
+    return tmp_path / "metrics"
 
 
 def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
