@@ -27,7 +27,7 @@ metrics.WRITE_BATCH.observe(0.2)
 
 @pytest.fixture(autouse=True)
 def _own_counts() -> Iterator[None]:
-    """Each test starts with no counts, in this process only; what other tests chose is chosen again."""
+    """Each test starts with this process counting for itself; what was chosen before is chosen again."""
     before = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     metrics.use_multiprocess_dir(None)
     yield
