@@ -1,0 +1,55 @@
+"""What is in the wheel is what a user gets: all code, all data files, nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_IGNORED = shutil.ignore_patterns("__pycache__")
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of the files in a wheel built from the working tree."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("mdtasks", "alembic"):
+        shutil.copytree(_CHECKOUT / name, source / name, ignore=_IGNORED)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(_CHECKOUT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    command += ["--disable-pip-version-check", "--wheel-dir", str(source / "dist"), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (source / "dist").glob("*.whl")
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_every_file_of_the_packages_and_every_migration_is_in_the_wheel(wheel_names: set[str]) -> None:
+    expected = {
+        path.relative_to(_CHECKOUT).as_posix()
+        for path in (_CHECKOUT / "mdtasks").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    expected |= {
+        "mdtasks/migrations/" + path.relative_to(_CHECKOUT / "alembic").as_posix()
+        for path in (_CHECKOUT / "alembic").rglob("*")
+        if path.is_file() and path.suffix in {".py", ".mako"}
+    }
+    assert expected - wheel_names == set()
+
+
+def test_the_wheel_brings_nothing_outside_its_own_name(wheel_names: set[str]) -> None:
+    assert {name.split("/")[0].split("-")[0] for name in wheel_names} == {"mdtasks"}
+
+
+def test_alembic_the_library_is_not_hidden_by_our_folder() -> None:
+    import alembic
+
+    assert not (_CHECKOUT / "alembic" / "__init__.py").exists()
+    assert _CHECKOUT / "alembic" not in map(Path, alembic.__path__)
