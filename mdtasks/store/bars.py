@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -30,12 +30,13 @@ from mdtasks.store.partitions import forget
 _SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "bars.sql").items()}
 _PRICES: Final = ("open", "high", "low", "close", "volume")
 _STAGED: Final = RowFormat(instrument_id="i4", ts="i8", **dict.fromkeys(_PRICES, "f8"), final="?")
-_STORED: Final = RowFormat(
-    ts="i8", **dict.fromkeys(_PRICES, "f8"), final="?", known_at="i8", attempt_id="i8", provider="S32"
-)
+#: The columns of a read, in their order, as PostgreSQL's send functions write them.
+_READ: Final = {"ts": ">i8", **dict.fromkeys(_PRICES, ">f8"), "final": "?", "known_at": ">i8", "attempt_id": ">i8"}
+#: A read comes in stretches of a month, or longer when the window is very long.
+_MOST_STRETCHES: Final = 500
 #: Above this many instruments a writer takes one lock for all of them: the server's lock table has about 6400 places.
 _MOST_LOCKS: Final = 1000
-#: Reads rely on it: provider is a column of fixed width on the wire.
+#: Reads rely on it: names travel separated by commas.
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -143,23 +144,20 @@ def read_bars(
     """
     if as_of is not None and as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")
+    step = max(timedelta(days=31), (window.end - window.start) / _MOST_STRETCHES)
     asked = {"instrument": instrument_id, "interval": interval.value, "start": window.start, "end": window.end}
-    if as_of is not None:
-        asked["as_of"] = as_of
-    data = bytearray()
-    with (
-        raw_psycopg(connection).cursor() as cursor,
-        cursor.copy(_SQL["read" if as_of is None else "read_as_of"], asked) as copy,
-    ):
-        for part in copy:
-            data += part
-    columns = _STORED.decode(data)
+    statement = _SQL["read" if as_of is None else "read_as_of"]
+    with raw_psycopg(connection).cursor(binary=True) as cursor:
+        cursor.execute(statement, {**asked, "step": step, "as_of": as_of}, prepare=False)
+        stretches = sorted(cursor.fetchall())
+    _, *columns, providers = zip(*stretches, strict=True) if stretches else [()] * (len(_READ) + 2)
+    values = {name: _joined(column, _READ[name]) for name, column in zip(_READ, columns, strict=True)}
     return StoredBars(
-        bars=Bars(columns["ts"] + PG_EPOCH_US, *(columns[name] for name in _PRICES)),
-        provider=_names(columns["provider"]),
-        final=columns["final"],
-        known_at_us=columns["known_at"] + PG_EPOCH_US,
-        attempt_id=columns["attempt_id"],
+        bars=Bars(values["ts"] + PG_EPOCH_US, *(values[name] for name in _PRICES)),
+        provider=_names(providers),
+        final=values["final"],
+        known_at_us=values["known_at"] + PG_EPOCH_US,
+        attempt_id=values["attempt_id"],
     )
 
 
@@ -256,13 +254,14 @@ def _as_it_came(bar: RejectedBar) -> str:
     return orjson.dumps({"ts_us": bar.ts_us, **shown}).decode()
 
 
-def _names(padded: NDArray[np.bytes_]) -> NDArray[np.object_]:
-    """Names out of 32 bytes padded with spaces. There are few providers: one pass each, over four integers a row."""
-    names = np.empty(len(padded), dtype=object)
-    words = np.ascontiguousarray(padded).view(np.uint64).reshape(-1, 4)
-    left = np.arange(len(padded))
-    while len(left):
-        same = (words[left] == words[left[0]]).all(axis=1)
-        names[left[same]] = padded[left[0]].decode().rstrip()
-        left = left[~same]
-    return names
+def _joined(parts: Sequence[bytes], kind: str) -> NDArray[Any]:
+    """A column out of its stretches, in native byte order."""
+    stored = np.dtype(kind)
+    return np.frombuffer(b"".join(parts), stored).astype(stored.newbyteorder("="))
+
+
+def _names(stretches: Sequence[str]) -> NDArray[np.object_]:
+    """Names out of comma-separated stretches, each distinct name one string."""
+    names = [name for stretch in stretches for name in stretch.split(",")]
+    one: dict[str, str] = {}
+    return np.array([one.setdefault(name, name) for name in names], dtype=object)

@@ -129,28 +129,51 @@ ORDER BY r.instrument_id, r.ts, r.reason
 ON CONFLICT (instrument_id, interval, ts, reason, provider) DO NOTHING
 
 -- name: read
--- The bars of one instrument in a window as they stand.
-COPY (
-    SELECT ts, open, high, low, close, volume, status = 'final', known_at, attempt_id, rpad(provider, 32)
-    FROM bars
-    WHERE instrument_id = %(instrument)s AND interval = %(interval)s AND ts >= %(start)s AND ts < %(end)s
-    ORDER BY ts
-) TO STDOUT (FORMAT binary)
+-- The bars of one instrument in a window as they stand: a row per stretch of time, each column the big-endian values of
+-- its bars in a row. One wide row costs both ends less than half of what a message per bar does.
+SELECT g.start, c.*
+FROM generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '1 microsecond', %(step)s::interval)
+    AS g (start)
+CROSS JOIN LATERAL (
+    SELECT string_agg(timestamptz_send(ts), '') AS ts, string_agg(float8send(open), '') AS open,
+           string_agg(float8send(high), '') AS high, string_agg(float8send(low), '') AS low,
+           string_agg(float8send(close), '') AS close, string_agg(float8send(volume), '') AS volume,
+           string_agg(boolsend(status = 'final'), '') AS final, string_agg(timestamptz_send(known_at), '') AS known_at,
+           string_agg(int8send(attempt_id), '') AS attempt_id, string_agg(provider, ',') AS provider
+    FROM (
+        SELECT * FROM bars
+        WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval
+          AND ts >= g.start AND ts < g.start + %(step)s::interval AND ts >= %(start)s AND ts < %(end)s
+        ORDER BY ts
+    ) b
+    HAVING count(*) > 0
+) c
 
 -- name: read_as_of
 -- The same as it was known at an instant: what stands now and was known then, and what was replaced since.
-COPY (
-    SELECT ts, open, high, low, close, volume, status = 'final', known_at, attempt_id, rpad(provider, 32)
-    FROM bars
-    WHERE instrument_id = %(instrument)s AND interval = %(interval)s AND ts >= %(start)s AND ts < %(end)s
-      AND known_at <= %(as_of)s
-    UNION ALL
-    SELECT ts, open, high, low, close, volume, status = 'final', known_at, attempt_id, rpad(provider, 32)
-    FROM bar_revisions
-    WHERE instrument_id = %(instrument)s AND interval = %(interval)s AND ts >= %(start)s AND ts < %(end)s
-      AND known_at <= %(as_of)s AND superseded_at > %(as_of)s
-    ORDER BY 1
-) TO STDOUT (FORMAT binary)
+SELECT g.start, c.*
+FROM generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '1 microsecond', %(step)s::interval)
+    AS g (start)
+CROSS JOIN LATERAL (
+    SELECT string_agg(timestamptz_send(ts), '') AS ts, string_agg(float8send(open), '') AS open,
+           string_agg(float8send(high), '') AS high, string_agg(float8send(low), '') AS low,
+           string_agg(float8send(close), '') AS close, string_agg(float8send(volume), '') AS volume,
+           string_agg(boolsend(status = 'final'), '') AS final, string_agg(timestamptz_send(known_at), '') AS known_at,
+           string_agg(int8send(attempt_id), '') AS attempt_id, string_agg(provider, ',') AS provider
+    FROM (
+        SELECT ts, open, high, low, close, volume, status, known_at, attempt_id, provider FROM bars
+        WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval
+          AND ts >= g.start AND ts < g.start + %(step)s::interval AND ts >= %(start)s AND ts < %(end)s
+          AND known_at <= %(as_of)s
+        UNION ALL
+        SELECT ts, open, high, low, close, volume, status, known_at, attempt_id, provider FROM bar_revisions
+        WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval
+          AND ts >= g.start AND ts < g.start + %(step)s::interval AND ts >= %(start)s AND ts < %(end)s
+          AND known_at <= %(as_of)s AND superseded_at > %(as_of)s
+        ORDER BY ts
+    ) b
+    HAVING count(*) > 0
+) c
 
 -- name: read_coverage
 -- Each covered range of the instruments, in order of time.
