@@ -130,11 +130,12 @@ def validated(bars: Bars, window: TimeWindow, interval: Interval) -> tuple[Bars,
 
     Rules, in the order they are tried: ``not_finite`` (NaN, infinity), ``outside_window`` (start not in the half-open
     window asked for), ``misaligned`` (start not on the interval's grid; daily: not midnight UTC), ``negative_volume``,
-    ``high_below_low``, ``outside_range`` (open or close beyond high or low), ``duplicate`` (a later bar of the same
-    start; the first is kept).
+    ``high_below_low``, ``duplicate`` (a later bar of the same start; the first is kept). An open or close beyond high
+    and low is stored as it came: vendors' opens may be prints that their highs and lows leave out (Yahoo's SPY of
+    2015-03-05 and 2015-03-30), and quarantining such a bar would leave a hole that no vendor can fill.
     """
     values = np.vstack(bars.columns) if len(bars) else np.empty((5, 0))
-    open_, high, low, close, volume = values
+    _, high, low, _, volume = values
     step_us = interval.seconds * 1_000_000
     first_seen = np.zeros(len(bars), dtype=bool)
     rules = {
@@ -143,7 +144,6 @@ def validated(bars: Bars, window: TimeWindow, interval: Interval) -> tuple[Bars,
         "misaligned": bars.ts_us % step_us != 0,
         "negative_volume": volume < 0,
         "high_below_low": high < low,
-        "outside_range": (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low),
     }
     names = [*rules, "duplicate"]
     broken = np.full(len(bars), -1)

@@ -37,7 +37,7 @@ class FilesProvider:
         self._calendars = calendars
         self._path = mapping
         self._mapping = load_mapping(mapping)
-        self._cache = ParseCache(NAME)
+        self.cache = ParseCache(NAME)
         self.capabilities = Capabilities(
             intervals=frozenset(d.interval for d in self._mapping.datasets),
             max_symbols=1000,
@@ -95,7 +95,7 @@ class FilesProvider:
                 continue
             parse = partial(read_bars, dataset, provider=NAME)
             found += [
-                (source, partial(self._cache.get, source.path, parse, number))
+                (source, partial(self.cache.get, source.path, parse, number))
                 for source in _files(dataset, self._mapping.root, file_symbol, window)
             ]
         if not found:

@@ -70,7 +70,7 @@ class LeanProvider:
     def __init__(self, root: Path, calendars: Calendars) -> None:
         self._root = root
         self._calendars = calendars
-        self._cache = ParseCache(NAME)
+        self.cache = ParseCache(NAME)
 
     def fetch_bars(
         self, listings: Sequence[Listing], interval: Interval, window: TimeWindow, now: datetime
@@ -163,14 +163,14 @@ class LeanProvider:
         parse = partial(_read_bars, place, interval)
         if interval is not Interval.M1:
             path = place.path(interval, date.min)
-            return [(Source(path, start_us, end_us, "rows"), partial(self._cache.get, path, parse))]
+            return [(Source(path, start_us, end_us, "rows"), partial(self.cache.get, path, parse))]
         folder = place.folder / "minute" / place.ticker
         if not folder.is_dir():
             raise NoDataError(f"no folder {folder}", provider=NAME)
         found: list[tuple[Source, Callable[[], Parsed]]] = []
         for day in _local_days(start_us, end_us, place.zone):
             source = Source(place.path(interval, day), *day_bounds_us(day, place.zone), "period")
-            found.append((source, partial(self._cache.get, source.path, parse)))
+            found.append((source, partial(self.cache.get, source.path, parse)))
         return found
 
 
