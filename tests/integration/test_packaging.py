@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _IGNORED = shutil.ignore_patterns("__pycache__")
@@ -46,6 +50,26 @@ def test_every_file_of_the_packages_and_every_migration_is_in_the_wheel(wheel_na
 
 def test_the_wheel_brings_nothing_outside_its_own_name(wheel_names: set[str]) -> None:
     assert {name.split("/")[0].split("-")[0] for name in wheel_names} == {"mdtasks"}
+
+
+def test_what_the_code_imports_is_what_the_installation_requires() -> None:
+    requirements = [Requirement(line) for line in requires("mdtasks") or ()]
+    installed = {canonicalize_name(each.name) for each in requirements if each.marker is None}
+    owners = packages_distributions()
+    for path in (_CHECKOUT / "mdtasks").rglob("*.py"):
+        for name in _top_level_imports(path) - sys.stdlib_module_names - {"mdtasks"}:
+            owner = {canonicalize_name(each) for each in owners.get(name, [name])}
+            assert owner & installed, f"{path.relative_to(_CHECKOUT)} imports {name}, which setup.cfg does not require"
+
+
+def _top_level_imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
 
 
 def test_alembic_the_library_is_not_hidden_by_our_folder() -> None:
