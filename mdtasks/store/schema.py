@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, text
 
-import mdtasks
 from mdtasks.connections import Database
 from mdtasks.domain.errors import ConfigurationError
 
@@ -89,7 +88,7 @@ def _config() -> Config:
 
 def _scripts() -> Path:
     """The folder of the migrations: beside the modules in a wheel, beside the package in a checkout."""
-    package = Path(mdtasks.__file__).parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "migrations", package.parent / "alembic"):
         if (folder / "env.py").is_file():
             return folder
