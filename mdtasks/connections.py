@@ -31,6 +31,10 @@ _AWAY = ("08", "57P")
 _FULL = ("53100", "53200")
 
 
+#: The client type, for those who hold one and may not know the driver.
+Redis = redis.Redis
+
+
 class Database:
     """A PostgreSQL pool of one process. Open it after the fork, never before."""
 

@@ -126,7 +126,7 @@ class StackNotRunningError(ConfigurationError):
         super().__init__(
             f"no mdtasks stack runs in {home}",
             name="MDTASKS_HOME",
-            hint="start one with `mdtasks up`, point --home at another, or set MDTASKS_DATABASE_URL and MDTASKS_REDIS_URL",
+            hint="start one with `mdtasks up`, or point --home (or MDTASKS_DATABASE_URL and MDTASKS_REDIS_URL) at one",
         )
         self.home = home
 

@@ -7,6 +7,7 @@ Sets of time are ``Spans``: int64 arrays of shape (n, 2), microseconds since 197
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -68,6 +69,20 @@ def missing(expected_us: Times, ends_us: Times, covered: Spans) -> Spans:
     lacking = np.append(reach < ends_us, False)
     edges = np.flatnonzero(np.diff(lacking, prepend=False))
     return np.column_stack([expected_us[edges[::2]], ends_us[edges[1::2] - 1]])
+
+
+def settled_before(calendar: Calendar, interval: Interval, settled_at: datetime) -> datetime:
+    """Intervals that start before this had ended by ``settled_at``: their bars are final, their silence is verified.
+
+    Intraday that is the clock's grid; daily it is the label of the first session that had not closed by then.
+    """
+    if interval is not Interval.D1:
+        step_us = interval.seconds * 1_000_000
+        return from_us(to_us(settled_at) // step_us * step_us)
+    around = TimeWindow(start=settled_at - timedelta(days=15), end=settled_at + timedelta(days=15))
+    labels = calendar.expected(around, interval)
+    open_still = labels[calendar.interval_end(labels, interval) > to_us(settled_at)]
+    return from_us(int(open_still[0])) if len(open_still) else settled_at
 
 
 def chunks(window: TimeWindow, calendar: Calendar, interval: Interval, minutes: int) -> list[TimeWindow]:

@@ -12,6 +12,7 @@ from uuid import uuid4
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mdtasks.domain import gaps
+from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, UnknownSymbolError
 from mdtasks.domain.jobs import (
     BackfillJob,
@@ -65,21 +66,23 @@ class BackfillRequest(BaseModel):
             raise invalid_request(exc) from exc
 
     def window(self, now: datetime) -> TimeWindow:
-        """The window to fill: an end after ``now`` is cut to it. Raises InvalidRequestError when it starts after it."""
+        """The window to fill, on the interval's grid and cut to now. Raises InvalidRequestError when it is empty."""
         if self.start >= now:
             raise InvalidRequestError(
                 f"start {self.start.isoformat()} is in the future: there are no bars yet",
                 field="start",
                 hint="give a start before now",
             )
-        end = min(self.end or now, now)
-        if self.start >= end:
+        if self.end is not None and self.start >= self.end:
             raise InvalidRequestError(
-                f"end {end.isoformat()} is not after start {self.start.isoformat()}",
+                f"end {self.end.isoformat()} is not after start {self.start.isoformat()}",
                 field="end",
                 hint="windows are half-open: [start, end)",
             )
-        return TimeWindow(start=self.start, end=end)
+        step_us = self.interval.seconds * 1_000_000
+        start_us = to_us(self.start) // step_us * step_us
+        end_us = -(-to_us(min(self.end or now, now)) // step_us) * step_us
+        return TimeWindow(start=from_us(start_us), end=from_us(end_us))
 
 
 @dataclass(frozen=True, slots=True)

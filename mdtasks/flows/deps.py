@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import redis
-
-from mdtasks.connections import Database, open_redis
+from mdtasks.connections import Database, Redis, open_redis
 from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.sessions import Calendars
 from mdtasks.providers.registry import Registry
@@ -26,8 +24,8 @@ class Deps:
 
     settings: Settings
     database: Database
-    broker: redis.Redis
-    state: redis.Redis
+    broker: Redis
+    state: Redis
     registry: Registry
     calendars: Calendars
     enqueuer: Enqueuer

@@ -53,9 +53,11 @@ def _dispatch(tier: Tier, places: int, deps: Deps) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a reconciliation found and mended. ``lost``: rows without a message, sent again; ``doubled``: jobs with more
-    than one message (harmless: only one can claim); ``orphans``: messages of jobs that are over (they will be dropped);
-    ``expired``: claims whose worker was lost; ``unlettered``: failed jobs whose letter was made up for.
+    """What a reconciliation found and mended.
+
+    ``queued``: rows whose message was looked for; ``lost``: rows without one, sent again; ``doubled``: jobs with more
+    than one message (harmless: only one can claim); ``orphans``: waiting messages of jobs that are over (they will be
+    dropped); ``expired``: claims whose worker was lost; ``unlettered``: failed jobs whose letter was made up for.
     """
 
     at: str
@@ -90,7 +92,7 @@ def reconcile_once(deps: Deps, now: datetime, grace_s: float = GRACE_S) -> Proof
         queued=len(queued),
         lost=len(lost),
         doubled=sum(count > 1 for job_id, count in seen.counts.items() if job_id in known),
-        orphans=len(durable - known),
+        orphans=len((durable & seen.waiting) - known),
         expired=expired,
         unlettered=_make_up_letters(deps, grace_s),
     )

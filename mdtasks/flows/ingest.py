@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
+from mdtasks.domain import gaps
 from mdtasks.domain.bars import Bars, RejectedBar, from_us, to_us, validated
 from mdtasks.domain.errors import (
     ProviderError,
@@ -81,6 +82,8 @@ class Fetched:
     bars: Bars
     rejected: Sequence[RejectedBar]
     covered: Sequence[TimeWindow]
+    #: Bars that start before this are final.
+    settled_before: datetime
     #: Why a part of the window stays uncovered; None when nothing is missing.
     shortfall: ProviderError | None = None
     #: What earlier providers in the order said.
@@ -107,7 +110,7 @@ def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
         return Report(Outcome.STALE)
     try:
         ask = Ask(claim.interval, claim.window, now)
-        return _commit(deps, claim, ask, fetch(deps, claim.listing, ask, claim.provider_hint))
+        return _commit(deps, claim, fetch(deps, claim.listing, ask, claim.provider_hint))
     except StaleClaimError as error:
         metrics.STALE_MESSAGES.labels(reason="fenced").inc()
         return Report(Outcome.STALE, error=error)
@@ -134,7 +137,7 @@ def fetch(deps: Deps, listing: Listing, ask: Ask, hint: str | None) -> Fetched:
         except ProviderError as error:
             refused.append(error)
             continue
-        return replace(judged(provider, answer, listing, ask, deps.settings), refused=refused)
+        return replace(judged(provider, answer, listing, ask, deps), refused=refused)
     if not refused:
         raise UnsupportedError(f"no configured provider serves {ask.interval} bars", provider=hint or "registry")
     raise next((error for error in refused if error.retryable), refused[-1])
@@ -152,38 +155,35 @@ def fetch_bars(provider: Provider, listings: Sequence[Listing], ask: Ask) -> Bar
         raise
 
 
-def judged(provider: Provider, answer: BarsAnswer, listing: Listing, ask: Ask, settings: Settings) -> Fetched:
+def judged(provider: Provider, answer: BarsAnswer, listing: Listing, ask: Ask, deps: Deps) -> Fetched:
     """Validate a listing's bars and say what they cover: what was answered for and has settled."""
     good, rejected = validated(answer.bars[listing.symbol], ask.window, ask.interval)
-    settled_at = ask.now - timedelta(seconds=provider.capabilities.delay_s + settings.settle_s)
+    settled_at = ask.now - timedelta(seconds=provider.capabilities.delay_s + deps.settings.settle_s)
+    settled = gaps.settled_before(deps.calendars.get(listing.mic), ask.interval, settled_at)
     cuts = answer.unanswered.get(listing.symbol, ())
     return Fetched(
         provider=provider.name,
         bars=good,
         rejected=rejected,
         covered=[
-            TimeWindow(start=part.start, end=min(part.end, settled_at))
+            TimeWindow(start=part.start, end=min(part.end, settled))
             for part in answer.answered(listing.symbol, ask.window)
-            if part.start < settled_at
+            if part.start < settled
         ],
+        settled_before=settled,
         shortfall=cuts[0].error if cuts else None,
     )
 
 
-def batch(fetched: Fetched, instrument_id: int, ask: Ask, settings: Settings) -> store_bars.BarBatch:
-    """What of an answer goes to the store. Bars whose interval ended before the settle delay are final."""
+def batch(fetched: Fetched, instrument_id: int) -> store_bars.BarBatch:
+    """What of an answer goes to the store."""
     return store_bars.BarBatch(
         instrument_id=instrument_id,
         bars=fetched.bars,
-        final_before_us=settled_start_us(ask, settings),
+        final_before_us=to_us(fetched.settled_before),
         covered=fetched.covered,
         rejected=fetched.rejected,
     )
-
-
-def settled_start_us(ask: Ask, settings: Settings) -> int:
-    """Bars that start before this (us) ended longer than the settle delay ago: the provider changes them no more."""
-    return to_us(ask.now - timedelta(seconds=settings.settle_s + ask.interval.seconds)) + 1
 
 
 def make_partitions(deps: Deps, parts: Sequence[Bars]) -> None:
@@ -195,13 +195,13 @@ def make_partitions(deps: Deps, parts: Sequence[Bars]) -> None:
         ensure_partitions(deps.database, "bars", first, last)
 
 
-def _commit(deps: Deps, claim: jobs.Claim, ask: Ask, fetched: Fetched) -> Report:
+def _commit(deps: Deps, claim: jobs.Claim, fetched: Fetched) -> Report:
     """Everything the attempt leaves behind, in one transaction. A shortfall fails the job but keeps what was answered.
 
     Raises StaleClaimError when the claim was taken over: nothing was written.
     """
     make_partitions(deps, [fetched.bars])
-    stored = batch(fetched, claim.instrument_id, ask, deps.settings)
+    stored = batch(fetched, claim.instrument_id)
     with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
         counts = store_bars.write_bars(connection, claim.interval, [stored], fetched.provider, claim.attempt_id)
         if fetched.shortfall is None:

@@ -44,7 +44,7 @@ def tick(tier: Tier, cadence_s: float, deps: Deps, now: datetime) -> int:
     symbols = [member.symbol for member in members if member.mic in open_mics]
     for start in range(0, len(symbols), PACK):
         job = BarsFetchJob(symbols=tuple(symbols[start : start + PACK]), priority=tier)
-        deps.enqueuer.push_live(job, expires_at=now + timedelta(seconds=cadence_s))
+        deps.enqueuer.push_live(job, now, expires_s=cadence_s)
     return len(symbols)
 
 
@@ -105,12 +105,12 @@ def _fetch_packet(
     except ProviderError as error:
         return 0, {member.symbol: error for member in packet}
     answered = [
-        (member, judged(provider, answer, member.listing, ask, deps.settings))
+        (member, judged(provider, answer, member.listing, ask, deps))
         for member in packet
         if member.symbol in answer.bars
     ]
     make_partitions(deps, [fetched.bars for _, fetched in answered])
-    batches = [batch(fetched, member.id, ask, deps.settings) for member, fetched in answered]
+    batches = [batch(fetched, member.id) for member, fetched in answered]
     with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
         counts = store_bars.write_bars(connection, ask.interval, batches, provider.name, attempt_id)
     if answered:

@@ -13,15 +13,19 @@ import redis
 from mdtasks.connections import translated_redis_errors
 from mdtasks.queue.app import QUEUES
 from mdtasks.queue.enqueue import priority_lists
+from mdtasks.queue.letters import DLQ, is_letter
 
 _PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Sightings:
-    """Where each job id was seen in the broker, with how often. A job in two places is doubled (harmless, counted)."""
+    """Job ids seen in the broker: with how many messages each (two is doubled: harmless, counted), and which of them
+    wait in a queue rather than in a worker's hands.
+    """
 
     counts: dict[str, int]
+    waiting: frozenset[str]
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self.counts
@@ -52,21 +56,24 @@ def sightings(client: redis.Redis) -> Sightings:
     before and after them: a message that stays in the broker cannot be missed. Raises BrokerUnavailableError.
     """
     seen: dict[str, set[bytes]] = {}
+    waiting: set[str] = set()
     with translated_redis_errors():
-        for element in _all(client):
+        for element, in_queue in _all(client):
             job_id = _job_id(element)
             if job_id:
                 seen.setdefault(job_id, set()).add(_delivery_tag(element))
-    return Sightings({job_id: len(tags) for job_id, tags in seen.items()})
+                if in_queue:
+                    waiting.add(job_id)
+    return Sightings({job_id: len(tags) for job_id, tags in seen.items()}, frozenset(waiting))
 
 
-def _all(client: redis.Redis) -> Iterator[bytes]:
-    yield from _held(client)
+def _all(client: redis.Redis) -> Iterator[tuple[bytes, bool]]:
+    yield from ((element, False) for element in _held(client))
     for queue in QUEUES:
         for name in priority_lists(queue):
-            yield from _listed(client, name)
-    yield from _held(client)
-    yield from _listed(client, "dlq")
+            yield from ((element, queue != DLQ) for element in _listed(client, name))
+    yield from ((element, False) for element in _held(client))
+    yield from ((element, False) for element in _listed(client, DLQ))
 
 
 def _listed(client: redis.Redis, name: str) -> Iterator[bytes]:
@@ -85,7 +92,7 @@ def _job_id(element: bytes) -> str | None:
     """The job that an element carries: its own, or that of the dead message inside a letter."""
     try:
         headers = orjson.loads(element)["headers"]
-        if headers["task"] == "mdtasks.dead_letter":
+        if is_letter(headers):
             return _letter_job_id(element)
         return str(headers["id"])
     except (ValueError, KeyError, TypeError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
@@ -54,6 +54,14 @@ class _Template:
     rest: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Expiry:
+    """When a message is too old to run: the moment (ISO 8601), and how long after it was sent (milliseconds)."""
+
+    at: str
+    after_ms: str
+
+
 class Enqueuer:
     """Pushes jobs of this app's tasks. One per process; threads may share it."""
 
@@ -70,12 +78,13 @@ class Enqueuer:
         Raises BrokerUnavailableError; what was pushed stays pushed (a doubled message finds nothing to claim).
         """
         queue, cap = backfill_queue(tier), self._settings.cap(tier)
-        return self._push_all(queue, cap, self._envelopes(jobs, queue, expires=None), len(jobs))
+        return self._push_all(queue, cap, self._envelopes(jobs, queue), len(jobs))
 
-    def push_live(self, job: BarsFetchJob | QuotesFetchJob, expires_at: datetime) -> None:
-        """Push one live fetch, dropped by the worker when it is still waiting at ``expires_at``."""
+    def push_live(self, job: BarsFetchJob | QuotesFetchJob, now: datetime, expires_s: float) -> None:
+        """Push one live fetch, dropped by the worker when it still waits ``expires_s`` seconds from now."""
         queue = live_queue(job.priority)
-        self._push_all(queue, -1, self._envelopes([job], queue, expires=expires_at.isoformat()), 1)
+        expiry = _Expiry((now + timedelta(seconds=expires_s)).isoformat(), str(int(expires_s * 1000)))
+        self._push_all(queue, -1, self._envelopes([job], queue, expiry), 1)
 
     def push_raw(self, tier_or_queue: str, envelope: str) -> bool:
         """Push an envelope as it is (a requeued letter), under the queue's cap. False: no room."""
@@ -94,16 +103,19 @@ class Enqueuer:
                     break
         return pushed
 
-    def _envelopes(self, jobs: Sequence[Job], queue: str, expires: str | None) -> Iterator[bytes]:
+    def _envelopes(self, jobs: Sequence[Job], queue: str, expiry: _Expiry | None = None) -> Iterator[bytes]:
         for job in jobs:
             template = self._template(job.type)
             args = [[job.model_dump(mode="json")], {}, template.embed]
-            headers = {"id": job.job_id, "root_id": job.job_id, "argsrepr": shown(job), "expires": expires}
+            headers = {"id": job.job_id, "root_id": job.job_id, "argsrepr": shown(job)}
             properties = {
                 "correlation_id": job.job_id,
                 "delivery_tag": str(uuid4()),
                 "delivery_info": {"exchange": "", "routing_key": queue},
             }
+            if expiry is not None:
+                headers["expires"] = expiry.at
+                properties["expiration"] = expiry.after_ms
             yield orjson.dumps(
                 {
                     **template.rest,
