@@ -78,7 +78,7 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
     return (
         *tiers,
         _worker(plan, "control", "control,dlq", "1"),
-        Spec("beat", _python(plan, "celery", "-A", "mdtasks", "beat", "--loglevel", "INFO")),
+        Spec("beat", _python(plan, "celery", "-A", "mdtasks", "beat", "--loglevel", "WARNING")),
         Spec(
             "web",
             _python(plan, *web, "--no-access-log", "--timeout-graceful-shutdown", "1"),
@@ -92,7 +92,8 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
 def _worker(plan: Plan, name: str, queues: str, concurrency: str) -> Spec:
     # Gossip and mingle are talk between workers that only delays the start: nothing here leans on them.
     argv = ("celery", "-A", "mdtasks", "worker", "-Q", queues, "-n", f"{name}@%h", "--concurrency", concurrency)
-    talk = ("--loglevel", "INFO", "--without-gossip", "--without-mingle")
+    # Housekeeping runs every second: its log says only what is out of the ordinary.
+    talk = ("--loglevel", "WARNING" if name == "control" else "INFO", "--without-gossip", "--without-mingle")
     return Spec(name, _python(plan, *argv, *talk), stop=STOP_WORKER, notifies=True)
 
 
