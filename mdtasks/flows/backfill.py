@@ -25,6 +25,7 @@ from mdtasks.domain.jobs import (
     invalid_request,
     parse_job,
 )
+from mdtasks.domain.sessions import Calendar
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import room
 from mdtasks.observe import metrics
@@ -43,16 +44,18 @@ def _as_list(value: object) -> object:
 class BackfillRequest(BaseModel):
     """What somebody asks for: `mdtasks backfill` and ``POST /ops/backfill`` alike.
 
-    ``symbol`` may be one or many; ``start`` inclusive, ``end`` exclusive (default: now). ``priority``: the tier to run
-    in, default each instrument's own. ``refetch``: ask again for what is stored already.
+    ``symbol`` may be one or many; ``start`` inclusive, ``end`` exclusive (default: now). ``sessions`` in place of
+    ``start``: the last so many sessions before the end, of each instrument's own exchange. ``priority``: the tier to
+    run in, default each instrument's own. ``refetch``: ask again for what is stored already.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     symbol: Annotated[tuple[Symbol, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=50_000)]
     interval: Interval = Interval.M1
-    start: UtcDatetime
+    start: UtcDatetime | None = None
     end: UtcDatetime | None = None
+    sessions: Annotated[int, Field(ge=1, le=100_000)] | None = None
     priority: Tier | None = None
     provider: ProviderName | None = None
     refetch: bool = False
@@ -65,24 +68,33 @@ class BackfillRequest(BaseModel):
         except ValidationError as exc:
             raise invalid_request(exc) from exc
 
-    def window(self, now: datetime) -> TimeWindow:
+    def window(self, calendar: Calendar, now: datetime) -> TimeWindow:
         """The window to fill, on the interval's grid and cut to now. Raises InvalidRequestError when it is empty."""
-        if self.start >= now:
+        start = self._start(calendar, now)
+        if start >= now:
             raise InvalidRequestError(
-                f"start {self.start.isoformat()} is in the future: there are no bars yet",
+                f"start {start.isoformat()} is in the future: there are no bars yet",
                 field="start",
                 hint="give a start before now",
             )
-        if self.end is not None and self.start >= self.end:
+        if self.end is not None and start >= self.end:
             raise InvalidRequestError(
-                f"end {self.end.isoformat()} is not after start {self.start.isoformat()}",
+                f"end {self.end.isoformat()} is not after start {start.isoformat()}",
                 field="end",
                 hint="windows are half-open: [start, end)",
             )
         step_us = self.interval.seconds * 1_000_000
-        start_us = to_us(self.start) // step_us * step_us
+        start_us = to_us(start) // step_us * step_us
         end_us = -(-to_us(min(self.end or now, now)) // step_us) * step_us
         return TimeWindow(start=from_us(start_us), end=from_us(end_us))
+
+    def _start(self, calendar: Calendar, now: datetime) -> datetime:
+        if self.start is not None and self.sessions is None:
+            return self.start
+        if self.sessions is not None and self.start is None:
+            return calendar.last_sessions(self.sessions, min(self.end or now, now), self.interval).start
+        given = "both" if self.start is not None else "neither"
+        raise InvalidRequestError(f"give a start or a number of sessions, not {given}", field="start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +133,18 @@ def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now:
 
     Raises InvalidRequestError, UnknownSymbolError, UnknownProviderError (nothing is queued then), UnavailableError.
     """
-    window = asked.window(now)
     if asked.provider is not None:
         deps.registry.get(asked.provider)
     with deps.database.transaction() as connection:
         members = reference.resolve(connection, asked.symbol)
+        windows = {
+            mic: asked.window(deps.calendars.get(mic), now) for mic in {member.mic for member in members.values()}
+        }
         ids = [member.id for member in members.values()]
         covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)
         request_id = jobs.create_request(connection, requested_by, asked.model_dump(mode="json"))
     answer = Answer(request_id)
-    wanted = _wanted(list(members.values()), asked, window, covered, deps)
+    wanted = _wanted(list(members.values()), asked, windows, covered, deps)
     enqueue(_counted(wanted, answer), deps, answer)
     return answer
 
@@ -138,7 +152,7 @@ def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now:
 def _wanted(
     members: Sequence[Instrument],
     asked: BackfillRequest,
-    window: TimeWindow,
+    windows: Mapping[str, TimeWindow],
     covered: Mapping[int, Sequence[TimeWindow]],
     deps: Deps,
 ) -> Iterator[jobs.NewJob | None]:
@@ -148,7 +162,7 @@ def _wanted(
         held = tuple(covered.get(member.id, ()))
         key = (member.mic, held)
         if key not in cuts:
-            cuts[key] = _pieces(member.mic, asked.interval, window, held, deps)
+            cuts[key] = _pieces(member.mic, asked.interval, windows[member.mic], held, deps)
         if not cuts[key]:
             yield None
         for piece in cuts[key]:
@@ -254,8 +268,3 @@ def _push(queued: Sequence[BackfillJob], deps: Deps) -> int:
         metrics.BACKFILL_ENQUEUED.labels(tier=tier, result="queued").inc(pushed)
         refused += len(mine) - pushed
     return refused
-
-
-def default_start(mic: str, interval: Interval, sessions: int, deps: Deps, now: datetime) -> datetime:
-    """Where a window of the last ``sessions`` sessions begins."""
-    return deps.calendars.get(mic).last_sessions(sessions, now, interval).start

@@ -7,8 +7,8 @@ decides whether the job is tried again (its worker was lost) or has failed for g
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -19,8 +19,6 @@ from mdtasks.flows import dispatch
 from mdtasks.flows.attempts import end_lost
 from mdtasks.flows.deps import Deps, patiently
 from mdtasks.observe import metrics
-from mdtasks.queue import backlog
-from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import Reason, job_document, task_name
 from mdtasks.store import jobs, letters
 from mdtasks.store.letters import Letter, LetterFilter
@@ -121,6 +119,8 @@ class Preview:
     by_tier: dict[str, int]
     room: dict[str, int]
     ids: list[str]
+    #: What came out, when the plan was carried out already.
+    result: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -129,6 +129,7 @@ class Preview:
             "by_tier": self.by_tier,
             "room": self.room,
             "ids": self.ids,
+            "result": self.result,
         }
 
 
@@ -143,12 +144,41 @@ def plan(which: LetterFilter, actor: str, deps: Deps) -> Preview:
             raise InvalidRequestError(
                 f"more than {MAX_SET} letters match", field="filter", hint="narrow it: tier, provider"
             )
-        ids = [row["id"] for row in rows]
-        plan_id = letters.freeze(connection, which, ids, actor)
-    depths = backlog.depths(deps.broker)
+        plan_id = letters.freeze(connection, which, [row["id"] for row in rows], actor)
+    return _preview(plan_id, rows, deps)
+
+
+def plan_of(letter_or_job_ids: Sequence[str], actor: str, deps: Deps) -> Preview:
+    """Freeze these letters, named by their ids or their jobs'. Raises NotFoundError when one is not open."""
+    with deps.database.transaction() as connection:
+        rows = [_open_letter(connection, each) for each in dict.fromkeys(letter_or_job_ids)]
+        rows = list({row["id"]: row for row in rows}.values())
+        plan_id = letters.freeze(connection, LetterFilter(), [row["id"] for row in rows], actor)
+    return _preview(plan_id, rows, deps)
+
+
+def plan_again(plan_id: str, deps: Deps) -> Preview:
+    """What a plan made before would do now; what it did when it was carried out. Raises NotFoundError."""
+    with deps.database.transaction() as connection:
+        frozen = letters.take_plan(connection, plan_id)
+        rows = letters.by_ids(connection, frozen.letter_ids)
+    return replace(_preview(frozen.id, rows, deps), letters=len(frozen.letter_ids), result=frozen.result)
+
+
+def _preview(plan_id: str, rows: Sequence[Mapping[str, Any]], deps: Deps) -> Preview:
     by_tier = {str(tier): sum(row["tier"] == tier for row in rows) for tier in Tier}
-    room = {str(tier): max(deps.settings.cap(tier) - depths[backfill_queue(tier)], 0) for tier in Tier}
-    return Preview(plan_id, len(ids), by_tier, room, ids)
+    room = {str(tier): places for tier, places in dispatch.room(deps).items()}
+    return Preview(plan_id, len(rows), by_tier, room, [row["id"] for row in rows])
+
+
+def _open_letter(connection: Connection, letter_or_job_id: str) -> dict[str, Any]:
+    letter = letters.one(connection, letter_or_job_id)
+    if letter["state"] != "open":
+        raise NotFoundError(
+            f"{letter_or_job_id} is not failed: its letter was {letter['state']} by {letter['requeued_by']}",
+            hint=f"`mdtasks dlq show {letter_or_job_id}` tells its history",
+        )
+    return letter
 
 
 def carry_out(plan_id: str, actor: str, deps: Deps) -> dict[str, Any]:
@@ -194,12 +224,7 @@ def _resend(connection: Connection, ids: Sequence[str], deps: Deps) -> tuple[lis
 def requeue_job(job_id: str, actor: str, deps: Deps) -> dict[str, Any]:
     """Requeue one letter by its id or its job's. Raises NotFoundError with the reason when there is none to requeue."""
     with deps.database.transaction() as connection:
-        letter = letters.one(connection, job_id)
-        if letter["state"] != "open":
-            raise NotFoundError(
-                f"{job_id} is not failed: its letter was {letter['state']} by {letter['requeued_by']}",
-                hint=f"`mdtasks dlq show {job_id}` tells its history",
-            )
+        letter = _open_letter(connection, job_id)
         done = _requeue(connection, [letter["id"]], actor, deps)
     if not done["requeued"] and not done["merged"]:
         reason = "it cannot be read as a job" if letter["kind"] == "poison" else "its queue has no room"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
@@ -282,15 +283,24 @@ class Progress:
 
 def progress(connection: Connection, request_id: str) -> Progress:
     """How a request stands. Raises NotFoundError when nobody asked for it."""
+    request_id = known_uuid(request_id, "request", hint="`mdtasks jobs` lists what is being done")
     rows = connection.execute(SQL["request_progress"], {"request_id": request_id}).all()
     if not rows and connection.execute(SQL["request_exists"], {"request_id": request_id}).one_or_none() is None:
-        raise NotFoundError(f"no request {request_id}", hint="`mdtasks jobs` lists what was asked for")
+        raise NotFoundError(f"no request {request_id}", hint="`mdtasks jobs` lists what is being done")
     return Progress(
         request_id=request_id,
         jobs={row.status: row.jobs for row in rows},
         bars=int(sum(row.bars for row in rows)),
         last_error=next((row.last_error for row in rows if row.last_error), None),
     )
+
+
+def known_uuid(text: str, what: str, *, hint: str) -> str:
+    """``text`` as a UUID. Raises NotFoundError when it is none: nothing can bear it, and PostgreSQL would not ask."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise NotFoundError(f"no {what} {text}", hint=hint) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +330,14 @@ def list_jobs(
     """Jobs as plain rows, newest change first."""
     rows = connection.execute(SQL["list"], {"status": status, "tier": tier, "symbol": symbol, "limit": limit})
     return [dict(row._mapping) for row in rows]
+
+
+def one_job(connection: Connection, job_id: str) -> dict[str, Any]:
+    """A job as a plain row. Raises NotFoundError."""
+    row = connection.execute(SQL["one"], {"job_id": job_id}).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no job {job_id}", hint="`mdtasks jobs` lists them")
+    return dict(row._mapping)
 
 
 def attempts(connection: Connection, job_id: str) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from mdtasks.connections import load_statements
 from mdtasks.domain.errors import ConflictError, NotFoundError
 from mdtasks.domain.jobs import Tier
+from mdtasks.store.jobs import known_uuid
 
 SQL: Final = load_statements("mdtasks.store.sql", "letters.sql")
 
@@ -106,6 +107,12 @@ def matching(connection: Connection, which: LetterFilter, limit: int = 100) -> l
     return [dict(row._mapping) for row in rows]
 
 
+def by_ids(connection: Connection, letter_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of these letters that are still open, newest first."""
+    rows = connection.execute(SQL["by_ids"], {"ids": json.dumps(list(letter_ids))})
+    return [dict(row._mapping) for row in rows]
+
+
 def one(connection: Connection, letter_or_job_id: str) -> dict[str, Any]:
     """One letter whole, by its id or its job's. Raises NotFoundError."""
     row = connection.execute(SQL["one"], {"id": letter_or_job_id}).one_or_none()
@@ -136,6 +143,7 @@ def freeze(connection: Connection, which: LetterFilter, letter_ids: Sequence[str
 
 def take_plan(connection: Connection, plan_id: str) -> Plan:
     """A plan, locked against a second execution at the same time. Raises NotFoundError."""
+    plan_id = known_uuid(plan_id, "requeue plan", hint="make one with a dry run")
     row = connection.execute(SQL["plan_take"], {"id": plan_id}).one_or_none()
     if row is None:
         raise NotFoundError(f"no requeue plan {plan_id}", hint="make one with a dry run")
@@ -162,6 +170,11 @@ def requeueable(connection: Connection, letter_ids: Sequence[str]) -> list[tuple
 def mark_requeued(connection: Connection, letter_ids: Sequence[str], actor: str) -> None:
     """Close letters whose messages are back on their queues."""
     connection.execute(SQL["mark_requeued"], {"ids": json.dumps(list(letter_ids)), "actor": actor})
+
+
+def count_older(connection: Connection, days: int, backfills: bool | None = None) -> int:
+    """How many letters a purge of these days would delete now."""
+    return int(connection.execute(SQL["count_older"], {"days": days, "backfills": backfills}).scalar_one())
 
 
 def purge(connection: Connection, days: int, actor: str, backfills: bool | None = None) -> int:

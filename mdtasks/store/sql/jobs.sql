@@ -217,6 +217,11 @@ WHERE (CAST(:status AS text) IS NULL OR status = CAST(:status AS job_status))
 ORDER BY updated_at DESC
 LIMIT :limit
 
+-- name: one
+SELECT id, symbol, interval, lower("window") AS start, upper("window") AS "end", tier, provider_hint, status, attempts,
+       max_attempts, bars, last_error_class, last_error, created_at, updated_at, queued_at, not_before, lease_until
+FROM backfill_jobs WHERE id = :job_id
+
 -- name: attempts
 -- The history of a job over all its lives.
 SELECT id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars

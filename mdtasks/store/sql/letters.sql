@@ -40,6 +40,14 @@ WHERE state = 'open'
 ORDER BY died_at DESC, id
 LIMIT :limit
 
+-- name: by_ids
+-- Those of a frozen set that are still open, newest first.
+SELECT id, kind, job_id, task, queue, tier, symbol, interval, lower("window") AS start, upper("window") AS "end",
+       provider, error_class, message, attempts, state, died_at, updated_at
+FROM dead_letters
+WHERE state = 'open' AND id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))
+ORDER BY died_at DESC, id
+
 -- name: one
 SELECT id, kind, job_id, task, queue, tier, symbol, interval, lower("window") AS start, upper("window") AS "end",
        provider, error_class, message, traceback, attempts, envelope, state, requeued_by, died_at, updated_at
@@ -118,6 +126,12 @@ FOR UPDATE
 -- name: mark_requeued
 UPDATE dead_letters SET state = 'requeued', requeued_by = :actor, updated_at = now()
 WHERE id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))) AND state = 'open'
+
+-- name: count_older
+-- What a purge would delete.
+SELECT count(*) FROM dead_letters
+WHERE died_at < now() - make_interval(days => CAST(:days AS integer))
+  AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
 
 -- name: purge
 -- Delete letters older than :days, with an audit row that says which, by whom. Their jobs are given up: 'cancelled'.
