@@ -1,0 +1,82 @@
+"""The registry: only what is configured, in the order that policy or default says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
+from mdtasks.domain.jobs import Interval
+from mdtasks.providers.registry import Registry
+from mdtasks.settings import Settings
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> Path:
+    path = tmp_path / "map.yaml"
+    path.write_text("datasets: [{path: a.csv, symbols: [A], interval: 1d}]")
+    return path
+
+
+def registry(tmp_path: Path, mapping: Path, **changes: Any) -> Registry:
+    return Registry(Settings(files_map=mapping, lean_dir=tmp_path, simulator=True, **changes))
+
+
+def names(providers: list[Any]) -> list[str]:
+    return [provider.name for provider in providers]
+
+
+def test_without_configuration_there_is_no_provider() -> None:
+    empty = Registry(Settings())
+    assert empty.names() == []
+    assert empty.order(Interval.M1) == []
+    with pytest.raises(UnknownProviderError, match="configured: none"):
+        empty.get("simulator")
+
+
+def test_by_default_what_is_on_disk_comes_first_and_made_up_data_last(tmp_path: Path, mapping: Path) -> None:
+    found = registry(tmp_path, mapping)
+    assert found.names() == ["lean", "files", "simulator"]
+    assert names(found.order(Interval.D1)) == ["lean", "files", "simulator"]
+
+
+def test_only_providers_that_declare_the_capability_are_tried(tmp_path: Path, mapping: Path) -> None:
+    found = registry(tmp_path, mapping)
+    assert names(found.order(Interval.M1)) == ["lean", "simulator"]
+    assert names(found.order(Interval.M5)) == ["simulator"]
+    assert names(found.order("quotes")) == ["lean", "simulator"]
+
+
+def test_each_policy_orders_its_own_capability(tmp_path: Path, mapping: Path) -> None:
+    found = registry(tmp_path, mapping, policy_bars="simulator,lean", policy_eod="files", policy_quotes=("simulator",))
+    assert names(found.order(Interval.M1)) == ["simulator", "lean"]
+    assert names(found.order(Interval.D1)) == ["files"]
+    assert names(found.order("quotes")) == ["simulator"]
+
+
+def test_a_hint_stands_first_and_alone(tmp_path: Path, mapping: Path) -> None:
+    found = registry(tmp_path, mapping, policy_eod="lean")
+    assert names(found.order(Interval.D1, "files")) == ["files"]
+    assert found.order(Interval.M5, "files") == []
+    with pytest.raises(UnknownProviderError, match="'yahoo' is not configured; configured: lean, files, simulator"):
+        found.order(Interval.D1, "yahoo")
+
+
+def test_a_policy_that_names_an_unknown_provider_is_refused_at_the_start() -> None:
+    with pytest.raises(ConfigurationError, match="POLICY_EOD") as refused:
+        Registry(Settings(simulator=True, policy_eod=("yahoo",)))
+    assert refused.value.name == "POLICY_EOD"
+
+
+def test_an_adapter_is_imported_only_when_it_is_configured() -> None:
+    program = (
+        "import sys; from mdtasks.settings import Settings; from mdtasks.providers.registry import Registry; "
+        "Registry(Settings()); "
+        "print([m for m in sys.modules if m in ('pyarrow', 'pandas', 'yaml') or m.startswith('mdtasks.providers.')])"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "['mdtasks.providers.base', 'mdtasks.providers.registry']"
