@@ -49,6 +49,8 @@ class Settings(BaseModel):
     )
     api_token: SecretStr | None = _field("MDTASKS_API_TOKEN", None, "Bearer token of everything under /ops")
 
+    flower_url: str = _field("MDTASKS_FLOWER_URL", "", "Where Flower is, for links to it")
+
     files_map: Path | None = _field("MDTASKS_FILES_MAP", None, "Mapping file (YAML) of the `files` provider")
     lean_dir: Path | None = _field("MDTASKS_LEAN_DIR", None, "LEAN data folder of the `lean` provider")
     simulator: bool = _field(
@@ -173,6 +175,6 @@ def _connection(home: Path) -> dict[str, str]:
         ) from exc
     return {
         field: str(content[field])
-        for field in ("database_url", "redis_url", "broker_url", "api_token")
+        for field in ("database_url", "redis_url", "broker_url", "api_token", "flower_url")
         if content.get(field)
     }

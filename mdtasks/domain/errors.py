@@ -105,6 +105,34 @@ class ConflictError(MdtasksError):
     exit_code = 4
 
 
+class UnauthorizedError(MdtasksError):
+    """A request over HTTP that needs the API token and bears none, or a wrong one."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class ForbiddenError(MdtasksError):
+    """A request over HTTP that comes from where it may not: another machine without a token, another site's page."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class BodyTooLargeError(InvalidRequestError):
+    """A request's body over the limit; it was not read to its end."""
+
+    code = "body_too_large"
+    http_status = 413
+
+
+class MediaTypeError(InvalidRequestError):
+    """A request's body that does not say it is JSON."""
+
+    code = "media_type"
+    http_status = 415
+
+
 class ConfigurationError(MdtasksError):
     """A setting that is missing, unknown or wrong: ``name`` is its environment variable."""
 

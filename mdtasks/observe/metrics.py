@@ -130,6 +130,11 @@ DLQ_DEPTH = Gauge("dlq_depth", "Dead letters on their way to the record")
 RECONCILER_PROOF_AGE = Gauge(
     "reconciler_proof_age_seconds", "Time since the reconciler last proved that no job is lost or doubled"
 )
+UP = Gauge(
+    "mdtasks_up",
+    "Whether a part that mdtasks needs can be used: broker, redis, postgresql (migrated); 1 or 0",
+    ("part",),
+)
 
 #: All of them, in the order of this page: the scrape's reader, docs and dashboards go by it.
 DECLARED: Final[tuple[Declared, ...]] = tuple(
