@@ -49,13 +49,13 @@ def ensure_partitions(database: Database, table: Partitioned, first_us: int, las
     if known.issuperset(wanted):
         return 0
     with database.transaction() as connection:
-        known |= _existing(connection, table)
+        known.update(_existing(connection, table))
     missing = [month for name, month in wanted.items() if name not in known]
     made = 0
     for start in range(0, len(missing), _AT_ONCE):
         with database.transaction() as connection:
             made += _make(connection, table, missing[start : start + _AT_ONCE])
-    known |= wanted.keys()
+    known.update(wanted)
     return made
 
 

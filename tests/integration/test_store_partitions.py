@@ -46,6 +46,13 @@ def test_only_what_is_missing_is_made(database: Database) -> None:
     assert ensure_partitions(database, "bars", _us(2023, 12, 1), _us(2024, 4, 1)) == 2
 
 
+def test_what_this_process_has_seen_is_not_looked_up_again(database: Database) -> None:
+    ensure_partitions(database, "bars", _us(2024, 1, 1), _us(2024, 3, 1))
+    database.close()
+    ensure_partitions(database, "bars", _us(2024, 2, 1), _us(2024, 2, 1))
+    assert database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]  # no connection was opened for it
+
+
 def test_thirteen_years_are_made_once_by_makers_that_start_together(database_url: str) -> None:
     together = Barrier(4)
 
