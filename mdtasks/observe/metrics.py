@@ -132,7 +132,7 @@ RECONCILER_PROOF_AGE = Gauge(
 )
 UP = Gauge(
     "mdtasks_up",
-    "Whether a part that mdtasks needs can be used: broker, redis, postgresql (migrated); 1 or 0",
+    "Whether a part can be used (1) or not (0): broker, redis, postgresql with its schema",
     ("part",),
 )
 

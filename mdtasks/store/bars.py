@@ -95,6 +95,19 @@ class BarCount:
     provisional: int
 
 
+@dataclass(frozen=True, slots=True)
+class NewestBar:
+    """The newest bar of an instrument and interval, as the store has it."""
+
+    symbol: str
+    interval: str
+    ts: datetime
+    close: float
+    provider: str
+    final: bool
+    known_at: datetime
+
+
 def write_bars(
     connection: Connection, interval: Interval, batches: Sequence[BarBatch], provider: str, attempt_id: int
 ) -> WriteCounts:
@@ -180,6 +193,13 @@ def bar_counts(connection: Connection, instrument_ids: Iterable[int], interval: 
             _SQL["count_bars"], {"instruments": list(instrument_ids), "interval": interval.value}, prepare=False
         )
         return {instrument: BarCount(*counts) for instrument, *counts in cursor}
+
+
+def newest_bars(connection: Connection, limit: int) -> list[NewestBar]:
+    """The newest bar of those series that gained coverage last, by symbol and length; at most ``limit`` series."""
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["newest_bars"], {"limit": limit}, prepare=False)
+        return [NewestBar(*row) for row in cursor]
 
 
 def _stage(cursor: Any, batches: Sequence[BarBatch]) -> None:
