@@ -1,0 +1,157 @@
+"""`mdtasks up` and its fellows with the real processes, as a user has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+Eventually = Callable[..., None]
+_NAMES = {"supervisor", "redis", "postgres", "t0", "t1", "t2", "control", "beat", "web", "flower"}
+
+
+def mdtasks(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run one command in the folder, as typed there."""
+    command = [sys.executable, "-m", "mdtasks", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90, cwd=cwd)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """What `mdtasks status --json` says in the folder."""
+    answer: dict[str, Any] = json.loads(mdtasks("status", "--json", cwd=folder).stdout)
+    return answer
+
+
+def process(folder: Path, name: str) -> dict[str, Any]:
+    """One process of the status."""
+    found: dict[str, Any] = next((each for each in status(folder).get("processes", ()) if each["name"] == name), {})
+    return found
+
+
+def living_in(folder: Path) -> list[str]:
+    """The command lines of all processes that belong to a home in this folder, by their arguments or environment."""
+    home = str(folder / ".mdtasks")
+    found = []
+    for each in psutil.process_iter():
+        try:
+            if home in " ".join(each.cmdline()) or each.environ().get("MDTASKS_HOME") == home:
+                found.append(" ".join(each.cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which a stack has been started with `mdtasks up --detach`."""
+    place = tmp_path_factory.mktemp("an empty folder")
+    started = mdtasks("up", "--detach", cwd=place)
+    try:
+        assert started.returncode == 0, started.stderr + mdtasks("logs", cwd=place).stdout
+        yield place
+    finally:
+        mdtasks("down", cwd=place)
+
+
+def test_everything_is_ready_and_within_its_memory(folder: Path) -> None:
+    found = status(folder)
+    assert found["state"] == "ready"
+    assert {each["name"] for each in found["processes"]} == _NAMES
+    assert {each["state"] for each in found["processes"]} == {"ready"}
+    assert sum(each["memory_mb"] for each in found["processes"]) == pytest.approx(found["memory_mb"], abs=1)
+    assert 100 < found["memory_mb"] < 1200
+
+
+def test_web_and_flower_answer_where_status_says(folder: Path) -> None:
+    found = status(folder)
+    for url in (f"{found['web_url']}/ready", f"{found['flower_url']}/healthcheck"):
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
+
+
+def test_a_second_up_says_that_it_runs_and_where(folder: Path) -> None:
+    for words in (("up",), ("up", "--detach"), ("up", "--detach", "--json")):
+        again = mdtasks(*words, cwd=folder)
+        assert again.returncode == 0
+        assert status(folder)["web_url"] in again.stdout + again.stderr
+    assert {each["restarts"] for each in status(folder)["processes"]} == {0}
+
+
+def test_a_worker_typed_by_hand_finds_the_running_stack(folder: Path) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "mdtasks", "inspect", "ping", "--timeout", "5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert {name.split("@")[0] for name in json.loads(done.stdout)} == {"t0", "t1", "t2", "control"}
+
+
+def test_a_taken_port_is_named_with_what_to_do(folder: Path, tmp_path: Path) -> None:
+    port = status(folder)["web_url"].rpartition(":")[2]
+    refused = mdtasks("up", "--port", port, cwd=tmp_path)
+    assert refused.returncode == 4
+    assert refused.stderr.splitlines()[-2].startswith(f"error: port {port} is taken")
+    assert "mdtasks up --port" in refused.stderr.splitlines()[-1]
+    assert living_in(tmp_path) == []
+    detached = mdtasks("up", "--detach", "--port", port, cwd=tmp_path)
+    assert detached.returncode != 0
+    assert f"error: port {port} is taken" in detached.stderr
+
+
+def test_processes_that_are_killed_come_back_and_are_counted(folder: Path, eventually: Eventually) -> None:
+    for name in ("t1", "redis", "web"):
+        os.kill(process(folder, name)["pid"], signal.SIGKILL)
+    eventually(
+        lambda: all(
+            (each := process(folder, name)).get("restarts", 0) >= 1 and each["state"] == "ready"
+            for name in ("t1", "redis", "web")
+        ),
+        within_s=40,
+        what="killed processes are ready again",
+    )
+    assert process(folder, "t1")["last_exit"] == -signal.SIGKILL
+    assert process(folder, "t0")["restarts"] == 0
+    assert "t1" in mdtasks("status", cwd=folder).stdout
+
+
+def test_logs_show_each_process(folder: Path) -> None:
+    assert "ready." in mdtasks("logs", "t0", "-n", "1000", cwd=folder).stdout
+    unknown = mdtasks("logs", "t9", cwd=folder)
+    assert unknown.returncode == 3
+    assert "no log of 't9'" in unknown.stderr
+
+
+def test_down_leaves_nothing_behind(folder: Path) -> None:
+    stopped = mdtasks("down", cwd=folder)
+    assert (stopped.returncode, stopped.stderr) == (0, "stopped\n")
+    assert living_in(folder) == []
+    assert mdtasks("status", cwd=folder).returncode == 5
+    assert not (folder / ".mdtasks" / "connection.json").exists()
+
+
+def test_a_killed_supervisor_leaves_nothing_that_the_next_up_does_not_clear(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    assert mdtasks("up", "--detach", cwd=tmp_path).returncode == 0
+    os.kill(process(tmp_path, "supervisor")["pid"], signal.SIGKILL)
+    eventually(lambda: mdtasks("status", cwd=tmp_path).returncode == 5, what="status sees that it is gone")
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        again = subprocess.Popen([sys.executable, "-m", "mdtasks", "up"], cwd=tmp_path, stdout=file, stderr=file)
+        try:
+            eventually(lambda: "ready in" in output.read_text(), within_s=40, what="it starts again")
+            again.send_signal(signal.SIGINT)
+            assert again.wait(16) == 0
+        finally:
+            again.kill()
+            again.wait()
+    assert "stopped, nothing left running" in output.read_text()
+    assert living_in(tmp_path) == []
