@@ -129,7 +129,7 @@ def write_bars(
     about = {"interval": interval.value, "provider": provider, "attempt_id": attempt_id}
     with raw_psycopg(connection).cursor() as cursor:
         lock = "lock_some" if len(ids) <= _MOST_LOCKS else "lock_all"
-        cursor.execute(_SQL[lock], {**about, "instruments": ids}, prepare=False)
+        cursor.execute(_SQL[lock], {**about, "instruments": ids})
         _stage(cursor, batches)
         try:
             cursor.execute(_SQL["write"], {**about, **_extent(batches), **_covered(batches)}, prepare=False)

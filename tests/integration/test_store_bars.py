@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_provisional_never_beats_final_neither_in_value_nor_in_status(january: D
     with january.transaction() as connection:
         assert _write(connection, BarBatch(1, _bars([1.0, 9.0]), _NONE_FINAL)) == WriteCounts(unchanged=2)
     assert _all_rows(january) == before
+
+
+@pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume"])
+def test_a_change_of_the_last_bit_in_any_column_is_a_revision(january: Database, column: str) -> None:
+    first = _bars([1.0, 2.0])
+    changed = replace(first, **{column: np.nextafter(getattr(first, column), 9.0)})
+    with january.transaction() as connection:
+        _write(connection, BarBatch(1, first, _ALL_FINAL))
+        assert _write(connection, BarBatch(1, changed, _ALL_FINAL)) == WriteCounts(revised=2)
+        stored = read_bars(connection, 1, Interval.M1, _EVER).bars
+    assert getattr(stored, column).tolist() == getattr(changed, column).tolist()
 
 
 def test_a_revision_keeps_all_of_what_it_replaced(january: Database) -> None:
