@@ -136,6 +136,7 @@ create table backfill_jobs (
     "window" tstzrange not null,
     tier tier not null,
     provider_hint text,
+    request_id uuid,
     status job_status not null,
     attempts integer default '0' not null,
     max_attempts integer not null,
@@ -156,9 +157,11 @@ create index backfill_jobs_active on backfill_jobs (instrument_id, interval)
 create index backfill_jobs_deferred on backfill_jobs (tier, not_before) where status = 'deferred';
 create index backfill_jobs_failed on backfill_jobs (updated_at) where status = 'failed';
 create index backfill_jobs_lease on backfill_jobs (lease_until) where status = 'running';
+create index backfill_jobs_request on backfill_jobs (request_id) where request_id is not null;
 create index backfill_jobs_queued on backfill_jobs (queued_at) where status = 'queued';
 comment on column backfill_jobs.attempts is 'claims in this life; a requeue starts afresh';
 comment on column backfill_jobs.fence is 'counts every claim ever: the fencing token';
+comment on column backfill_jobs.request_id is 'who asked for it first; later ones are in request_jobs';
 comment on column backfill_jobs.attempt_id is 'the running attempt';
 comment on column backfill_jobs.not_before is 'a deferred job may go out from then on; null: now';
 

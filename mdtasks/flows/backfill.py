@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, Final
-from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -26,6 +25,7 @@ from mdtasks.domain.jobs import (
     parse_job,
 )
 from mdtasks.domain.sessions import Calendar
+from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import room
 from mdtasks.observe import metrics
@@ -70,31 +70,11 @@ class BackfillRequest(BaseModel):
 
     def window(self, calendar: Calendar, now: datetime) -> TimeWindow:
         """The window to fill, on the interval's grid and cut to now. Raises InvalidRequestError when it is empty."""
-        start = self._start(calendar, now)
-        if start >= now:
-            raise InvalidRequestError(
-                f"start {start.isoformat()} is in the future: there are no bars yet",
-                field="start",
-                hint="give a start before now",
-            )
-        if self.end is not None and start >= self.end:
-            raise InvalidRequestError(
-                f"end {self.end.isoformat()} is not after start {start.isoformat()}",
-                field="end",
-                hint="windows are half-open: [start, end)",
-            )
+        window = AskedWindow(self.start, self.end, self.sessions).on(calendar, self.interval, now)
         step_us = self.interval.seconds * 1_000_000
-        start_us = to_us(start) // step_us * step_us
-        end_us = -(-to_us(min(self.end or now, now)) // step_us) * step_us
+        start_us = to_us(window.start) // step_us * step_us
+        end_us = -(-to_us(window.end) // step_us) * step_us
         return TimeWindow(start=from_us(start_us), end=from_us(end_us))
-
-    def _start(self, calendar: Calendar, now: datetime) -> datetime:
-        if self.start is not None and self.sessions is None:
-            return self.start
-        if self.sessions is not None and self.start is None:
-            return calendar.last_sessions(self.sessions, min(self.end or now, now), self.interval).start
-        given = "both" if self.start is not None else "neither"
-        raise InvalidRequestError(f"give a start or a number of sessions, not {given}", field="start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +146,14 @@ def _wanted(
         if not cuts[key]:
             yield None
         for piece in cuts[key]:
-            yield jobs.NewJob(
-                id=str(uuid4()),
-                instrument_id=member.id,
+            job = BackfillJob(
                 symbol=member.symbol,
                 interval=asked.interval,
-                window=piece,
-                tier=asked.priority or member.tier,
+                time_window=piece,
+                priority=asked.priority or member.tier,
                 provider_hint=asked.provider,
             )
+            yield jobs.NewJob(job, member.id)
 
 
 def _pieces(
@@ -228,19 +207,7 @@ def enqueue_jobs(
     answer.refused += [
         Refused(job.job_id, "symbol", str(UnknownSymbolError([job.symbol]))) for job in valid if job.symbol not in known
     ]
-    rows = (
-        jobs.NewJob(
-            id=job.job_id,
-            instrument_id=known[job.symbol].id,
-            symbol=job.symbol,
-            interval=job.interval,
-            window=job.time_window,
-            tier=job.priority,
-            provider_hint=job.provider_hint,
-        )
-        for job in valid
-        if job.symbol in known
-    )
+    rows = (jobs.NewJob(job, known[job.symbol].id) for job in valid if job.symbol in known)
     enqueue(rows, deps, answer)
     return answer
 

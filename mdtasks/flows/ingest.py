@@ -159,8 +159,12 @@ def judged(provider: Provider, answer: BarsAnswer, listing: Listing, ask: Ask, d
     """Validate a listing's bars and say what they cover: what was answered for and has settled."""
     good, rejected = validated(answer.bars[listing.symbol], ask.window, ask.interval)
     settled_at = ask.now - timedelta(seconds=provider.capabilities.delay_s + deps.settings.settle_s)
-    settled = gaps.settled_before(deps.calendars.get(listing.mic), ask.interval, settled_at)
-    cuts = answer.unanswered.get(listing.symbol, ())
+    calendar = deps.calendars.get(listing.mic)
+    settled = gaps.settled_before(calendar, ask.interval, settled_at)
+    # A cut in which the exchange did not trade (a weekend without a file) lacks nothing.
+    cuts = [
+        cut for cut in answer.unanswered.get(listing.symbol, ()) if len(calendar.expected(cut.window, ask.interval))
+    ]
     return Fetched(
         provider=provider.name,
         bars=good,

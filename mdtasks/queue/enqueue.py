@@ -7,6 +7,7 @@ them), so a stock Celery worker consumes them. Building one costs microseconds i
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,20 +39,45 @@ def task_name(job_type: str) -> str:
 def shown(job: Job) -> str:
     """How a job reads in Flower and in logs."""
     if isinstance(job, BackfillJob):
-        window = job.time_window
-        return f"({job.symbol} {job.interval} {window.start:%Y-%m-%dT%H:%MZ}..{window.end:%Y-%m-%dT%H:%MZ})"
+        start, end = (at.isoformat()[:16] for at in (job.time_window.start, job.time_window.end))
+        return f"({job.symbol} {job.interval} {start}Z..{end}Z)"
     interval = f" {job.interval}" if isinstance(job, BarsFetchJob) else ""
     return f"({len(job.symbols)} symbols{interval}: {', '.join(job.symbols[:3])}{'…' if len(job.symbols) > 3 else ''})"
 
 
-@dataclass(frozen=True, slots=True)
 class _Template:
-    """An envelope of one task as Celery built it, apart from what differs per job."""
+    """An envelope of one task as Celery built it, cut where jobs differ: JSON pieces to be joined with values.
 
-    headers: dict[str, Any]
-    properties: dict[str, Any]
-    embed: dict[str, Any]
-    rest: dict[str, Any]
+    No value needs escaping: ids and symbols are of plain characters, the rest is made here.
+    """
+
+    _FIELDS: Final = ("job_id", "shown", "delivery_tag", "queue", "body", "expires", "expiration")
+
+    def __init__(self, envelope: dict[str, Any], *, expires: bool) -> None:
+        self.embed = orjson.dumps(orjson.loads(base64.b64decode(envelope["body"]))[2]).decode()
+        marks = {name: f"@{name}@" for name in self._FIELDS}
+        headers = {"id": marks["job_id"], "root_id": marks["job_id"], "argsrepr": marks["shown"]}
+        properties = {"correlation_id": marks["job_id"], "delivery_tag": marks["delivery_tag"]}
+        if expires:
+            headers["expires"] = marks["expires"]
+            properties["expiration"] = marks["expiration"]
+        marked = {
+            **envelope,
+            "body": marks["body"],
+            "headers": {**envelope["headers"], **headers},
+            "properties": {
+                **envelope["properties"],
+                **properties,
+                "delivery_info": {"exchange": "", "routing_key": marks["queue"]},
+            },
+        }
+        self._pieces = re.split(rf"@({'|'.join(self._FIELDS)})@", orjson.dumps(marked).decode())
+
+    def fill(self, **values: str) -> bytes:
+        """The envelope with these values in it."""
+        filled = self._pieces.copy()
+        filled[1::2] = [values[name] for name in filled[1::2]]
+        return "".join(filled).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +96,7 @@ class Enqueuer:
         self._client = client
         self._push = client.register_script(PUSH)
         self._settings = settings
-        self._templates: dict[str, _Template] = {}
+        self._templates: dict[tuple[str, bool], _Template] = {}
 
     def push_backfills(self, tier: Tier, jobs: Sequence[BackfillJob]) -> int:
         """Push jobs onto the tier's queue as far as its cap allows: the first ones, how many is the answer.
@@ -105,39 +131,29 @@ class Enqueuer:
 
     def _envelopes(self, jobs: Sequence[Job], queue: str, expiry: _Expiry | None = None) -> Iterator[bytes]:
         for job in jobs:
-            template = self._template(job.type)
-            args = [[job.model_dump(mode="json")], {}, template.embed]
-            headers = {"id": job.job_id, "root_id": job.job_id, "argsrepr": shown(job)}
-            properties = {
-                "correlation_id": job.job_id,
-                "delivery_tag": str(uuid4()),
-                "delivery_info": {"exchange": "", "routing_key": queue},
-            }
-            if expiry is not None:
-                headers["expires"] = expiry.at
-                properties["expiration"] = expiry.after_ms
-            yield orjson.dumps(
-                {
-                    **template.rest,
-                    "body": base64.b64encode(orjson.dumps(args)).decode(),
-                    "headers": {**template.headers, **headers},
-                    "properties": {**template.properties, **properties},
-                }
+            template = self._template(job.type, expires=expiry is not None)
+            body = f"[[{job.model_dump_json()}],{{}},{template.embed}]"
+            yield template.fill(
+                job_id=job.job_id,
+                shown=shown(job),
+                delivery_tag=str(uuid4()),
+                queue=queue,
+                body=base64.b64encode(body.encode()).decode(),
+                expires=expiry.at if expiry else "",
+                expiration=expiry.after_ms if expiry else "",
             )
 
-    def _template(self, job_type: str) -> _Template:
+    def _template(self, job_type: str, *, expires: bool) -> _Template:
         """What Celery itself puts on the wire for this task, caught from an in-memory broker."""
-        if job_type not in self._templates:
+        if (job_type, expires) not in self._templates:
             self._app.loader.import_default_modules()
             task = self._app.tasks[task_name(job_type)]
             with Connection("memory://") as memory:
                 producer = self._app.amqp.Producer(memory.channel(), auto_declare=False)
                 task.apply_async(({},), task_id="template", producer=producer, queue=backfill_queue(Tier.T0), kwargs={})
                 envelope = memory.default_channel._get(backfill_queue(Tier.T0))
-            embed = orjson.loads(base64.b64decode(envelope["body"]))[2]
-            rest = {key: value for key, value in envelope.items() if key not in ("body", "headers", "properties")}
-            self._templates[job_type] = _Template(envelope["headers"], envelope["properties"], embed, rest)
-        return self._templates[job_type]
+            self._templates[job_type, expires] = _Template(envelope, expires=expires)
+        return self._templates[job_type, expires]
 
 
 def priority_lists(queue: str) -> list[str]:

@@ -22,19 +22,15 @@ from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
 
 SQL: Final = load_statements("mdtasks.store.sql", "jobs.sql")
+_NULL: Final = r"\N"
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A window somebody wants, not yet compared with what is already wanted."""
+    """A window somebody wants of an instrument, not yet compared with what is already wanted."""
 
-    id: str
+    job: BackfillJob
     instrument_id: int
-    symbol: str
-    interval: Interval
-    window: TimeWindow
-    tier: Tier
-    provider_hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +102,37 @@ def enqueue(
     connection.execute(SQL["stage_create"])
     _stage(connection, jobs)
     connection.execute(SQL["enqueue_lock"])
-    rows = connection.execute(
+    row = connection.execute(
         SQL["enqueue"],
         {
             "request_id": request_id,
             "max_attempts": max_attempts,
             **{f"room_{tier.lower()}": max(room[tier], 0) for tier in Tier},
         },
-    ).all()
-    asked = {job.id for job in jobs}
-    kept = {row.id for row in rows} & asked
-    queued = [_job(row) for row in rows if row.status == "queued"]
-    return Enqueued(queued=queued, deferred=len(rows) - len(queued), merged=len(asked) - len(kept))
+    ).one()
+    queued = [jobs[number].job for number in row.whole or ()]
+    queued += [_trimmed(jobs[number].job, *piece) for number, *piece in row.trimmed or ()]
+    return Enqueued(queued, deferred=row.deferred, merged=len(jobs) - row.kept)
 
 
 def _stage(connection: Connection, jobs: Sequence[NewJob]) -> None:
     columns = 'ord, id, instrument_id, symbol, interval, "window", tier, provider_hint'
+    # Text lines made by hand: no value of a job can hold a tab, a newline or a backslash, and thousands come at a time.
+    lines = "".join(
+        f"{number}\t{job.job_id}\t{new.instrument_id}\t{job.symbol}\t{job.interval.value}\t"
+        f"[{job.time_window.start},{job.time_window.end})\t{job.priority.value}\t{job.provider_hint or _NULL}\n"
+        for number, new in enumerate(jobs)
+        for job in (new.job,)
+    )
     with raw_psycopg(connection).cursor() as cursor, cursor.copy(f"COPY stage_jobs ({columns}) FROM STDIN") as copy:
-        for number, job in enumerate(jobs):
-            window = f"[{job.window.start.isoformat()},{job.window.end.isoformat()})"
-            copy.write_row(
-                (number, job.id, job.instrument_id, job.symbol, job.interval, window, job.tier, job.provider_hint)
-            )
+        copy.write(lines)
+
+
+def _trimmed(job: BackfillJob, part: int, start: str, end: str) -> BackfillJob:
+    """The job of what nobody else wants yet of a window; named as the statement names its row."""
+    job_id = job.job_id if part == 1 else f"{job.job_id}.{part}"
+    window = TimeWindow.model_validate({"start": start, "end": end})
+    return job.model_copy(update={"job_id": job_id, "time_window": window})
 
 
 def _job(row: Row[Any]) -> BackfillJob:

@@ -144,6 +144,7 @@ backfill_jobs = Table(
     Column("window", TSTZRANGE, nullable=False),
     Column("tier", tier, nullable=False),
     Column("provider_hint", Text),
+    Column("request_id", UUID(as_uuid=False), comment="who asked for it first; later ones are in request_jobs"),
     Column("status", job_status, nullable=False),
     Column(
         "attempts",
@@ -178,6 +179,7 @@ backfill_jobs = Table(
         postgresql_where=text("status in ('deferred', 'queued', 'running')"),
     ),
     Index("backfill_jobs_lease", "lease_until", postgresql_where=text("status = 'running'")),
+    Index("backfill_jobs_request", "request_id", postgresql_where=text("request_id is not null")),
     Index("backfill_jobs_queued", "queued_at", postgresql_where=text("status = 'queued'")),
     Index("backfill_jobs_failed", "updated_at", postgresql_where=text("status = 'failed'")),
 )

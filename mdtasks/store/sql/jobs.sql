@@ -20,7 +20,9 @@ SELECT pg_advisory_xact_lock(hashtext('mdtasks.enqueue'))
 -- name: enqueue
 -- Insert what is not wanted yet: of each staged window, the part that no earlier line of the batch and no active job
 -- of the same instrument and interval (and provider, when one was named) already asks for. The newest windows that
--- fit into :room_t0..t2 are 'queued', to be pushed after this commits; the rest waits as 'deferred'.
+-- fit into :room_t0..t2 are 'queued', to be pushed after this commits; the rest waits as 'deferred'. A request also
+-- waits for the active jobs that it was merged with. Answers one row: which lines were queued whole, which were queued
+-- trimmed (with their windows), how many wait, and how many lines there is anything left of.
 WITH asked AS (
     SELECT s.*,
            range_agg(s."window") OVER (
@@ -28,50 +30,42 @@ WITH asked AS (
                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
            ) AS earlier
     FROM stage_jobs s
-), wanted AS (
-    SELECT k.instrument_id, k.interval, k.provider_hint, range_agg(j."window") AS windows
-    FROM (SELECT DISTINCT instrument_id, interval, provider_hint FROM stage_jobs) k
-    JOIN backfill_jobs j
-      ON j.instrument_id = k.instrument_id AND j.interval = k.interval
-     AND j.status IN ('deferred', 'queued', 'running')
-     AND (k.provider_hint IS NULL OR j.provider_hint = k.provider_hint)
-    GROUP BY 1, 2, 3
-), pieces AS (
-    SELECT a.ord, a.id, a.instrument_id, a.symbol, a.interval, a.tier, a.provider_hint, p.piece,
-           row_number() OVER (PARTITION BY a.ord ORDER BY p.piece) AS part,
-           row_number() OVER (PARTITION BY a.tier ORDER BY upper(p.piece) DESC, a.ord) AS place
-    FROM asked a
-    LEFT JOIN wanted w
-      ON w.instrument_id = a.instrument_id AND w.interval = a.interval
-     AND w.provider_hint IS NOT DISTINCT FROM a.provider_hint,
-    unnest(tstzmultirange(a."window") - coalesce(a.earlier, '{}') - coalesce(w.windows, '{}')) AS p (piece)
-), inserted AS (
-    INSERT INTO backfill_jobs
-        (id, instrument_id, symbol, interval, "window", tier, provider_hint, status, max_attempts, queued_at)
-    SELECT CASE WHEN part = 1 THEN id ELSE id || '.' || part END,
-           instrument_id, symbol, interval, piece, tier, provider_hint,
-           CASE WHEN place <= room THEN 'queued' ELSE 'deferred' END::job_status,
-           :max_attempts,
-           CASE WHEN place <= room THEN now() END
-    FROM pieces,
-         LATERAL (SELECT CASE tier WHEN 'T0' THEN :room_t0 WHEN 'T1' THEN :room_t1 ELSE :room_t2 END AS room) AS r
-    ORDER BY place
-    RETURNING id, instrument_id, symbol, interval, "window", tier, provider_hint, status
-), linked AS (
-    INSERT INTO request_jobs (request_id, job_id)
-    SELECT CAST(:request_id AS uuid), id FROM inserted WHERE :request_id IS NOT NULL
-    UNION
-    SELECT CAST(:request_id AS uuid), j.id
+), active AS (
+    SELECT s.ord, j.id, j."window"
     FROM stage_jobs s
     JOIN backfill_jobs j
       ON j.instrument_id = s.instrument_id AND j.interval = s.interval AND j."window" && s."window"
      AND j.status IN ('deferred', 'queued', 'running')
      AND (s.provider_hint IS NULL OR j.provider_hint = s.provider_hint)
-    WHERE :request_id IS NOT NULL
+), wanted AS (
+    SELECT ord, range_agg("window") AS windows FROM active GROUP BY ord
+), pieces AS (
+    SELECT a.*, p.piece,
+           row_number() OVER (PARTITION BY a.ord ORDER BY p.piece) AS part,
+           row_number() OVER (PARTITION BY a.tier ORDER BY upper(p.piece) DESC, a.ord) AS place,
+           CASE a.tier WHEN 'T0' THEN :room_t0 WHEN 'T1' THEN :room_t1 ELSE :room_t2 END AS room
+    FROM asked a LEFT JOIN wanted w USING (ord),
+    unnest(tstzmultirange(a."window") - coalesce(a.earlier, '{}') - coalesce(w.windows, '{}')) AS p (piece)
+), inserted AS (
+    INSERT INTO backfill_jobs
+        (id, instrument_id, symbol, interval, "window", tier, provider_hint, request_id, status, max_attempts, queued_at)
+    SELECT CASE WHEN part = 1 THEN id ELSE id || '.' || part END,
+           instrument_id, symbol, interval, piece, tier, provider_hint, CAST(:request_id AS uuid),
+           CASE WHEN place <= room THEN 'queued' ELSE 'deferred' END::job_status,
+           :max_attempts,
+           CASE WHEN place <= room THEN now() END
+    FROM pieces
+), linked AS (
+    INSERT INTO request_jobs (request_id, job_id)
+    SELECT DISTINCT CAST(:request_id AS uuid), id FROM active WHERE CAST(:request_id AS uuid) IS NOT NULL
     ON CONFLICT DO NOTHING
 )
-SELECT id, symbol, interval, lower("window") AS start, upper("window") AS "end", tier, provider_hint, status
-FROM inserted
+SELECT array_agg(ord ORDER BY place) FILTER (WHERE place <= room AND piece = "window") AS whole,
+       jsonb_agg(jsonb_build_array(ord, part, lower(piece), upper(piece)) ORDER BY place)
+           FILTER (WHERE place <= room AND piece <> "window") AS trimmed,
+       count(*) FILTER (WHERE place > room) AS deferred,
+       count(DISTINCT ord) AS kept
+FROM pieces
 
 -- name: defer
 -- Give back what the queue had no room for after all.
@@ -120,7 +114,7 @@ WHERE id = :job_id AND fence = :fence AND status = 'running'
 RETURNING id
 
 -- name: fail
--- An attempt failed, if this claim still holds the job: to be tried again at :not_before, or (null) failed for good.
+-- An attempt failed, if this claim still holds the job: to be tried again after a pause, or (none) failed for good.
 UPDATE backfill_jobs
 SET status = CASE WHEN CAST(:pause_s AS double precision) IS NULL THEN 'failed' ELSE 'deferred' END::job_status,
     not_before = now() + make_interval(secs => :pause_s),
@@ -171,7 +165,7 @@ SELECT id FROM backfill_jobs
 WHERE status = 'queued' AND queued_at < now() - make_interval(secs => :grace_s)
 
 -- name: lost
--- Send lost messages again: their jobs are deferred, for the dispatcher. Only those still queued since before :grace_s.
+-- Send lost messages again: their jobs are deferred, for the dispatcher. Only those that have still been queued for too long.
 UPDATE backfill_jobs SET status = 'deferred', queued_at = NULL, updated_at = now()
 WHERE id = ANY (:ids) AND status = 'queued' AND queued_at < now() - make_interval(secs => :grace_s)
 RETURNING id
@@ -191,8 +185,9 @@ INSERT INTO requests (requested_by, spec) VALUES (:requested_by, CAST(:spec AS j
 -- How a request stands: jobs by status, bars stored so far, and the newest error.
 SELECT j.status, count(*) AS jobs, coalesce(sum(j.bars), 0) AS bars,
        (array_agg(j.last_error ORDER BY j.updated_at DESC) FILTER (WHERE j.last_error IS NOT NULL))[1] AS last_error
-FROM request_jobs r JOIN backfill_jobs j ON j.id = r.job_id
-WHERE r.request_id = CAST(:request_id AS uuid)
+FROM backfill_jobs j
+WHERE j.request_id = CAST(:request_id AS uuid)
+   OR j.id IN (SELECT job_id FROM request_jobs WHERE request_id = CAST(:request_id AS uuid))
 GROUP BY j.status
 
 -- name: request_exists
