@@ -162,8 +162,8 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             )
 
 
-def _connection(home: Path) -> dict[str, str]:
-    """The URLs of the stack that runs in ``home``: {} when none does."""
+def _connection(home: Path) -> dict[str, Any]:
+    """The URLs and shared settings of the stack that runs in ``home``: {} when none does."""
     path = home / CONNECTION_FILE
     try:
         content = json.loads(path.read_text())
@@ -173,8 +173,22 @@ def _connection(home: Path) -> dict[str, str]:
         raise ConfigurationError(
             f"cannot read {path}: {exc}", name="MDTASKS_HOME", hint="`mdtasks down`, then `mdtasks up`"
         ) from exc
-    return {
-        field: str(content[field])
-        for field in ("database_url", "redis_url", "broker_url", "api_token", "flower_url")
-        if content.get(field)
-    }
+    shared = {name: value for name, value in content.get("settings", {}).items() if name in Settings.model_fields}
+    return {**shared, **{field: str(content[field]) for field in _ADDRESSES if content.get(field)}}
+
+
+#: What the connection file holds by itself; the other settings of the stack are those of ``published``.
+_ADDRESSES: Final = ("database_url", "redis_url", "broker_url", "api_token", "flower_url")
+
+
+def published(settings: Settings) -> dict[str, Any]:
+    """What a stack lets everybody know who finds it by its home: caps, providers, limits; no address, no secret.
+
+    Without it a command typed in another terminal would push past the caps that the stack was started with, and not
+    know its providers. Paths become absolute.
+    """
+    shared = settings.model_dump(mode="json", exclude={"home", *_ADDRESSES}, exclude_defaults=True)
+    for name in ("files_map", "lean_dir"):
+        if name in shared:
+            shared[name] = str(Path(shared[name]).absolute())
+    return shared

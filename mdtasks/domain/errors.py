@@ -212,6 +212,20 @@ class StaleClaimError(MdtasksError):
     http_status = 409
 
 
+class JobsFailedError(MdtasksError):
+    """Some of the jobs that somebody waited for ended in the dead letters."""
+
+    code = "jobs_failed"
+    exit_code = 8
+
+    def __init__(self, failed: int, total: int, *, last_error: str | None) -> None:
+        super().__init__(
+            f"{failed} of {total} jobs failed" + (f"; the newest error: {last_error}" if last_error else ""),
+            hint="`mdtasks dlq groups` says why, `mdtasks dlq requeue --all` sends them again",
+        )
+        self.failed = failed
+
+
 # -- providers -------------------------------------------------------------------------------------
 
 
