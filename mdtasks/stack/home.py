@@ -73,16 +73,26 @@ class Home:
         """The log file of a process."""
         return self.logs / f"{name}.log"
 
+    def make(self) -> None:
+        """Make the folder and its folder of logs. Raises ConfigurationError when that cannot be."""
+        with self._made():
+            pass
+
     @contextmanager
-    def held(self) -> Iterator[bool]:
-        """Hold the folder for one supervisor, until it ends in whatever way. Yields False when another one has it."""
+    def _made(self) -> Iterator[None]:
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            yield
         except OSError as exc:
             raise ConfigurationError(
                 f"cannot use {self.path} as a home: {exc.strerror}", name="MDTASKS_HOME", hint="choose another --home"
             ) from exc
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the folder for one supervisor, until it ends in whatever way. Yields False when another one has it."""
+        with self._made():
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -75,7 +75,7 @@ def detach(request: Request, arguments: list[str], *, timeout_s: float = 60.0) -
     """
     home = Home(request.home)
     log = home.log("supervisor")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    home.make()
     with log.open("ab") as output:
         daemon = subprocess.Popen(
             [sys.executable, "-P", "-m", "mdtasks", *arguments],

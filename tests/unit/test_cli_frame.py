@@ -72,6 +72,16 @@ def test_down_where_nothing_runs_says_so_and_is_no_error(tmp_path: Path, capsys:
     assert not (tmp_path / "nothing here").exists()
 
 
+@pytest.mark.parametrize("words", [["up"], ["up", "--detach"]])
+def test_a_home_that_cannot_be_made_is_refused_by_name(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    home = tmp_path / "file" / "home"
+    assert main([*words, "--home", str(home)]) == 2
+    assert f"error: cannot use {home} as a home: Not a directory" in capsys.readouterr().err
+
+
 def test_a_bug_is_one_line_and_its_traceback_on_request(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
