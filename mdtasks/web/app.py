@@ -1,0 +1,111 @@
+"""The web app: ``uvicorn mdtasks.web.app:app``. Nothing is read from the environment before it starts."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+from anyio.to_thread import current_default_thread_limiter
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mdtasks.domain.errors import MdtasksError
+from mdtasks.flows.deps import open_deps
+from mdtasks.observe.metrics import use_multiprocess_dir
+from mdtasks.settings import Settings, load_settings
+from mdtasks.web import backfills, deadletters, landing, probes
+from mdtasks.web.access import LoopbackOnly, TokenGuard
+from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
+from mdtasks.web.endpoints import endpoints
+
+#: Requests that work on the servers at the same time; more wait. Fewer than the pool of PostgreSQL has connections.
+_MOST_AT_WORK: Final = 6
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """The app for these settings; default: this process's own, loaded when the server starts it."""
+    routes = _routes()
+    app = Starlette(
+        routes=routes,
+        lifespan=_lifespan(settings),
+        middleware=[Middleware(OneLineStart), Middleware(LoopbackOnly)],
+        exception_handlers={
+            MdtasksError: on_our_error,
+            HTTPException: on_http_error(list(endpoints(routes))),
+            ClientDisconnect: on_disconnect,
+            Exception: on_unexpected,
+        },
+    )
+    app.router.redirect_slashes = False  # a path has one spelling; the other is told the nearest
+    return app
+
+
+def _routes() -> list[BaseRoute]:
+    ops = [
+        Route("/backfill", backfills.ask, methods=["POST"]),
+        Route("/backfill/{request}", backfills.progress),
+        Route("/jobs", backfills.list_jobs),
+        Route("/jobs/{id:name}", backfills.show_job),
+        Route("/dlq/stats", deadletters.stats),
+        *deadletters.letter_routes("/dlq/backfills", backfills=True),
+        *deadletters.letter_routes("/dlq/letters", backfills=False),
+    ]
+    return [
+        Route("/", landing.page),
+        Route("/health", probes.health),
+        Route("/ready", probes.ready),
+        Route("/metrics", probes.metrics),
+        Mount("/ops", routes=ops, middleware=[Middleware(TokenGuard)]),
+    ]
+
+
+def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncContextManager[dict[str, Any]]]:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        settings = given or load_settings()
+        _log_to_stderr()
+        use_multiprocess_dir(settings.metrics_dir)
+        current_default_thread_limiter().total_tokens = _MOST_AT_WORK
+        deps = open_deps(settings, application="mdtasks-web")
+        try:
+            yield {"deps": deps}
+        finally:
+            deps.close()
+
+    return lifespan
+
+
+def _log_to_stderr() -> None:
+    """Let our log lines be seen: uvicorn configures its own loggers only."""
+    ours = logging.getLogger("mdtasks")
+    if not ours.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+
+
+class OneLineStart:
+    """When one of our errors ends the start, its line is what the server logs, not a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_plainly(message: Message) -> None:
+            error = sys.exception()  # Starlette sends this while it handles what ended the start
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, MdtasksError):
+                message = {**message, "message": "; ".join(filter(None, (error.message, error.hint)))}
+            await send(message)
+
+        await self._app(scope, receive, send_plainly if scope["type"] == "lifespan" else send)
+
+
+app = create_app()

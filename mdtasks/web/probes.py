@@ -1,0 +1,44 @@
+"""What machines ask about the stack itself: alive, ready, metrics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mdtasks.observe.metrics import Reading, exposition
+from mdtasks.settings import Settings
+from mdtasks.web.answers import Json
+from mdtasks.web.looks import look, read_depths, read_proof, read_waiting, readings
+from mdtasks.web.parsing import Query, parse_query
+
+
+async def health(_request: Request) -> Response:
+    """The process is alive. Asks nobody."""
+    return Json({"ok": True})
+
+
+async def ready(request: Request) -> Response:
+    """Each part that requests need: 200 when all can be used, else 503."""
+    parse_query(request, Query)
+    found = await look(request.state.deps, broker=read_depths, redis=read_proof, postgresql=read_waiting)
+    parts = {
+        part: {"ok": True} if part in found.answers else {"ok": False, **found.errors[part].as_dict()}
+        for part in ("broker", "redis", "postgresql")
+    }
+    return Json({"ok": not found.errors, "parts": parts}, 503 if found.errors else 200)
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format: events of every process, and the state as the parts tell it now."""
+    deps = request.state.deps
+    found = await look(deps, broker=read_depths, redis=read_proof, postgresql=read_waiting)
+    content = await run_in_threadpool(_exposed, list(readings(found, datetime.now(UTC))), deps.settings)
+    # Format 0.0.4: every scraper reads it, and names and labels here need nothing newer.
+    return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _exposed(state: list[Reading], settings: Settings) -> bytes:
+    return exposition(lambda: state, settings.metrics_dir)
