@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mdtasks.settings import Settings
 
 #: The modules of this package that bring commands, in the order in which ``mdtasks --help`` shows them.
-MODULES: Final = ("stack",)
+MODULES: Final = ("stack", "backfill", "data", "jobs", "universe", "bench")
 
 CommandFunction = Callable[[argparse.Namespace], "int | None"]
 
@@ -109,11 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has enough (`mdtasks bars ... | head`). Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as exc:
+        if wants_traceback:
+            traceback.print_exc()
+        where = f" {exc.filename}" if exc.filename else ""
+        return _show_error(MdtasksError(f"{exc.strerror or exc}{where}"), wants_json=wants_json)
     except Exception as exc:  # the last funnel: nothing may reach the user as a bare stack of frames
         if wants_traceback:
             traceback.print_exc()
+        said = str(exc).strip().partition("\n")[0]  # SQLAlchemy's go on with the whole statement
         unexpected = MdtasksError(
-            f"unexpected {type(exc).__name__}: {exc}", hint="this is a bug of mdtasks; --traceback shows where"
+            f"unexpected {type(exc).__name__}: {said}", hint="this is a bug of mdtasks; --traceback shows where"
         )
         return _show_error(unexpected, wants_json=wants_json)
     return code

@@ -1,0 +1,200 @@
+"""``mdtasks bars`` and ``mdtasks gaps``: what is stored, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mdtasks.cli.frame import Commands, print_json, say
+from mdtasks.cli.inputs import add_interval, add_window, asked_window, explain, symbols_of, time_of
+from mdtasks.domain.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from mdtasks.cli.bar_formats import Found
+    from mdtasks.flows.gaps import Completeness
+    from mdtasks.store.bars import BarCount
+
+FORMATS: Final = ("table", "csv", "json", "parquet")
+#: Bars that a table shows when it is not told to show all, and windows that `gaps` lists.
+_SHOWN: Final = 20
+#: The last sessions that both commands look at when no window is given.
+_SESSIONS: Final = 5
+
+_BARS = """
+examples:
+  mdtasks bars AAPL
+  mdtasks bars AAPL --interval 1d --start 2019-11-01 --end 2019-12-01 --all
+  mdtasks bars BTC-USD --sessions 1 --format csv > btc.csv
+  mdtasks bars AAPL --start 2026-01-01 --output aapl.parquet
+  mdtasks bars AAPL --start 2026-11-02 --end 2026-11-03 --as-of 2026-11-02T21:00Z --json
+
+A bar is stamped with the start of its interval, in UTC. A date alone is 00:00 UTC. Prices are raw, as the provider
+gave them, and written so that they read back as the same numbers. In a pipe the format is csv.
+"""
+
+_GAPS = """
+examples:
+  mdtasks gaps AAPL MSFT
+  mdtasks gaps --interval 1d --start 2020-01-01
+  mdtasks gaps @symbols.txt --sessions 20 --check && echo complete
+
+Expected are the intervals in which the symbol's exchange trades. Present and no_trade ones were answered for by a
+provider, with a bar and without; missing ones were not; pending ones ended a moment ago and are on their way.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``bars`` and ``gaps``."""
+    read = commands.add("bars", bars, "Show or export the bars of a symbol", json=True)
+    read.add_argument("symbol", metavar="SYMBOL")
+    add_interval(read)
+    add_window(read, default=f" (default: {_SESSIONS}, when there is no --start)")
+    formats = f"{', '.join(FORMATS)} (default: table on a terminal, csv in a pipe, or by the name of --output)"
+    read.add_argument("--format", choices=FORMATS, metavar="F", help=formats)
+    read.add_argument("--as-of", metavar="TIME", help="as it was known at this time, revisions undone")
+    read.add_argument("--output", metavar="FILE", help="write to a file, whole or not at all")
+    read.add_argument("--all", action="store_true", help=f"the whole table, not only its last {_SHOWN} bars")
+    explain(read, _BARS)
+    look = commands.add("gaps", gaps, "Show what is missing against the exchange's calendar", json=True)
+    look.add_argument("symbols", nargs="*", metavar="SYMBOL", help="a name, @FILE, or - (default: the whole universe)")
+    add_interval(look)
+    add_window(look, default=f" (default: {_SESSIONS}, when there is no --start)")
+    look.add_argument("--check", action="store_true", help="exit with 1 when something is missing")
+    explain(look, _GAPS)
+
+
+def bars(args: argparse.Namespace) -> int:
+    """Read the bars of one symbol and write them in a format."""
+    from mdtasks.cli import bar_formats
+
+    chosen = _format(args)
+    found, count = _read(args)
+    if chosen == "table":
+        shown = found if args.all else found.last(_SHOWN)
+        if len(found):
+            bar_formats.write_table(shown)
+        _say_what_was_shown(shown, found, count)
+        return 0
+    to_file = args.output not in (None, "-")
+    with bar_formats.whole_file(Path(args.output)) if to_file else nullcontext(sys.stdout.buffer) as stream:
+        bar_formats.WRITERS[chosen](found, stream)
+        stream.flush()
+    if to_file or not len(found):
+        _say_what_was_shown(found, found, count)
+    return 0
+
+
+def _format(args: argparse.Namespace) -> str:
+    """The format that was asked for, or fits. Raises InvalidRequestError for a binary one on a terminal."""
+    suffix = Path(args.output or "").suffix.removeprefix(".")
+    if args.json and args.format not in (None, "json"):
+        raise InvalidRequestError(f"--json and --format {args.format} exclude one another", field="format")
+    to_terminal = args.output is None and sys.stdout.isatty()
+    chosen: str = "json" if args.json else args.format or (suffix if suffix in FORMATS else "")
+    if chosen == "parquet" and to_terminal:
+        raise InvalidRequestError(
+            "parquet is binary: it is not for a terminal", field="format", hint="give --output FILE, or a pipe"
+        )
+    if chosen == "table" and args.output is not None:
+        raise InvalidRequestError("a table is not for a file", field="format", hint="csv, json and parquet are")
+    return chosen or ("table" if to_terminal else "csv")
+
+
+def _read(args: argparse.Namespace) -> tuple[Found, BarCount | None]:
+    from mdtasks.cli.bar_formats import Found
+    from mdtasks.cli.opened import opened_database
+    from mdtasks.domain.jobs import Interval
+    from mdtasks.domain.sessions import Calendars
+    from mdtasks.store import bars as store_bars
+    from mdtasks.store import reference
+
+    symbol, *others = symbols_of([args.symbol])
+    if others:
+        raise InvalidRequestError(f"{len(others) + 1} symbols: give one at a time", field="symbol")
+    asked, interval = asked_window(args, sessions=_SESSIONS), Interval(args.interval)
+    as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
+    with opened_database(args) as database, database.transaction() as connection:
+        member = reference.resolve(connection, [symbol])[symbol]
+        window = asked.on(Calendars().get(member.mic), interval, datetime.now(UTC))
+        stored = store_bars.read_bars(connection, member.id, interval, window, as_of)
+        count = None if len(stored) else store_bars.bar_counts(connection, [member.id], interval).get(member.id)
+    return Found(symbol, interval, window, as_of, stored), count
+
+
+def _say_what_was_shown(shown: Found, found: Found, count: BarCount | None) -> None:
+    """Say where the data came from, or where data would be when there is none."""
+    span = f"{found.window.start:%Y-%m-%d %H:%M} to {found.window.end:%Y-%m-%d %H:%M} UTC"
+    if len(shown) < len(found):
+        say(f"the last {len(shown):,} of {len(found):,} bars from {span}; --all shows every one")
+    elif len(found):
+        say(f"{len(found):,} bars from {span}")
+    else:
+        say(f"no {found.interval} bars of {found.symbol} from {span}")
+        if count is not None:
+            stored = f"{count.first_at:%Y-%m-%d %H:%M} to {count.last_at:%Y-%m-%d %H:%M} UTC"
+            say(f"hint: {count.bars:,} are stored from {stored}: give --start and --end")
+        else:
+            say(f"hint: `mdtasks gaps {found.symbol}` says what is missing, `mdtasks backfill` fetches it")
+
+
+def gaps(args: argparse.Namespace) -> int:
+    """Show what is missing. Exit code 1 with ``--check`` when something is."""
+    from mdtasks.cli.opened import opened_database
+    from mdtasks.domain.jobs import Interval
+    from mdtasks.domain.sessions import Calendars
+    from mdtasks.flows.gaps import Question, find_gaps
+
+    symbols = symbols_of(args.symbols) if args.symbols else []
+    asked = Question(symbols, Interval(args.interval), asked_window(args, sessions=_SESSIONS))
+    with opened_database(args) as database:
+        found = list(find_gaps(asked, database, Calendars(), now=datetime.now(UTC)))
+    if args.json:
+        print_json([_as_dict(each) for each in found])
+    elif found:
+        _show_gaps(found)
+    else:
+        say("the universe is empty; `mdtasks universe add AAPL --mic XNYS` adds a symbol")
+    return 1 if args.check and any(each.gaps for each in found) else 0
+
+
+def _as_dict(each: Completeness) -> dict[str, object]:
+    from mdtasks.cli.output import iso
+
+    counts = {name: getattr(each, name) for name in ("expected", "present", "no_trade", "missing", "pending")}
+    windows = [{"start": iso(g.window.start), "end": iso(g.window.end), "missing": g.missing} for g in each.gaps]
+    span = {"start": iso(each.window.start), "end": iso(each.window.end)}
+    return {"symbol": each.symbol, "interval": each.interval, **span, **counts, "gaps": windows}
+
+
+def _show_gaps(found: list[Completeness]) -> None:
+    from mdtasks.cli.output import plural, show_table
+
+    headers = ("symbol", "from (UTC)", "expected", "present", "no_trade", "missing", "pending")
+    rows = [
+        (
+            each.symbol,
+            f"{each.window.start:%Y-%m-%d %H:%M}",
+            each.expected,
+            each.present,
+            each.no_trade,
+            each.missing,
+            each.pending,
+        )
+        for each in found
+    ]
+    show_table(headers, rows)
+    windows = [(each.symbol, gap.window.start, gap.window.end, gap.missing) for each in found for gap in each.gaps]
+    if not windows:
+        say("no gaps")
+        return
+    print()
+    show_table(("gap in", "from (UTC)", "to (UTC)", "missing"), windows[:_SHOWN])
+    if len(windows) > _SHOWN:
+        say(f"and {len(windows) - _SHOWN:,} more; --json lists all")
+    missing = [each.symbol for each in found if each.gaps]
+    where = f"{plural(len(windows), 'gap')} in {plural(len(missing), 'symbol')}"
+    say(f"{where}; `mdtasks backfill` with the same window fills them")

@@ -1,0 +1,105 @@
+"""``mdtasks jobs``: what was asked for, and each attempt at it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final
+
+from mdtasks.cli.frame import Commands, print_json, say
+from mdtasks.cli.inputs import add_tier, count_of, explain
+
+_STATES: Final = ("deferred", "queued", "running", "done", "failed", "cancelled")
+
+_EXAMPLES = """
+examples:
+  mdtasks jobs --status failed --tier T0
+  mdtasks jobs --symbol AAPL --json
+  mdtasks jobs show 3f0c9c1e-8d3e-4f4e-9b44-0a6b2f7d1c55
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``jobs`` and ``jobs show``."""
+    several = commands.add(
+        "jobs", list_jobs, "List backfill jobs, newest change first; `jobs show ID` tells of one", json=True
+    )
+    several.add_argument("--status", choices=_STATES, metavar="S", help=", ".join(_STATES))
+    add_tier(several, "of one tier only")
+    several.add_argument("--symbol", metavar="SYMBOL", help="of one symbol only")
+    several.add_argument(
+        "--limit", type=count_of("jobs", 1_000_000), default=50, metavar="N", help="at most N (default: 50)"
+    )
+    explain(several, _EXAMPLES)
+    below = Commands(several, dest="jobs_command")
+    several.set_defaults(func=list_jobs)
+    one = below.add("show", show_job, "Show a job and every attempt at it", json=True)
+    one.add_argument("job", metavar="ID")
+
+
+def list_jobs(args: argparse.Namespace) -> int:
+    """List jobs."""
+    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.output import json_row, show_table
+    from mdtasks.domain.jobs import Tier
+    from mdtasks.store import jobs
+
+    with opened_database(args) as database, database.transaction() as connection:
+        tier = None if args.tier is None else Tier(args.tier)
+        rows = jobs.list_jobs(connection, status=args.status, tier=tier, symbol=args.symbol, limit=args.limit)
+    if args.json:
+        print_json([json_row(row) for row in rows])
+    elif rows:
+        headers = ("job", "symbol", "int", "start (UTC)", "end (UTC)", "tier", "status", "tries", "bars", "error")
+        show_table(headers, [_cells(row) for row in rows])
+        if len(rows) == args.limit:
+            say(f"the newest {args.limit}; --limit shows more")
+    else:
+        say(
+            "no jobs" + (" like that" if args.status or args.tier or args.symbol else "; `mdtasks backfill` makes some")
+        )
+    return 0
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    window = (f"{row['start']:%Y-%m-%d %H:%M}", f"{row['end']:%Y-%m-%d %H:%M}")
+    about = (row["tier"], row["status"], f"{row['attempts']}/{row['max_attempts']}", row["bars"])
+    error = row["last_error"] if row["status"] != "done" else None
+    return (row["id"], row["symbol"], row["interval"], *window, *about, error)
+
+
+def show_job(args: argparse.Namespace) -> int:
+    """Show one job with its attempts."""
+    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.output import json_row, show_fields
+    from mdtasks.store import jobs
+
+    with opened_database(args) as database, database.transaction() as connection:
+        job = jobs.one_job(connection, args.job)
+        attempts = jobs.attempts(connection, args.job)
+    if args.json:
+        print_json({**json_row(job), "history": [json_row(each) for each in attempts]})
+        return 0
+    show_fields({name.replace("_", " "): value for name, value in job.items() if value is not None})
+    print()
+    show_attempts(attempts)
+    if job["status"] == "failed":
+        say(f"`mdtasks requeue {job['id']}` gives it another life")
+    return 0
+
+
+def show_attempts(attempts: list[dict[str, Any]]) -> None:
+    """Print the history of a job."""
+    from mdtasks.cli.output import show_table
+
+    if not attempts:
+        print("no attempt yet")
+        return
+    headers = ("attempt", "started (UTC)", "took", "outcome", "provider", "worker", "bars", "error")
+    show_table(headers, [_attempt(each) for each in attempts])
+
+
+def _attempt(row: dict[str, Any]) -> tuple[object, ...]:
+    took = None if row["ended_at"] is None else f"{(row['ended_at'] - row['started_at']).total_seconds():.2f}s"
+    error = ": ".join(part for part in (row["error_class"], row["message"]) if part)
+    outcome = row["outcome"] or "running"
+    return (row["attempt"], row["started_at"], took, outcome, row["provider"], row["worker"], row["bars"], error)
