@@ -1,0 +1,260 @@
+"""Benchmarks: what is ours measured side by side with the thing it replaces, on servers of their own, in one run.
+
+Machines are noisy, so a figure is the median of rounds that alternate, and what counts is the ratio within a run.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from mdtasks.connections import raw_psycopg
+from mdtasks.domain.bars import Bars, to_us
+from mdtasks.domain.errors import UnavailableError
+from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
+from mdtasks.domain.universe import Listing
+from mdtasks.flows.backfill import enqueue_jobs
+from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.queue.app import make_app
+from mdtasks.settings import CONNECTION_FILE, load_settings
+from mdtasks.stack.embedded import PostgresServer, ValkeyServer, running, stop
+from mdtasks.stack.home import write_private
+from mdtasks.stack.processes import Plan, process_table
+from mdtasks.stack.spawn import spawn
+from mdtasks.store.bars import BarBatch, write_bars
+from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
+from mdtasks.store.partitions import ensure_partitions
+from mdtasks.store.reference import Instrument, add_instruments, current
+from mdtasks.store.schema import migrate
+
+#: Told what is being measured: work that takes a while says so.
+Say = Callable[[str], None]
+
+_START: Final = datetime(2025, 1, 1, tzinfo=UTC)
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Figures per second (medians of the rounds) and their ratios."""
+
+    name: str
+    unit: str
+    figures: Mapping[str, float]
+    ratios: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "bench": self.name,
+            "unit": self.unit,
+            "figures": {name: round(value) for name, value in self.figures.items()},
+            "ratios": {name: round(value, 3) for name, value in self.ratios.items()},
+        }
+
+
+@contextmanager
+def scratch() -> Iterator[Deps]:
+    """Deps on servers that live only for this run, beside whatever else runs here."""
+    with tempfile.TemporaryDirectory(prefix="mdtasks-bench-") as folder:
+        home = Path(folder)
+        home.chmod(0o755)  # PostgreSQL may run as another user and must reach its data
+        valkey, postgres = ValkeyServer(home), PostgresServer(home)
+        with running(valkey), running(postgres):
+            postgres.ensure_database()
+            migrate(postgres.url)
+            environ = {
+                "MDTASKS_HOME": folder,
+                "MDTASKS_DATABASE_URL": postgres.url,
+                "MDTASKS_REDIS_URL": valkey.url,
+                "MDTASKS_SIMULATOR": "1",
+                "BACKFILL_MAX_QUEUE_T0": "1000000",
+            }
+            deps = open_deps(load_settings(environ), application="mdtasks-bench")
+            try:
+                yield deps
+            finally:
+                deps.close()
+
+
+def bench_enqueue(say: Say, *, jobs: int = 20_000, rounds: int = 5) -> Result:
+    """Bulk, capped, durable enqueue; plain ``apply_async`` (no cap's worth, no row); the bulk push alone (no row)."""
+    with scratch() as deps:
+        app = make_app(deps.settings)
+        app.loader.import_default_modules()
+        task = app.tasks["mdtasks.backfill"]
+        made = _jobs(deps, jobs)
+        document = made[0].model_dump(mode="json")
+
+        def plain() -> int:
+            for _ in range(jobs // 10):
+                task.apply_async((document,), queue="T0")
+            return jobs // 10
+
+        def push() -> int:
+            return deps.enqueuer.push_backfills(Tier.T0, made)
+
+        def durable() -> int:
+            return enqueue_jobs(made, "bench", deps).queued
+
+        def clear() -> None:
+            deps.broker.flushall()
+            with deps.database.transaction() as connection:
+                connection.exec_driver_sql("TRUNCATE backfill_jobs, requests, request_jobs")
+
+        cases = {"apply_async": plain, "bulk_push": push, "durable_enqueue": durable}
+        rates = _alternate(cases, rounds, say, before=clear)
+    return Result(
+        "enqueue",
+        "jobs per second",
+        rates,
+        {
+            "durable_enqueue / apply_async": rates["durable_enqueue"] / rates["apply_async"],
+            "durable_enqueue / bulk_push": rates["durable_enqueue"] / rates["bulk_push"],
+        },
+    )
+
+
+def bench_ingest(say: Say, *, jobs: int = 150, rounds: int = 3) -> Result:
+    """Queued jobs to committed bars through one worker process; the staged upsert alone; a raw COPY of the same rows.
+
+    A job is a day of minute bars of the simulator: 1,440 rows.
+    """
+    with scratch() as deps, _worker(deps) as worker:
+        made = _jobs(deps, jobs)
+        with deps.database.transaction() as connection:
+            members = current(connection, {job.symbol for job in made})
+        ids = [members[job.symbol].id for job in made]
+        days = [_day(deps, job) for job in made]
+        ensure_partitions(deps.database, "bars", to_us(_START), to_us(_START + jobs * _DAY))
+
+        def copy() -> int:
+            return sum(_raw_copy(deps, who, bars) for who, bars in zip(ids, days, strict=True))
+
+        def upsert() -> int:
+            return sum(_upsert(deps, who, bars) for who, bars in zip(ids, days, strict=True))
+
+        def whole() -> int:
+            enqueue_jobs(made, "bench", deps)
+            _await_done(deps, worker)
+            return sum(map(len, days))
+
+        def clear() -> None:
+            with deps.database.transaction() as connection:
+                connection.exec_driver_sql(
+                    "TRUNCATE bars, bar_revisions, coverage, backfill_jobs, requests, request_jobs;"
+                    "DROP TABLE IF EXISTS bench_bars; CREATE TABLE bench_bars (instrument_id integer, ts timestamptz,"
+                    " open float8, high float8, low float8, close float8, volume float8)"
+                )
+
+        rates = _alternate({"raw_copy": copy, "staged_upsert": upsert, "whole_way": whole}, rounds, say, before=clear)
+    return Result(
+        "ingest",
+        "bars per second",
+        rates,
+        {
+            "whole_way / staged_upsert": rates["whole_way"] / rates["staged_upsert"],
+            "whole_way / raw_copy": rates["whole_way"] / rates["raw_copy"],
+        },
+    )
+
+
+#: What ``mdtasks bench NAME`` runs.
+BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {"enqueue": bench_enqueue, "ingest": bench_ingest}
+
+
+def _alternate(
+    cases: Mapping[str, Callable[[], int]], rounds: int, say: Say, *, before: Callable[[], None]
+) -> dict[str, float]:
+    """Rates of the cases, each in turn, so that a machine that slows down slows them all; the first round warms up."""
+    rates: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(rounds + 1):
+        for name, case in cases.items():
+            before()
+            began = time.perf_counter()
+            count = case()
+            rate = count / (time.perf_counter() - began)
+            say(f"{'warm-up' if number == 0 else f'round {number}'}  {name:<16} {rate:>12,.0f}/s")
+            if number:
+                rates[name].append(rate)
+    return {name: statistics.median(found) for name, found in rates.items()}
+
+
+def _jobs(deps: Deps, count: int) -> list[BackfillJob]:
+    """Days of made-up instruments, 100 at most, all wanted."""
+    symbols = [f"BENCH{number}" for number in range(min(count, 100))]
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument(symbol, "24/7", "crypto", Tier.T0) for symbol in symbols])
+    return [
+        BackfillJob(
+            symbol=symbols[number % len(symbols)],
+            priority=Tier.T0,
+            time_window=TimeWindow(start=_START + day * _DAY, end=_START + (day + 1) * _DAY),
+        )
+        for number in range(count)
+        for day in (number // len(symbols),)
+    ]
+
+
+def _day(deps: Deps, job: BackfillJob) -> Bars:
+    (provider,) = deps.registry.order(Interval.M1, "simulator")
+    listing = Listing(job.symbol, "24/7", "crypto")
+    return provider.fetch_bars([listing], Interval.M1, job.time_window, datetime.now(UTC)).bars[job.symbol]
+
+
+def _raw_copy(deps: Deps, instrument_id: int, bars: Bars) -> int:
+    names = ("open", "high", "low", "close", "volume")
+    layout = RowFormat(instrument_id="i4", ts="i8", **dict.fromkeys(names, "f8"))
+    with deps.database.transaction() as connection:
+        rows = layout.rows(len(bars))
+        rows["instrument_id"] = instrument_id
+        rows["ts"] = bars.ts_us - PG_EPOCH_US
+        for name, column in zip(names, bars.columns, strict=True):
+            rows[name] = column
+        statement = "COPY bench_bars FROM STDIN (FORMAT binary)"
+        with raw_psycopg(connection).cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(layout.encode(rows))
+    return len(bars)
+
+
+def _upsert(deps: Deps, instrument_id: int, bars: Bars) -> int:
+    window = TimeWindow(start=_START, end=_START + _DAY)
+    batch = BarBatch(instrument_id, bars, final_before_us=to_us(datetime.now(UTC)), covered=[window])
+    with deps.database.transaction() as connection:
+        write_bars(connection, Interval.M1, [batch], "simulator", 1)
+    return len(bars)
+
+
+def _await_done(deps: Deps, worker: subprocess.Popen[bytes]) -> None:
+    while True:
+        with deps.database.transaction() as connection:
+            left = connection.exec_driver_sql("SELECT count(*) FROM backfill_jobs WHERE status <> 'done'").scalar_one()
+        if not left:
+            return
+        if worker.poll() is not None:
+            raise UnavailableError(f"the worker ended with {worker.returncode}", hint="see its log above")
+        time.sleep(0.01)
+
+
+@contextmanager
+def _worker(deps: Deps) -> Iterator[subprocess.Popen[bytes]]:
+    """One worker with one process on the scratch servers, started as `mdtasks up` starts it."""
+    settings = deps.settings
+    urls = {"database_url": settings.require_database_url(), "redis_url": settings.require_redis_url()}
+    write_private(settings.home / CONNECTION_FILE, json.dumps(urls))
+    plan = Plan(settings.model_copy(update={"concurrency": 1}), 0, 0, {"MDTASKS_SIMULATOR": "1"})
+    spec = next(spec for spec in process_table(plan) if spec.name == "t0")
+    process = spawn(spec.command, settings.home / "logs" / "t0.log")
+    try:
+        yield process
+    finally:
+        stop(process, (signal.SIGTERM, signal.SIGKILL))
