@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mdtasks.domain import gaps
 from mdtasks.domain.bars import from_us, to_us
-from mdtasks.domain.errors import InvalidRequestError, UnknownSymbolError
+from mdtasks.domain.errors import InvalidRequestError, UnavailableError, UnknownSymbolError
 from mdtasks.domain.jobs import (
     BackfillJob,
     Interval,
@@ -32,6 +33,8 @@ from mdtasks.observe import metrics
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs, reference
 from mdtasks.store.reference import Instrument
+
+log = logging.getLogger(__name__)
 
 #: Rows of one transaction: bounds how long the enqueue lock is held, a second or so.
 BATCH: Final = 20_000
@@ -213,14 +216,26 @@ def enqueue_jobs(
 
 
 def enqueue(wanted: Iterator[jobs.NewJob], deps: Deps, answer: Answer) -> None:
-    """Rows first, then messages, a batch a transaction. A crash between the two is mended by the reconciler."""
+    """Rows first, then messages, a batch a transaction. A crash between the two is mended by the reconciler.
+
+    While Redis is away everything waits as deferred: the rows are what counts.
+    """
     while batch := list(islice(wanted, BATCH)):
         with deps.database.transaction() as connection:
-            done = jobs.enqueue(connection, batch, room(deps), deps.settings.max_attempts, answer.request_id)
+            done = jobs.enqueue(connection, batch, _room(deps), deps.settings.max_attempts, answer.request_id)
         refused = _push(done.queued, deps)
         answer.queued += len(done.queued) - refused
         answer.deferred += done.deferred + refused
         answer.merged += done.merged
+
+
+def _room(deps: Deps) -> Mapping[Tier, int]:
+    """Free places under the caps; none while Redis is away."""
+    try:
+        return room(deps)
+    except UnavailableError as error:
+        log.warning("jobs are deferred: %s", error)
+        return dict.fromkeys(Tier, 0)
 
 
 def _push(queued: Sequence[BackfillJob], deps: Deps) -> int:
@@ -228,10 +243,20 @@ def _push(queued: Sequence[BackfillJob], deps: Deps) -> int:
     refused = 0
     for tier in Tier:
         mine = [job for job in queued if job.priority == tier]
-        pushed = deps.enqueuer.push_backfills(tier, mine) if mine else 0
+        pushed = _pushed(tier, mine, deps) if mine else 0
         if pushed < len(mine):
             with deps.database.transaction() as connection:
                 jobs.defer(connection, [job.job_id for job in mine[pushed:]])
         metrics.BACKFILL_ENQUEUED.labels(tier=tier, result="queued").inc(pushed)
         refused += len(mine) - pushed
     return refused
+
+
+def _pushed(tier: Tier, mine: Sequence[BackfillJob], deps: Deps) -> int:
+    """How many of the first of ``mine`` are surely in their queue."""
+    try:
+        return deps.enqueuer.push_backfills(tier, mine)
+    except UnavailableError as error:
+        # What did get there is sent twice; its second message will find nothing to claim.
+        log.warning("%d jobs of %s are deferred: %s", len(mine), tier, error)
+        return 0

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import InvalidRequestError, NotFoundError
+from mdtasks.domain.errors import InvalidRequestError, NotFoundError, UnavailableError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, Tier, parse_job
 from mdtasks.flows import dispatch
 from mdtasks.flows.attempts import end_lost
@@ -192,7 +192,7 @@ def carry_out(plan_id: str, actor: str, deps: Deps) -> dict[str, Any]:
             return frozen.result
         result = {"plan": plan_id, **_requeue(connection, frozen.letter_ids, actor, deps)}
         letters.close_plan(connection, plan_id, result)
-    dispatch.dispatch_once(deps)
+    _send_now(deps)
     return result
 
 
@@ -229,5 +229,13 @@ def requeue_job(job_id: str, actor: str, deps: Deps) -> dict[str, Any]:
     if not done["requeued"] and not done["merged"]:
         reason = "it cannot be read as a job" if letter["kind"] == "poison" else "its queue has no room"
         raise NotFoundError(f"{job_id} was not requeued: {reason}", hint=f"`mdtasks dlq show {job_id}`")
-    dispatch.dispatch_once(deps)
+    _send_now(deps)
     return {"ok": True, "job_id": letter["job_id"] or letter["id"], **done}
+
+
+def _send_now(deps: Deps) -> None:
+    """Send what was requeued, if that can be done now. It is requeued either way: beat's next round sends the rest."""
+    try:
+        dispatch.dispatch_once(deps)
+    except UnavailableError as error:
+        log.warning("requeued jobs wait: %s", error)
