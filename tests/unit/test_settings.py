@@ -1,0 +1,86 @@
+"""Settings: validated whole, unknown names refused, secrets masked, and documented."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mdtasks.domain.errors import ConfigurationError, StackNotRunningError
+from mdtasks.domain.jobs import Tier
+from mdtasks.settings import CONNECTION_FILE, ENVIRONMENT, Settings, load_settings
+
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def test_defaults_are_the_ones_that_users_know(tmp_path: Path) -> None:
+    settings = load_settings({}, home=tmp_path)
+    assert [settings.cap(tier) for tier in Tier] == [20_000, 20_000, 40_000]
+    assert (settings.chunk_minutes, settings.max_attempts, settings.simulator) == (1440, 5, False)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean MDTASKS_REDIS_URL") as refused:
+        load_settings({"MDTASKS_REDIS_UR": "redis://here"})
+    assert refused.value.name == "MDTASKS_REDIS_UR"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BACKFILL_MAX_QUEUE_T0", "0"),
+        ("BACKFILL_MAX_QUEUE_T1", "many"),
+        ("MDTASKS_TIME_LIMIT_S", "1"),
+        ("MDTASKS_SIMULATOR", "perhaps"),
+        ("MDTASKS_RETRY_BASE_S", "-1"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_variable(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=name) as refused:
+        load_settings({name: value})
+    assert refused.value.name == name
+
+
+def test_secrets_mask_themselves_and_stay_out_of_errors(tmp_path: Path) -> None:
+    settings = load_settings({"MDTASKS_DATABASE_URL": "postgresql://me:hush@h/d", "MDTASKS_API_TOKEN": "hush"})
+    assert "hush" not in repr(settings)
+    assert "hush" not in str(settings)
+    assert settings.require_database_url() == "postgresql://me:hush@h/d"
+
+
+def test_the_urls_of_a_running_stack_are_found_in_its_home_and_the_environment_wins(tmp_path: Path) -> None:
+    (tmp_path / CONNECTION_FILE).write_text(json.dumps({"database_url": "postgresql://a", "redis_url": "redis://a"}))
+    settings = load_settings({"MDTASKS_DATABASE_URL": "postgresql://b"}, home=tmp_path)
+    assert settings.require_database_url() == "postgresql://b"
+    assert settings.require_redis_url() == settings.require_broker_url() == "redis://a"
+
+
+def test_without_a_stack_the_error_says_what_to_do(tmp_path: Path) -> None:
+    settings = load_settings({}, home=tmp_path)
+    with pytest.raises(StackNotRunningError, match="no mdtasks stack runs in") as refused:
+        settings.require_redis_url()
+    assert "mdtasks up" in refused.value.hint
+
+
+def test_a_connection_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / CONNECTION_FILE).write_text("{")
+    with pytest.raises(ConfigurationError, match=CONNECTION_FILE):
+        load_settings({}, home=tmp_path)
+
+
+def test_orders_of_providers_are_lists_with_commas() -> None:
+    assert load_settings({"POLICY_BARS_1M": "files, lean,"}).policy_bars == ("files", "lean")
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = {}
+    for line in _DOCUMENT.read_text().splitlines():
+        if line.startswith("| `"):
+            name, default, text = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[name.strip("`")] = (default, text)
+    assert list(rows) == list(ENVIRONMENT)
+    for name, field in ENVIRONMENT.items():
+        known = Settings.model_fields[field]
+        shown = "" if known.default in (None, (), "") else "off" if known.default is False else str(known.default)
+        assert rows[name] == (shown, known.description)
