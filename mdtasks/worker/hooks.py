@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -31,6 +32,9 @@ def on_worker_init(sender: Any, **_: object) -> None:
         log.warning("%s: could not release what it held before: %s", sender.hostname, error)
     finally:
         deps.close()
+    # What is loaded by now stays shared with the children: a collection in one of them would write to every page of it.
+    gc.collect()
+    gc.freeze()
 
 
 @signals.worker_ready.connect
