@@ -67,7 +67,10 @@ def _refuse_naive(value: object) -> object:
 
 def _to_utc(value: datetime) -> datetime:
     _refuse_naive(value)
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value.isoformat()} is before the year 1 or after 9999 in UTC") from None
 
 
 UtcDatetime = Annotated[datetime, BeforeValidator(_refuse_naive), AfterValidator(_to_utc)]

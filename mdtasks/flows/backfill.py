@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Rows of one transaction: bounds how long the enqueue lock is held, a second or so.
 BATCH: Final = 20_000
+#: Length of a request's window: bounds the memory that cutting it takes, some hundred MB. 57 years of minutes.
+MAX_INTERVALS: Final = 30_000_000
 
 
 def _as_list(value: object) -> object:
@@ -77,6 +79,12 @@ class BackfillRequest(BaseModel):
         step_us = self.interval.seconds * 1_000_000
         start_us = to_us(window.start) // step_us * step_us
         end_us = -(-to_us(window.end) // step_us) * step_us
+        if (end_us - start_us) // step_us > MAX_INTERVALS:
+            raise InvalidRequestError(
+                f"{(end_us - start_us) // step_us} intervals of {self.interval} are too many for one request",
+                field="start",
+                hint=f"ask for at most {MAX_INTERVALS} at a time",
+            )
         return TimeWindow(start=from_us(start_us), end=from_us(end_us))
 
 
