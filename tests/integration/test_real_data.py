@@ -1,4 +1,4 @@
-"""Truth: every bar of the real files lands in the store with exactly the file's values, and a second run changes nothing.
+"""Truth: every bar of the real files lands in the store with the file's values, and a second run changes nothing.
 
 From a request through rows, claims, the ``files`` provider and the committing statement; only the broker's hop is left
 out: each queued job is run here, as a worker's task runs it.
@@ -77,7 +77,7 @@ _LOWER = {**{name: name for name in ("open", "high", "low", "close", "volume")},
 
 def _yahoo(symbol: str, name: str) -> Source:
     path = f"mplfinance/yahoofinance-{symbol}-{name}.csv"
-    mapping = {"columns": _UPPER, "time_format": "%Y-%m-%d"}
+    mapping: dict[str, object] = {"columns": _UPPER, "time_format": "%Y-%m-%d"}
     return Source(path, symbol, "XNYS", Interval.D1, _iso_date, mapping)
 
 
@@ -130,7 +130,7 @@ def _fill(deps: Deps, source: Source, span: TimeWindow, *, refetch: bool = False
     )
     request_backfill(asked, "test", deps, NOW)
     outcomes = []
-    while (element := deps.broker.rpop("T1")) is not None:
+    while isinstance(element := deps.broker.rpop("T1"), bytes):
         document = json.loads(base64.b64decode(json.loads(element)["body"]))[0][0]
         job = parse_job(document)
         assert isinstance(job, BackfillJob)
