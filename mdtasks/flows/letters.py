@@ -19,7 +19,8 @@ from mdtasks.flows import dispatch
 from mdtasks.flows.attempts import end_lost
 from mdtasks.flows.deps import Deps, patiently
 from mdtasks.observe import metrics
-from mdtasks.queue.letters import Reason, job_document, task_name
+from mdtasks.queue import backlog
+from mdtasks.queue.letters import DLQ, Reason, job_document, task_name
 from mdtasks.store import jobs, letters
 from mdtasks.store.letters import Letter, LetterFilter
 
@@ -239,3 +240,10 @@ def _send_now(deps: Deps) -> None:
         dispatch.dispatch_once(deps)
     except UnavailableError as error:
         log.warning("requeued jobs wait: %s", error)
+
+
+def letter_stats(deps: Deps) -> dict[str, Any]:
+    """How many letters are open and since when; ``in_queue``: those on their way to the record."""
+    with deps.database.transaction() as connection:
+        found = letters.stats(connection)
+    return {**found, "in_queue": backlog.depths(deps.broker)[DLQ]}

@@ -1,0 +1,118 @@
+"""``mdtasks demo``, which `up --demo` runs beside the stack: fill it, say what to type, show bars arrive."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mdtasks.cli.frame import Commands, say, settings_of
+from mdtasks.domain.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from mdtasks.connections import Database
+    from mdtasks.flows.deps import Deps
+    from mdtasks.settings import Settings
+
+#: How often the store is looked at for new live bars, seconds.
+_LOOK_EVERY_S: Final = 2.0
+_NEXT: Final = (
+    ("mdtasks status", "what runs, and what it uses"),
+    ("mdtasks bars BTC-USD", "the newest bars"),
+    ("mdtasks gaps AAPL", "what is missing: nothing"),
+    ("mdtasks backfill SPY --interval 1d --sessions 250 --wait", "fetch more"),
+    ("mdtasks jobs", "what was fetched, and how"),
+    ("mdtasks dlq list", "what failed for good: nothing"),
+    ("mdtasks doctor", "is all well?"),
+)
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``demo``."""
+    show = commands.add("demo", demo, "Fill a stack that was started with `up --demo` with simulated bars")
+    show.add_argument("--no-live", action="store_true", help="end when the bars are stored")
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Fill and watch. Ends quietly with Ctrl-C or with its stack."""
+    from mdtasks.cli.opened import opened_deps
+
+    # Ends like Ctrl-C does, so that the terminal gets its cursor back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = _with_simulator(settings_of(args))
+    try:
+        with opened_deps(args, settings) as deps:
+            _fill(deps)
+            _say_what_next(settings.home)
+            if not args.no_live:
+                _watch(deps.database)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _with_simulator(settings: Settings) -> Settings:
+    """The settings of the stack's processes: `up --demo` has given them the simulator."""
+    settings.require_database_url()
+    return settings.model_copy(update={"simulator": True})
+
+
+def _fill(deps: Deps) -> None:
+    from mdtasks.cli.output import plural
+    from mdtasks.cli.waiting import wait_for
+    from mdtasks.flows import demo as flow
+
+    began = time.monotonic()
+    answer = flow.seed(deps, datetime.now(UTC))
+    total = answer.queued + answer.deferred + answer.merged
+    names = ", ".join(each.symbol for each in flow.UNIVERSE)
+    about = f"1m bars of the last {flow.SESSIONS} sessions, made up by the simulator"
+    say(f"filling {names}: {about} ({plural(total, 'job')})")
+    seen = wait_for(deps.database, answer.request_id)
+    say(f"{plural(seen.bars, 'bar')} stored in {time.monotonic() - began:.1f} s")
+    if seen.jobs.get("failed"):
+        say(f"{plural(seen.jobs['failed'], 'job')} failed: `mdtasks dlq groups` says why")
+
+
+def _say_what_next(home: Path) -> None:
+    """What to type in another terminal, with the home where it is not the default one."""
+    plain = home == Path.cwd() / ".mdtasks" and "MDTASKS_HOME" not in os.environ
+    extra = "" if plain else f" --home {shlex.quote(str(home))}"
+    say("\nin another terminal:")
+    width = max(len(command) for command, _ in _NEXT) + len(extra)
+    for command, why in _NEXT:
+        say(f"  {command + extra:<{width}}  {_dim(why)}")
+    say("")
+
+
+def _watch(database: Database) -> None:
+    """A line for each minute in which live bars came. A store that is away for a while is waited for."""
+    from mdtasks.flows.demo import ALWAYS, newest
+
+    say(_dim("live bars follow, a line a minute"))
+    shown: datetime | None = None
+    while True:
+        with suppress(UnavailableError):
+            found = newest(database, ALWAYS, datetime.now(UTC))
+            latest = max((at for at, _, _ in found.values()), default=None)
+            if latest is not None and (shown is None or latest > shown):
+                shown = latest
+                prices = "   ".join(_price(symbol, *found[symbol][1:]) for symbol in ALWAYS if symbol in found)
+                say(f"{latest:%H:%M} UTC   {prices}")
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _price(symbol: str, close: float, before: float) -> str:
+    mark, colour = ("▲", "32") if close > before else ("▼", "31") if close < before else ("=", "2")
+    return f"{symbol} {close:>10,.2f} " + (f"\x1b[{colour}m{mark}\x1b[0m" if sys.stderr.isatty() else mark)
+
+
+def _dim(text: str) -> str:
+    return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text

@@ -1,0 +1,247 @@
+"""The examination behind `mdtasks doctor`: each part of the system, what was found, and what to do when it is bad.
+
+Every check answers, also when its part is broken: a doctor who faints helps nobody.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+from sqlalchemy import text
+
+from mdtasks.connections import translated_redis_errors
+from mdtasks.domain.errors import MdtasksError
+from mdtasks.domain.sessions import verify
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.dispatch import last_proof
+from mdtasks.queue import backlog
+from mdtasks.settings import Settings
+from mdtasks.store import jobs
+from mdtasks.store.schema import current_revision, head_revision
+
+#: Libraries whose versions decide whether things work; with the first version that does not, where there is one.
+_PACKAGES: Final = {
+    "celery": (5, 8),
+    "kombu": (5, 8),
+    "redis": (9,),
+    "SQLAlchemy": (2, 2),
+    "psycopg": None,
+    "exchange_calendars": (4, 14),
+    "pandas": (3, 1),
+    "numpy": None,
+    "pyarrow": None,
+}
+_LOW_DISK_BYTES: Final = 2_000_000_000
+_NO_DISK_BYTES: Final = 200_000_000
+#: Celery's workers say that they are alive every 2 seconds, on this channel of the broker's database.
+_HEARTBEATS: Final = "/{db}.celeryev/worker.heartbeat"
+_HEARTBEAT_EVERY_S: Final = 2.0
+#: The reconciler runs every 10 s: past this, beat or the control worker stand still.
+_PROOF_LATE_S: Final = 60.0
+_SKEW_S: Final = 2.0
+
+State = Literal["ok", "warn", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found of one part; ``todo`` says what to do when it is not ok."""
+
+    part: str
+    state: State
+    found: str
+    todo: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(asdict(self))
+
+
+def examine_machine(settings: Settings) -> Iterator[Check]:
+    """What can be told without any server."""
+    yield checked("python", _python)
+    yield checked("packages", _packages)
+    yield checked("home and disk", lambda: _disk(settings.home))
+    yield _token(settings)
+
+
+def examine_calendars(deps: Deps) -> Check:
+    """Whether the calendar library still knows the sessions it should."""
+
+    def verified() -> tuple[State, str, str]:
+        verify(deps.calendars)
+        return "ok", "known sessions are as they were", ""
+
+    return checked("calendars", verified)
+
+
+def examine_services(deps: Deps, now: datetime) -> Iterator[Check]:
+    """PostgreSQL, Redis, workers, beat, providers: a check each. Takes about 2.5 s, in which it hears the workers."""
+    yield checked("postgres", lambda: _postgres(deps))
+    yield checked("redis", lambda: _redis(deps))
+    yield checked("clocks", lambda: _clocks(deps))
+    yield checked("workers", lambda: _workers(deps))
+    yield checked("beat", lambda: _beat(deps, now))
+    yield checked("jobs", lambda: _jobs(deps))
+    yield from _providers(deps)
+
+
+def checked(part: str, examine: Callable[[], tuple[State, str, str]]) -> Check:
+    """One check: whatever goes wrong in it is its finding."""
+    try:
+        return Check(part, *examine())
+    except MdtasksError as error:
+        return Check(part, "bad", error.message, error.hint)
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        return Check(part, "bad", f"{type(error).__name__}: {said}", "this was not foreseen: see `mdtasks logs`")
+
+
+def _python() -> tuple[State, str, str]:
+    good = sys.version_info >= (3, 11)
+    return (
+        "ok" if good else "bad",
+        f"{platform.python_version()} ({sys.prefix})",
+        "" if good else "install 3.11 or newer",
+    )
+
+
+def _packages() -> tuple[State, str, str]:
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    shown = ", ".join(f"{name} {version}" for name, version in found.items())
+    late = [name for name, limit in _PACKAGES.items() if limit and _numbers(found[name]) >= limit]
+    if late:
+        return "bad", shown, f"{', '.join(late)} is newer than what works: pip install --upgrade mdtasks"
+    return "ok", shown, ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = (part for part in version.split(".")[:3])
+    return tuple(int(part) for part in parts if part.isdigit())
+
+
+def _disk(home: Path) -> tuple[State, str, str]:
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{home}, {free / 1e9:,.1f} GB free"
+    if free < _LOW_DISK_BYTES:
+        state: State = "bad" if free < _NO_DISK_BYTES else "warn"
+        return state, found, "free space: when it is full, jobs wait and nothing is lost"
+    return "ok", found, ""
+
+
+def _token(settings: Settings) -> Check:
+    if settings.api_token is None:
+        return Check("token", "ok", "none: the web app answers on this machine's loopback address only")
+    weak = len(settings.api_token.get_secret_value()) < 16
+    todo = "give MDTASKS_API_TOKEN 16 characters or more" if weak else ""
+    return Check("token", "warn" if weak else "ok", "set: /ops asks for it" + (", but short" if weak else ""), todo)
+
+
+def _postgres(deps: Deps) -> tuple[State, str, str]:
+    with deps.database.transaction() as connection:
+        version = str(connection.execute(text("SHOW server_version")).scalar_one()).split()[0]
+        size = int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+    revision, head = current_revision(deps.database), head_revision()
+    found = f"PostgreSQL {version}, {size / 1e6:,.0f} MB, revision {revision or 'none'}"
+    if revision != head:
+        return "bad", f"{found}, this version needs {head}", "run `mdtasks migrate`"
+    if int(version.split(".")[0]) < 14:
+        return "bad", found, "multiranges need PostgreSQL 14 or newer"
+    return "ok", found, ""
+
+
+def _redis(deps: Deps) -> tuple[State, str, str]:
+    with translated_redis_errors():
+        about: dict[str, Any] = deps.broker.info()
+    policy, used, most = about.get("maxmemory_policy"), int(about["used_memory"]), int(about.get("maxmemory") or 0)
+    limit = f" of {most / 1e6:,.0f}" if most else ""
+    name = f"Valkey {about['valkey_version']}" if "valkey_version" in about else f"Redis {about['redis_version']}"
+    on_disk = bool(int(about.get("aof_enabled", 0)))
+    found = f"{name}, {used / 1e6:,.0f}{limit} MB, {policy}, append-only file {'on' if on_disk else 'off'}"
+    if policy != "noeviction":
+        return "bad", found, "set maxmemory-policy noeviction: any other drops queues when memory is short"
+    if most and used > most * 0.9:
+        return "bad", found, "give it more memory, or lower the caps (BACKFILL_MAX_QUEUE_T0 ...)"
+    if about.get("aof_last_write_status", "ok") != "ok":
+        return "bad", f"{found}, which cannot be written", "is its disk full? see `mdtasks logs redis`"
+    if not on_disk:
+        return "warn", found, "set appendonly yes: after a crash the reconciler must send everything again"
+    return "ok", found, ""
+
+
+def _clocks(deps: Deps) -> tuple[State, str, str]:
+    before = time.time()
+    with translated_redis_errors():
+        seconds, micros = deps.broker.time()
+    with deps.database.transaction() as connection:
+        theirs = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+    here = (before + time.time()) / 2
+    skews = {"Redis": seconds + micros / 1e6 - here, "PostgreSQL": float(theirs) - here}
+    found = ", ".join(f"{name} {skew:+.2f} s" for name, skew in skews.items()) + " from here"
+    late = max(map(abs, skews.values())) > _SKEW_S
+    return "warn" if late else "ok", found, "set the clocks by NTP: leases and settle delays go by them" if late else ""
+
+
+def _workers(deps: Deps) -> tuple[State, str, str]:
+    heard = _heard(deps)
+    depths = backlog.depths(deps.broker)
+    waiting = ", ".join(f"{queue} {depth:,}" for queue, depth in depths.items() if depth)
+    found = (", ".join(sorted(heard)) or "none") + (f"; waiting: {waiting}" if waiting else "; no queue holds anything")
+    if not heard:
+        return "bad", found, "start them: `mdtasks up`, or `celery -A mdtasks worker -Q T0.live,T0 -n t0@%h` and so on"
+    return "ok", found, ""
+
+
+def _heard(deps: Deps) -> set[str]:
+    """The workers that said within two heartbeats that they are alive."""
+    heard: set[str] = set()
+    with translated_redis_errors():
+        database = deps.broker.connection_pool.connection_kwargs.get("db", 0)
+        with deps.broker.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+            channel.subscribe(_HEARTBEATS.format(db=database))
+            until = time.monotonic() + 1.25 * _HEARTBEAT_EVERY_S
+            while (left_s := until - time.monotonic()) > 0:
+                message = channel.get_message(timeout=left_s)
+                if message is not None:
+                    heard.add(str(orjson.loads(message["data"])["headers"]["hostname"]))
+    return heard
+
+
+def _beat(deps: Deps, now: datetime) -> tuple[State, str, str]:
+    todo = "is beat alive, and a worker on the queue `control`? `mdtasks status`, `mdtasks logs beat`"
+    proof = last_proof(deps)
+    if proof is None:
+        return "bad", "the reconciler has never run", todo
+    age_s = (now - datetime.fromisoformat(proof.at)).total_seconds()
+    found = f"reconciled {age_s:.0f} s ago: {proof.lost} lost, {proof.doubled} doubled, {proof.orphans} orphans"
+    return ("bad", found, todo) if age_s > _PROOF_LATE_S else ("ok", found, "")
+
+
+def _jobs(deps: Deps) -> tuple[State, str, str]:
+    with deps.database.transaction() as connection:
+        waiting = jobs.backlog(connection)
+        failed = len(jobs.list_jobs(connection, status="failed", limit=10_000))
+    shown = [f"{each.tier} {each.jobs:,} {each.status}" for each in waiting]
+    if failed:
+        todo = "`mdtasks dlq groups` says why they failed, `mdtasks dlq requeue` sends them again"
+        return "warn", ", ".join([*shown, f"{failed:,}{'+' if failed == 10_000 else ''} failed"]), todo
+    return "ok", ", ".join(shown) or "nothing waits, nothing failed", ""
+
+
+def _providers(deps: Deps) -> Iterator[Check]:
+    names = deps.registry.names()
+    if not names:
+        todo = "set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1 for the stack, and start it again"
+        yield Check("providers", "bad", "none is configured: nothing can be fetched", todo)
+    for name in names:
+        yield checked(f"provider {name}", lambda name=name: ("ok", deps.registry.get(name).check(), ""))  # type: ignore[misc]
