@@ -6,7 +6,7 @@ leaves as UTC interval starts with exactly the file's values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,56 +14,34 @@ from typing import Final
 
 import numpy as np
 
-from mdtasks.domain.bars import Bars, Quote, from_us, to_us
-from mdtasks.domain.errors import NoDataError, ProviderError, UnsupportedError
+from mdtasks.domain.bars import Quote, from_us, to_us
+from mdtasks.domain.errors import NoDataError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
-from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
+from mdtasks.providers.base import Capabilities
 from mdtasks.providers.mapping import Dataset, load_mapping
-from mdtasks.providers.ondisk import ParseCache, Parsed, Source, ended, read_sources
+from mdtasks.providers.ondisk import Load, OnDiskProvider, Source
 from mdtasks.providers.tabular import read_bars
 from mdtasks.providers.wallclock import SECOND_US, day_bounds_us, utc_to_local
 
 NAME: Final = "files"
 
 
-class FilesProvider:
+class FilesProvider(OnDiskProvider):
     """Bars of the datasets in a mapping file. Raises ConfigurationError when the mapping is wrong."""
 
     name = NAME
 
     def __init__(self, mapping: Path, calendars: Calendars) -> None:
-        self._calendars = calendars
+        super().__init__(calendars)
         self._path = mapping
         self._mapping = load_mapping(mapping)
-        self.cache = ParseCache(NAME)
         self.capabilities = Capabilities(
             intervals=frozenset(d.interval for d in self._mapping.datasets),
             max_symbols=1000,
             complete=any(d.complete for d in self._mapping.datasets),
         )
-
-    def fetch_bars(
-        self, listings: Sequence[Listing], interval: Interval, window: TimeWindow, now: datetime
-    ) -> BarsAnswer:
-        """Bars as the files hold them; see Provider. A symbol without a file or with a bad one fails alone."""
-        if interval not in self.capabilities.intervals:
-            raise UnsupportedError(f"no dataset in {self._path} has interval {interval}", provider=NAME)
-        bars: dict[str, Bars] = {}
-        errors: dict[str, ProviderError] = {}
-        unanswered: dict[str, tuple[Unanswered, ...]] = {}
-        for listing in listings:
-            try:
-                sources = self._sources(listing.symbol, interval, window)
-                found, cuts = read_sources(sources, interval, window, provider=NAME)
-            except ProviderError as exc:
-                errors[listing.symbol] = exc
-                continue
-            bars[listing.symbol] = ended(found, interval, partial(self._calendars.get, listing.mic), now)
-            if cuts:
-                unanswered[listing.symbol] = cuts
-        return BarsAnswer(bars, errors, unanswered)
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:  # noqa: ARG002
         """Files hold no quotes. Raises UnsupportedError."""
@@ -80,11 +58,10 @@ class FilesProvider:
             raise NoDataError(f"{len(missing)} of {len(paths)} files missing, first {missing[0]}", provider=NAME)
         return f"{len(self._mapping.datasets)} datasets under {root}, {len(paths)} undated files there"
 
-    def _sources(
-        self, symbol: str, interval: Interval, window: TimeWindow
-    ) -> list[tuple[Source, Callable[[], Parsed]]]:
+    def sources(self, listing: Listing, interval: Interval, window: TimeWindow) -> list[tuple[Source, Load]]:
         """The files that should hold the window, each with its reader. Raises NoDataError for an unknown symbol."""
-        found: list[tuple[Source, Callable[[], Parsed]]] = []
+        symbol = listing.symbol
+        found: list[tuple[Source, Load]] = []
         elsewhere: list[str] = []
         for number, dataset in enumerate(self._mapping.datasets):
             file_symbol = dataset.file_symbol(symbol)

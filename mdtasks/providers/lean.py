@@ -8,7 +8,7 @@ bars and quotes lie in a zip per day, hour and daily bars in one zip per symbol.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
-from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, UnsupportedError, VendorError
+from mdtasks.domain.errors import BadPayloadError, NoDataError, VendorError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
-from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
-from mdtasks.providers.ondisk import ParseCache, Parsed, Source, ended, read_sources, unzipped
+from mdtasks.providers.base import Capabilities
+from mdtasks.providers.ondisk import Load, OnDiskProvider, Source, unzipped
 from mdtasks.providers.wallclock import DAY_US, LocalTimeError, day_bounds_us, local_to_utc, midnight_us, utc_to_local
 
 NAME: Final = "lean"
@@ -61,37 +61,15 @@ class _Place:
         return self.folder / _FOLDERS[interval] / f"{self.ticker}{self.suffix}.zip"
 
 
-class LeanProvider:
+class LeanProvider(OnDiskProvider):
     """Bars (1m, 1h, 1d) and quotes of a LEAN data folder. The folder is looked at when asked, not at construction."""
 
     name = NAME
     capabilities = Capabilities(intervals=frozenset(_FOLDERS), max_symbols=1000, complete=True, quotes=True)
 
     def __init__(self, root: Path, calendars: Calendars) -> None:
+        super().__init__(calendars)
         self._root = root
-        self._calendars = calendars
-        self.cache = ParseCache(NAME)
-
-    def fetch_bars(
-        self, listings: Sequence[Listing], interval: Interval, window: TimeWindow, now: datetime
-    ) -> BarsAnswer:
-        """Raw bars, extended hours included; see Provider. A symbol without data or with a bad file fails alone."""
-        if interval not in self.capabilities.intervals:
-            raise UnsupportedError(f"has no {interval} bars, only 1m, 1h, 1d", provider=NAME)
-        bars: dict[str, Bars] = {}
-        errors: dict[str, ProviderError] = {}
-        unanswered: dict[str, tuple[Unanswered, ...]] = {}
-        for listing in listings:
-            try:
-                sources = self._sources(self._place(listing), interval, window)
-                found, cuts = read_sources(sources, interval, window, provider=NAME)
-            except ProviderError as exc:
-                errors[listing.symbol] = exc
-                continue
-            bars[listing.symbol] = ended(found, interval, partial(self._calendars.get, listing.mic), now)
-            if cuts:
-                unanswered[listing.symbol] = cuts
-        return BarsAnswer(bars, errors, unanswered)
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
         """The last quote of the latest minute that ended by ``now``, of the last seven days; others are absent.
@@ -155,10 +133,9 @@ class LeanProvider:
             raise NoDataError(f"no {ticker} under {self._root / 'crypto' / (market or '*')}", provider=NAME)
         return having[0]
 
-    def _sources(
-        self, place: _Place, interval: Interval, window: TimeWindow
-    ) -> list[tuple[Source, Callable[[], Parsed]]]:
+    def sources(self, listing: Listing, interval: Interval, window: TimeWindow) -> list[tuple[Source, Load]]:
         """The zips that should hold the window. Raises NoDataError when the symbol has no folder or file at all."""
+        place = self._place(listing)
         start_us, end_us = to_us(window.start), to_us(window.end)
         parse = partial(_read_bars, place, interval)
         if interval is not Interval.M1:
@@ -167,7 +144,7 @@ class LeanProvider:
         folder = place.folder / "minute" / place.ticker
         if not folder.is_dir():
             raise NoDataError(f"no folder {folder}", provider=NAME)
-        found: list[tuple[Source, Callable[[], Parsed]]] = []
+        found: list[tuple[Source, Load]] = []
         for day in _local_days(start_us, end_us, place.zone):
             source = Source(place.path(interval, day), *day_bounds_us(day, place.zone), "period")
             found.append((source, partial(self.cache.get, source.path, parse)))

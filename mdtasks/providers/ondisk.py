@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
 from mdtasks.domain.bars import Bars, from_us, to_us
-from mdtasks.domain.errors import BadPayloadError, NoDataError
+from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.sessions import Calendar
-from mdtasks.providers.base import Unanswered
+from mdtasks.domain.sessions import Calendar, Calendars
+from mdtasks.domain.universe import Listing
+from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.wallclock import SECOND_US
 
 #: Most parsed bars that one process keeps, bytes (48 a bar): a year of minutes of ten symbols.
@@ -50,6 +53,10 @@ class Parsed:
 
     bars: Bars
     written_us: int
+
+
+#: Gives a file parsed. Raises NoDataError when it is not there, BadPayloadError when it cannot be read.
+Load = Callable[[], Parsed]
 
 
 class ParseCache:
@@ -91,8 +98,49 @@ class ParseCache:
             self._held_bytes -= _size_bytes(self._entries.pop(entry)[1])
 
 
+class OnDiskProvider(ABC):
+    """A provider that reads files: says which files hold a listing's window, and how each is read.
+
+    A listing without a file or with a bad one fails alone.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    def __init__(self, calendars: Calendars) -> None:
+        self._calendars = calendars
+        #: Files parsed and kept.
+        self.cache = ParseCache(self.name)
+
+    @abstractmethod
+    def sources(self, listing: Listing, interval: Interval, window: TimeWindow) -> Sequence[tuple[Source, Load]]:
+        """The files that should hold the window, each with what parses it. Raises NoDataError."""
+
+    def fetch_bars(
+        self, listings: Sequence[Listing], interval: Interval, window: TimeWindow, now: datetime
+    ) -> BarsAnswer:
+        """Raw bars as the files hold them, extended hours included; see Provider."""
+        if interval not in self.capabilities.intervals:
+            served = ", ".join(sorted(self.capabilities.intervals))
+            raise UnsupportedError(f"has no {interval} bars, only {served}", provider=self.name)
+        bars: dict[str, Bars] = {}
+        errors: dict[str, ProviderError] = {}
+        unanswered: dict[str, tuple[Unanswered, ...]] = {}
+        for listing in listings:
+            try:
+                sources = self.sources(listing, interval, window)
+                found, cuts = read_sources(sources, interval, window, provider=self.name)
+            except ProviderError as exc:
+                errors[listing.symbol] = exc
+                continue
+            bars[listing.symbol] = ended(found, interval, partial(self._calendars.get, listing.mic), now)
+            if cuts:
+                unanswered[listing.symbol] = cuts
+        return BarsAnswer(bars, errors, unanswered)
+
+
 def read_sources(
-    sources: Sequence[tuple[Source, Callable[[], Parsed]]],
+    sources: Sequence[tuple[Source, Load]],
     interval: Interval,
     window: TimeWindow,
     *,
