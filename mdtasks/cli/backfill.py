@@ -84,7 +84,7 @@ def say_answer(answer: Answer, symbols: int) -> None:
     if answer.queued:
         print(f"  {plural(answer.queued, 'job')} queued")
     if answer.deferred:
-        print(f"  {plural(answer.deferred, 'job')} over the cap: waiting in PostgreSQL for room (deferred)")
+        print(f"  {plural(answer.deferred, 'job')} waiting in PostgreSQL for room in the queue (deferred)")
     if answer.merged:
         print(f"  {plural(answer.merged, 'job')} being fetched already (merged)")
     if answer.covered:

@@ -92,7 +92,9 @@ def _format(args: argparse.Namespace) -> str:
     """The format that was asked for, or fits. Raises InvalidRequestError for a binary one on a terminal."""
     suffix = Path(args.output or "").suffix.removeprefix(".")
     if args.json and args.format not in (None, "json"):
-        raise InvalidRequestError(f"--json and --format {args.format} exclude one another", field="format")
+        raise InvalidRequestError(
+            f"--json and --format {args.format} exclude one another", field="format", hint="leave one of them out"
+        )
     to_terminal = args.output is None and sys.stdout.isatty()
     chosen: str = "json" if args.json else args.format or (suffix if suffix in FORMATS else "")
     if chosen == "parquet" and to_terminal:
@@ -114,7 +116,9 @@ def _read(args: argparse.Namespace) -> tuple[Found, BarCount | None]:
 
     symbol, *others = symbols_of([args.symbol])
     if others:
-        raise InvalidRequestError(f"{len(others) + 1} symbols: give one at a time", field="symbol")
+        raise InvalidRequestError(
+            f"{len(others) + 1} symbols: give one at a time", field="symbol", hint="a loop reads several"
+        )
     asked, interval = asked_window(args, sessions=_SESSIONS), Interval(args.interval)
     as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
     with opened_database(args) as database, database.transaction() as connection:

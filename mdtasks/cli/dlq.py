@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
-from mdtasks.cli.inputs import actor, add_tier, count_of, explain, since_of
+from mdtasks.cli.inputs import actor, add_symbol, add_tier, count_of, explain, since_of
 from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add_parser(commands: Commands) -> None:
         "purge", purge_letters, "Delete old letters; their jobs are given up, an audit row stays", json=True
     )
     old.add_argument(
-        "--days", type=count_of("days", 36_500), required=True, metavar="N", help="those older than N days"
+        "--days", type=count_of("days", 36_500, least=0), required=True, metavar="N", help="those older than N days"
     )
     old.add_argument("--yes", "-y", action="store_true", help="do not ask")
     counts = below.add("stats", show_stats, "Count the letters", json=True)
@@ -66,7 +66,7 @@ def add_parser(commands: Commands) -> None:
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     add_tier(parser, "of one tier only")
-    parser.add_argument("--symbol", metavar="SYMBOL", help="of one symbol only")
+    add_symbol(parser)
     parser.add_argument("--provider", metavar="NAME", help="of one provider only")
     parser.add_argument("--error", metavar="CLASS", help="of one error class only, such as no_data or time_limit")
     parser.add_argument("--since", metavar="TIME", help="dead since a time, or since 30m, 2h, 3d ago")

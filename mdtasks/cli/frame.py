@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import json
 import os
@@ -98,10 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(words)
         sys.stdout.flush()
-    except MdtasksError as exc:
-        if wants_traceback:
-            traceback.print_exc()
-        return _show_error(exc, wants_json=wants_json)
     except KeyboardInterrupt:
         say("interrupted")
         return 130
@@ -109,20 +106,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has enough (`mdtasks bars ... | head`). Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as exc:
-        if wants_traceback:
-            traceback.print_exc()
-        where = f" {exc.filename}" if exc.filename else ""
-        return _show_error(MdtasksError(f"{exc.strerror or exc}{where}"), wants_json=wants_json)
     except Exception as exc:  # the last funnel: nothing may reach the user as a bare stack of frames
         if wants_traceback:
             traceback.print_exc()
-        said = str(exc).strip().partition("\n")[0]  # SQLAlchemy's go on with the whole statement
-        unexpected = MdtasksError(
-            f"unexpected {type(exc).__name__}: {said}", hint="this is a bug of mdtasks; --traceback shows where"
-        )
-        return _show_error(unexpected, wants_json=wants_json)
+        # A standard output that is full takes no JSON either.
+        full = isinstance(exc, OSError) and exc.errno == errno.ENOSPC
+        return _show_error(_as_ours(exc), wants_json=wants_json and not full)
     return code
+
+
+def _as_ours(exc: Exception) -> MdtasksError:
+    """What went wrong as an error of ours."""
+    match exc:
+        case MdtasksError():
+            return exc
+        case OSError():
+            where = f" {exc.filename}" if exc.filename else ""
+            full = exc.errno == errno.ENOSPC
+            hint = "free some space and try again" if full else "the system refused this; --traceback shows where"
+            return MdtasksError(f"{exc.strerror or exc}{where}", hint=hint)
+        case UnicodeEncodeError():
+            hint = "arguments and output must be UTF-8"
+            return InvalidRequestError(f"{exc.object!r} is not valid text", field="arguments", hint=hint)
+    said = str(exc).strip().partition("\n")[0]  # SQLAlchemy's go on with the whole statement
+    return MdtasksError(
+        f"unexpected {type(exc).__name__}: {said}", hint="this is a bug of mdtasks; --traceback shows where"
+    )
 
 
 def _run(words: list[str]) -> int:

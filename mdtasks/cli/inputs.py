@@ -72,7 +72,7 @@ def asked_window(args: argparse.Namespace, *, sessions: int | None = None) -> As
     return AskedWindow(start, end, args.sessions if args.sessions is not None or start is not None else sessions)
 
 
-def time_of(text: str, field: str) -> datetime:
+def time_of(text: str, field: str, *, also: str = "") -> datetime:
     """An aware time (ISO 8601), or a date, which is its 00:00 UTC. Raises InvalidRequestError naming ``field``."""
     try:
         read = datetime.fromisoformat(text.strip())
@@ -80,7 +80,8 @@ def time_of(text: str, field: str) -> datetime:
         raise InvalidRequestError(
             f"{field} {text!r} is not a time",
             field=field,
-            hint="write 2026-11-02T14:30Z, 2026-11-02T09:30-05:00, or a date alone for 00:00 UTC",
+            hint="write 2026-11-02T14:30Z, 2026-11-02T09:30-05:00, or a date alone for 00:00 UTC"
+            + (f"; or {also}" if also else ""),
         ) from None
     if read.tzinfo is None and re.fullmatch(r"\d{4}-?\d\d-?\d\d", text.strip()):
         return read.replace(tzinfo=UTC)
@@ -93,15 +94,25 @@ def time_of(text: str, field: str) -> datetime:
     try:
         return read.astimezone(UTC)
     except OverflowError:
-        raise InvalidRequestError(f"{field} {text} is out of range", field=field) from None
+        raise InvalidRequestError(
+            f"{field} {text} is out of range", field=field, hint="the years 1 to 9999 in UTC are in range"
+        ) from None
 
 
 def since_of(text: str, now: datetime) -> datetime:
     """A time, or how long before ``now``: 90s, 30m, 2h, 3d, 1w. Raises InvalidRequestError."""
     ago = _AGO.fullmatch(text.strip())
     if ago is None:
-        return time_of(text, "since")
-    return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return time_of(text, "since", also="how long ago: 30m, 2h, 3d")
+    try:
+        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def add_symbol(parser: argparse.ArgumentParser) -> None:
+    """``--symbol``, a filter."""
+    parser.add_argument("--symbol", type=_symbol, metavar="SYMBOL", help="of one symbol only")
 
 
 def symbols_of(words: Iterable[str]) -> list[str]:
@@ -130,9 +141,17 @@ def _listed(word: str) -> Iterator[str]:
         text = sys.stdin.read() if word == "-" else Path(word[1:]).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
-        raise InvalidRequestError(f"cannot read symbols from {word[1:] or 'stdin'}: {reason}", field="symbol") from exc
+        raise InvalidRequestError(
+            f"cannot read symbols from {word[1:] or 'stdin'}: {reason}",
+            field="symbol",
+            hint="@FILE is a text file with symbols between white space or commas",
+        ) from exc
     for line in text.splitlines():
         yield from line.partition("#")[0].replace(",", " ").split()
+
+
+def _symbol(text: str) -> str:
+    return symbols_of([text])[0]
 
 
 def actor() -> str:
@@ -144,13 +163,13 @@ def actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def count_of(what: str, most: int = 100_000) -> type[int]:
-    """An argparse type: a whole number from 1 to ``most``."""
+def count_of(what: str, most: int = 100_000, *, least: int = 1) -> type[int]:
+    """An argparse type: a whole number from ``least`` to ``most``."""
 
     def read(text: str) -> int:
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
-        if not 1 <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} (1 to {most})")
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} ({least} to {most})")
         return number
 
     return read  # type: ignore[return-value]

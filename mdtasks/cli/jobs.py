@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
-from mdtasks.cli.inputs import add_tier, count_of, explain
+from mdtasks.cli.inputs import add_symbol, add_tier, count_of, explain
 
 _STATES: Final = ("deferred", "queued", "running", "done", "failed", "cancelled")
 
@@ -25,7 +25,7 @@ def add_parser(commands: Commands) -> None:
     )
     several.add_argument("--status", choices=_STATES, metavar="S", help=", ".join(_STATES))
     add_tier(several, "of one tier only")
-    several.add_argument("--symbol", metavar="SYMBOL", help="of one symbol only")
+    add_symbol(several)
     several.add_argument(
         "--limit", type=count_of("jobs", 1_000_000), default=50, metavar="N", help="at most N (default: 50)"
     )
@@ -49,7 +49,7 @@ def list_jobs(args: argparse.Namespace) -> int:
     if args.json:
         print_json([json_row(row) for row in rows])
     elif rows:
-        headers = ("job", "symbol", "int", "start (UTC)", "end (UTC)", "tier", "status", "tries", "bars", "error")
+        headers = ("job", "symbol", "int", "start (UTC)", "end", "tier", "status", "tries", "bars", "error")
         show_table(headers, [_cells(row) for row in rows])
         if len(rows) == args.limit:
             say(f"the newest {args.limit}; --limit shows more")
@@ -61,7 +61,7 @@ def list_jobs(args: argparse.Namespace) -> int:
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
-    window = (f"{row['start']:%Y-%m-%d %H:%M}", f"{row['end']:%Y-%m-%d %H:%M}")
+    window = (f"{row['start']:%Y-%m-%d %H:%M}", f"{row['end']:%m-%d %H:%M}")
     about = (row["tier"], row["status"], f"{row['attempts']}/{row['max_attempts']}", row["bars"])
     error = row["last_error"] if row["status"] != "done" else None
     return (row["id"], row["symbol"], row["interval"], *window, *about, error)

@@ -25,6 +25,9 @@ _STYLES: Final = {
     "cancelled": "dim",
     "released": "dim",
 }
+#: On a terminal of so many columns, texts up to so many characters stay on one line.
+_WIDE: Final = 100
+_SHORT: Final = 20
 
 
 def on_terminal() -> bool:
@@ -63,14 +66,17 @@ def _show_rich(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
+    wide = console.width >= _WIDE
     for number, (header, to_right) in enumerate(zip(headers, _numeric(headers, rows), strict=True)):
+        short = wide and all(len(text_of(row[number])) <= _SHORT for row in rows)
         table.add_column(
-            header, justify="right" if to_right else "left", overflow="fold", no_wrap=number == 0 or to_right
+            header, justify="right" if to_right else "left", overflow="fold", no_wrap=number == 0 or to_right or short
         )
     for row in rows:
         table.add_row(*(Text(text_of(value), style=_STYLES.get(str(value), "")) for value in row))
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def show_fields(fields: Mapping[str, object]) -> None:

@@ -176,10 +176,9 @@ class _Bar:
 def words_of(seen: Progress, meter: Meter) -> list[str]:
     """The progress in a few words each: jobs, bars, rate, time left, failures."""
     words = [f"{seen.ended:,}/{seen.total:,} jobs", f"{seen.bars:,} bars"]
-    if seen.ended < seen.total:
-        words.append(f"{meter.bars_per_s:,.0f} bars/s")
-        left_s = meter.left_s(seen)
-        words.append("-" if left_s is None else f"{spoken(left_s)} left")
+    left_s = meter.left_s(seen)
+    if seen.ended < seen.total and left_s is not None:
+        words += [f"{meter.bars_per_s:,.0f} bars/s", f"{spoken(left_s)} left"]
     failed = seen.jobs.get("failed", 0)
     return [*words, f"{failed:,} failed"] if failed else words
 

@@ -25,7 +25,11 @@ class AskedWindow:
         """
         if (self.start is None) == (self.sessions is None):
             given = "neither" if self.start is None else "both"
-            raise InvalidRequestError(f"give a start or a number of sessions, not {given}", field="start")
+            raise InvalidRequestError(
+                f"give a start or a number of sessions, not {given}",
+                field="start",
+                hint="such as start 2026-11-02 or sessions 5",
+            )
         end = now if self.end is None else min(self.end, now)
         start = self.start
         if start is None:
