@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -112,10 +113,17 @@ class TokenGuard:
             scope["state"]["actor"] = written.actor = _actor(scope, client)
             await self._app(scope, receive, written.send)
         except Exception as error:
-            written.status = error.http_status if isinstance(error, MdtasksError) else 500
+            written.status = _status_of(error)
             raise
         finally:
             written.log()
+
+
+def _status_of(error: Exception) -> int:
+    """The status that the error will be answered with."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return error.http_status if isinstance(error, MdtasksError) else 500
 
 
 def _actor(scope: Scope, client: str) -> str:

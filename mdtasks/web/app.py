@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mdtasks.domain.errors import MdtasksError
@@ -62,7 +62,7 @@ def _routes() -> list[BaseRoute]:
         Route("/health", probes.health),
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
-        Mount("/ops", routes=ops, middleware=[Middleware(TokenGuard)]),
+        Mount("/ops", Router(ops, redirect_slashes=False), middleware=[Middleware(TokenGuard)]),
     ]
 
 
@@ -71,9 +71,9 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
         settings = given or load_settings()
         _log_to_stderr()
-        use_multiprocess_dir(settings.metrics_dir)
         current_default_thread_limiter().total_tokens = _MOST_AT_WORK
         deps = open_deps(settings, application="mdtasks-web")
+        use_multiprocess_dir(settings.metrics_dir)
         try:
             yield {"deps": deps}
         finally:

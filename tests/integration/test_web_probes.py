@@ -1,0 +1,360 @@
+"""Probes, metrics and the landing page; and how the app answers what no endpoint answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.dispatch import reconcile_once
+from mdtasks.observe import metrics
+from mdtasks.observe.metrics import Gauge
+from mdtasks.settings import Settings
+from mdtasks.store.schema import head_revision
+from mdtasks.web.app import create_app
+from mdtasks.web.endpoints import endpoints
+from mdtasks.web.parsing import MAX_BODY
+from tests.integration.web_server import asked, dies, opened, request_document, served, waiting_ids
+
+
+@pytest.fixture
+def deps(settings: Settings) -> Iterator[Deps]:
+    with opened(settings) as found:
+        yield found
+
+
+@pytest.fixture
+def client(settings: Settings, deps: Deps) -> Iterator[httpx.Client]:
+    with served(settings) as found:
+        yield found
+
+
+def _without(settings: Settings, **urls: str) -> Settings:
+    given = Settings.model_validate(urls)
+    return settings.model_copy(update={name: getattr(given, name) for name in urls})
+
+
+NO_REDIS = {"redis_url": "redis://127.0.0.1:1/0"}
+NO_POSTGRES = {"database_url": "postgresql://nobody@127.0.0.1:1/none"}
+
+
+def _samples(client: httpx.Client) -> dict[tuple[str, str], float]:
+    """What a scrape reads: (metric, its labels' values in the order of their names) -> value."""
+    scraped = client.get("/metrics")
+    assert scraped.status_code == 200
+    assert scraped.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name, "/".join(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(scraped.text)
+        for sample in family.samples
+    }
+
+
+def test_the_process_is_alive_whatever_is_away(settings: Settings) -> None:
+    with served(_without(settings, **NO_REDIS, **NO_POSTGRES)) as client:
+        assert client.get("/health").json() == {"ok": True}
+
+
+def test_ready_names_every_part(client: httpx.Client) -> None:
+    answer = client.get("/ready")
+    assert answer.status_code == 200
+    parts = {part: {"ok": True} for part in ("broker", "redis", "postgresql")}
+    assert answer.json() == {"ok": True, "parts": parts}
+
+
+@pytest.mark.parametrize(
+    ("away", "parts", "code"),
+    [(NO_REDIS, {"broker", "redis"}, "broker_unavailable"), (NO_POSTGRES, {"postgresql"}, "store_unavailable")],
+)
+def test_not_ready_says_which_part_and_why(
+    settings: Settings, away: dict[str, str], parts: set[str], code: str
+) -> None:
+    with served(_without(settings, **away)) as client:
+        answer = client.get("/ready")
+    assert answer.status_code == 503
+    said = answer.json()["parts"]
+    assert {part for part in said if not said[part]["ok"]} == parts
+    for part in parts:
+        assert (said[part]["code"], bool(said[part]["error"]), bool(said[part]["hint"])) == (code, True, True)
+
+
+def test_a_database_that_was_not_migrated_is_not_ready(client: httpx.Client, deps: Deps) -> None:
+    with deps.database.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    said = answer.json()["parts"]["postgresql"]
+    assert said["error"] == f"the database is at revision older, this mdtasks needs {head_revision()}"
+    assert said["hint"] == "run `mdtasks migrate`"
+
+
+def test_a_part_that_does_not_answer_in_time_is_away_and_keeps_nobody_waiting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mdtasks.web.looks.PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        frozen = {"redis_url": f"redis://127.0.0.1:{silent.getsockname()[1]}/0"}
+        with served(_without(settings, **frozen)) as client:
+            said = client.get("/ready").json()["parts"]
+    assert (said["postgresql"]["ok"], said["redis"]["ok"]) == (True, False)
+    assert "did not answer" in said["redis"]["error"]
+
+
+def test_a_scrape_reads_every_declared_gauge(client: httpx.Client, deps: Deps, redis_client: redis.Redis) -> None:
+    asked(client)
+    reconcile_once(deps, datetime.now(UTC))
+    redis_client.lpush("dlq", b"a letter on its way")
+    found = _samples(client)
+    declared = {gauge.name for gauge in metrics.DECLARED if isinstance(gauge, Gauge)}
+    assert declared <= {name for name, _ in found}
+    assert {tier: found["backfill_queue_depth", tier] for tier in ("T0", "T1", "T2")} == {"T0": 0, "T1": 3, "T2": 0}
+    assert found["backfill_deferred", "T1"] == 0
+    assert found["backfill_oldest_age_seconds", "T1"] > 0
+    assert found["backfill_oldest_age_seconds", "T0"] == 0
+    assert found["dlq_depth", ""] == 1
+    assert found["reconciler_proof_age_seconds", ""] >= 0
+    assert {part: found["mdtasks_up", part] for part in ("broker", "redis", "postgresql")} == dict.fromkeys(
+        ("broker", "redis", "postgresql"), 1
+    )
+    assert found["backfill_jobs_enqueued_total", "queued/T1"] == 3
+
+
+def test_a_scrape_while_redis_is_away_tells_what_postgresql_knows(settings: Settings, deps: Deps) -> None:
+    with served(_without(settings, **NO_REDIS)) as client:
+        asked(client)
+        found = _samples(client)
+    assert (found["mdtasks_up", "broker"], found["mdtasks_up", "postgresql"]) == (0, 1)
+    assert found["backfill_deferred", "T1"] == 3
+    assert not any(name in {"backfill_queue_depth", "dlq_depth"} for name, _ in found)
+
+
+def test_a_scrape_while_postgresql_is_away_tells_what_redis_knows(settings: Settings) -> None:
+    with served(_without(settings, **NO_POSTGRES)) as client:
+        found = _samples(client)
+    assert (found["mdtasks_up", "redis"], found["mdtasks_up", "postgresql"]) == (1, 0)
+    assert found["backfill_queue_depth", "T0"] == 0
+    assert not any(name == "backfill_deferred" for name, _ in found)
+
+
+def test_the_landing_page_shows_the_stack(settings: Settings, deps: Deps) -> None:
+    known = settings.model_copy(update={"flower_url": "http://127.0.0.1:5555"})
+    with served(known) as client:
+        asked(client)
+        dies(deps, waiting_ids(deps.broker)[0])
+        reconcile_once(deps, datetime.now(UTC))
+        page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    shown = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
+    for words in ("All parts answer", "2 of 20,000 queued", "1 open", "lost, sent again 0", "None yet. Ask for some"):
+        assert words in shown
+    for link in ("/metrics", "/ready", "http://127.0.0.1:5555"):
+        assert f'href="{link}"' in page.text
+
+
+#: A bar of 1999 under a name that is no good symbol.
+_ONE_OLD_BAR = """
+INSERT INTO instruments (mic) VALUES ('24/7');
+INSERT INTO symbols (instrument_id, symbol) SELECT max(id), '<b>X&Y' FROM instruments;
+CREATE TABLE bars_here PARTITION OF bars FOR VALUES FROM ('1999-01-01') TO ('1999-02-01');
+INSERT INTO bars SELECT max(id), '1m', '1999-01-04 10:30Z', 1, 2, 0.5, 1234.5, 9, 'files', 'final', 1, now()
+FROM instruments;
+INSERT INTO coverage SELECT max(id), '1m', '{[1999-01-04 10:30Z,1999-01-04 10:31Z)}' FROM instruments
+"""
+
+
+def test_the_landing_page_shows_the_newest_bars_as_they_are(client: httpx.Client, deps: Deps) -> None:
+    with deps.database.transaction() as connection:
+        for statement in _ONE_OLD_BAR.split(";"):
+            connection.execute(text(statement))
+    page = client.get("/").text
+    assert "<b>X&Y" not in page
+    assert "&lt;b&gt;X&amp;Y" in page
+    assert "1999-01-04 10:30" in page
+    assert "1,234.5" in page
+
+
+def test_the_landing_page_says_what_is_away(settings: Settings) -> None:
+    with served(_without(settings, **NO_REDIS, **NO_POSTGRES)) as client:
+        page = client.get("/")
+    assert page.status_code == 200
+    assert "The broker (Redis) and Redis and PostgreSQL cannot be used" in page.text
+
+
+def test_the_landing_page_needs_nothing_else_and_allows_no_script(client: httpx.Client) -> None:
+    page = client.get("/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "<script" not in page.text
+    assert not re.search(r"\son\w+=|\sstyle=", page.text)  # handlers and styles that the policy would refuse
+    assert not re.search(r'(src|href)="https?://', page.text)
+
+
+def test_the_landing_page_lists_every_endpoint_with_its_purpose(client: httpx.Client) -> None:
+    page = client.get("/").text
+    for endpoint in endpoints(create_app().routes):
+        assert endpoint.purpose.endswith("."), endpoint
+        assert endpoint.path == "/" or endpoint.path in page
+
+
+def test_head_answers_as_get_without_a_body(client: httpx.Client) -> None:
+    for path in ("/", "/health", "/ready", "/metrics", "/ops/jobs", "/ops/dlq/stats"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+        assert answer.headers["content-type"] == client.get(path).headers["content-type"]
+
+
+def test_an_unknown_path_is_told_the_nearest_one(client: httpx.Client) -> None:
+    for path, near in (
+        ("/metric", "GET /metrics"),
+        ("/ops/job", "GET /ops/jobs"),
+        ("/ops/jobs/", "GET /ops/jobs"),
+        ("/ops/dlq/backfill", "GET /ops/dlq/backfills"),
+        ("/ops/backfills", "POST /ops/backfill"),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert near in answer.json()["hint"], path
+    assert "GET /" in client.get("/%3Cscript%3E").json()["hint"]
+
+
+def test_a_method_that_is_not_allowed_is_told_which_are(client: httpx.Client) -> None:
+    for method, path, allowed in (
+        ("POST", "/metrics", "GET, HEAD"),
+        ("GET", "/ops/backfill", "POST"),
+        ("PUT", "/ops/jobs", "GET, HEAD"),
+        ("GET", "/ops/dlq/backfills/purge", "DELETE"),
+        ("GET", "/ops/dlq/letters/requeue", "POST"),
+        ("OPTIONS", "/ops/jobs", "GET, HEAD"),
+    ):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed), path
+        assert (answer.json()["ok"], answer.json()["code"]) == (False, "method_not_allowed")
+
+
+def test_an_unknown_query_is_refused_everywhere_it_could_mislead(client: httpx.Client) -> None:
+    for path in ("/?x=1", "/ready?x=1", "/ops/dlq/stats?x=1", "/ops/jobs?x=1", "/ops/dlq/backfills?x=1"):
+        assert (client.get(path).status_code, client.get(path).json()["field"]) == (422, "x"), path
+
+
+def test_a_fault_of_ours_is_told_without_its_traceback_and_logged(
+    settings: Settings, deps: Deps, caplog: pytest.LogCaptureFixture
+) -> None:
+    with deps.database.transaction() as connection:
+        connection.execute(text("DROP TABLE dead_letters"))
+    with served(settings) as client:
+        answer = client.get("/ops/dlq/backfills")
+    assert (answer.status_code, answer.json()["error"]) == (500, "unexpected error")
+    assert "Traceback" not in answer.text
+    assert "dead_letters" not in answer.text
+    faults = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert any(record.exc_info for record in faults)
+
+
+def test_a_body_over_the_limit_is_refused_while_it_is_sent(client: httpx.Client) -> None:
+    def endless(sent: list[int]) -> Iterator[bytes]:
+        for _ in range(64):
+            sent.append(1)
+            yield b"x" * 1_000_000
+
+    headers = {"content-type": "application/json"}
+    for content in (b"x" * (MAX_BODY + 1), b"x" * 30_000_000, endless([])):
+        answer = client.post("/ops/backfill", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    fits = json.dumps(request_document()).encode().ljust(MAX_BODY)
+    assert client.post("/ops/backfill", content=fits, headers=headers).status_code == 202
+
+
+def test_a_body_over_the_limit_is_not_waited_for(client: httpx.Client) -> None:
+    """A client that asks first (as curl does) is refused before it sends anything."""
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as connection:
+        connection.sendall(
+            b"POST /ops/backfill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 30000000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_goes_away_while_it_sends_is_no_fault(
+    settings: Settings, deps: Deps, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(settings) as client:
+        address = (client.base_url.host, client.base_url.port or 0)
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(
+                b"POST /ops/backfill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100\r\n\r\n{"
+            )
+        assert client.get("/health").status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_probes_answer_while_every_worker_thread_is_busy(settings: Settings, deps: Deps) -> None:
+    with served(settings) as client, deps.database.transaction() as connection:
+        connection.execute(text("LOCK TABLE dead_letters"))  # who reads it now waits
+        waiting = [
+            threading.Thread(target=httpx.get, args=(f"{client.base_url}/ops/dlq/stats",), kwargs={"timeout": 30})
+            for _ in range(7)
+        ]
+        for thread in waiting:
+            thread.start()
+        assert client.get("/health").json() == {"ok": True}
+        assert client.get("/ready").status_code == 200
+        connection.rollback()
+        for thread in waiting:
+            thread.join()
+
+
+def test_importing_the_app_reads_nothing_and_a_start_without_a_stack_says_so_in_a_line(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MDTASKS_")}
+    started = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "mdtasks.web.app:app", "--port", "0"],
+        cwd=tmp_path,
+        env=environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert started.returncode != 0
+    assert "no mdtasks stack runs in" in started.stderr
+    assert "Traceback" not in started.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_app_runs_by_hand_under_uvicorn(
+    settings: Settings, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    log = tmp_path / "log"
+    environ = os.environ | {
+        "MDTASKS_HOME": str(settings.home),
+        "MDTASKS_DATABASE_URL": settings.require_database_url(),
+        "MDTASKS_REDIS_URL": settings.require_redis_url(),
+    }
+    command = [sys.executable, "-m", "uvicorn", "mdtasks.web.app:app", "--port", "0", "--no-access-log"]
+    with log.open("w") as output, subprocess.Popen(command, env=environ, stderr=output) as process:
+        try:
+            eventually(lambda: "running on" in log.read_text(), within_s=60, what="uvicorn is up")
+            found = re.search(r"running on (\S+)", log.read_text())
+            assert found is not None
+            assert httpx.get(f"{found[1]}/ready", timeout=30).status_code == 200
+            httpx.post(f"{found[1]}/ops/backfill", json={}, timeout=30)
+        finally:
+            process.terminate()
+    assert '"actor": "127.0.0.1"' in log.read_text()  # seen without any logging set up
+    assert process.returncode in (0, -15)
