@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from mdtasks.cli.frame import Commands, say, settings_of
 from mdtasks.domain.errors import UnavailableError
@@ -37,25 +37,37 @@ _NEXT: Final = (
 def add_parser(commands: Commands) -> None:
     """Add ``demo``."""
     show = commands.add("demo", demo, "Fill a stack that was started with `up --demo` with simulated bars")
-    show.add_argument("--no-live", action="store_true", help="end when the bars are stored")
+    only = show.add_mutually_exclusive_group()
+    only.add_argument("--no-live", action="store_true", help="end when the bars are stored")
+    only.add_argument("--live", action="store_true", help="only show the live bars arrive")
 
 
 def demo(args: argparse.Namespace) -> int:
     """Fill and watch. Ends quietly with Ctrl-C or with its stack."""
-    from mdtasks.cli.opened import opened_deps
+    from mdtasks.cli.opened import opened_database, opened_deps
 
     # Ends like Ctrl-C does, so that the terminal gets its cursor back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    settings = _with_simulator(settings_of(args))
     try:
+        if args.live:
+            with opened_database(args) as database:
+                _watch(database)
+        settings = _with_simulator(settings_of(args))
         with opened_deps(args, settings) as deps:
             _fill(deps)
-            _say_what_next(settings.home)
-            if not args.no_live:
-                _watch(deps.database)
+        _say_what_next(settings.home)
+        if not args.no_live:
+            _become_the_watcher(settings.home)
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _become_the_watcher(home: Path) -> None:
+    """Go on as a process that is half as large: what filling needed (calendars, the broker) is gone from memory."""
+    sys.stderr.flush()
+    argv = [sys.executable, "-P", "-m", "mdtasks", "demo", "--live", "--home", str(home)]
+    os.execv(sys.executable, argv)  # noqa: S606 - itself
 
 
 def _with_simulator(settings: Settings) -> Settings:
@@ -92,7 +104,7 @@ def _say_what_next(home: Path) -> None:
     say("")
 
 
-def _watch(database: Database) -> None:
+def _watch(database: Database) -> NoReturn:
     """A line for each minute in which live bars came. A store that is away for a while is waited for."""
     from mdtasks.flows.demo import ALWAYS, newest
 
