@@ -181,7 +181,7 @@ def exposition(read: Callable[[], Iterable[Reading]], path: Path | None = None) 
     fold_dead(path)
     events = CollectorRegistry()
     with _locked(path):
-        MultiProcessCollector(events, path=str(path))  # type: ignore[no-untyped-call]
+        events.register(_Ours(MultiProcessCollector(None, path=str(path))))  # type: ignore[no-untyped-call]
         return bytes(generate_latest(events)) + bytes(generate_latest(state))
 
 
@@ -195,15 +195,30 @@ def fold_dead(path: Path, *, alive: Callable[[int], bool] | None = None) -> int:
     with _locked(path):
         for file in sorted(path.glob("*.db")):
             kind, _, pid = file.stem.rpartition("_")
-            if kind in {"counter", "histogram"} and pid.isdecimal() and not (alive or _alive)(int(pid)):
+            if not pid.isdecimal() or (alive or _alive)(int(pid)):
+                continue
+            if kind in {"counter", "histogram"}:
                 _fold(file, path / f"{kind}_{_DEAD}.db")
                 folded += 1
+            else:
+                file.unlink()  # a state of somebody else's that nobody is in any more
     return folded
 
 
 def mark_process_dead(pid: int, path: Path) -> None:
     """Fold the counts of one process that its parent saw end. Idempotent."""
     fold_dead(path, alive=lambda other: other != pid)
+
+
+class _Ours:
+    """What is declared here, out of the processes' files: Flower, a process of the stack, counts into them as well."""
+
+    def __init__(self, collector: Any) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterator[Family]:
+        names = {declared.name.removesuffix("_total") for declared in DECLARED}
+        yield from (family for family in self._collector.collect() if family.name.removesuffix("_total") in names)
 
 
 class _State:

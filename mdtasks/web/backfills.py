@@ -28,7 +28,7 @@ class JobQuery(Query):
 
 
 async def ask(request: Request) -> Response:
-    """202 with what became of the request. Safe to repeat: what is stored or wanted is not asked for again."""
+    """Ask for bars: 202 with what became of it. Safe to repeat: what is stored or wanted is not asked for again."""
     parse_query(request, Query)
     document = await read_document(request)
     refuse_unknown(document, BackfillRequest, "field")
@@ -40,7 +40,7 @@ async def ask(request: Request) -> Response:
 
 
 def progress(request: Request) -> Response:
-    """How a request stands: jobs by status, and whether all have ended."""
+    """How a backfill request stands: jobs by status, bars stored, and whether all have ended."""
     parse_query(request, Query)
     with request.state.deps.database.transaction() as connection:
         found = jobs.progress(connection, request.path_params["request"])
@@ -58,7 +58,7 @@ def progress(request: Request) -> Response:
 
 
 def list_jobs(request: Request) -> Response:
-    """Jobs by filter, newest change first."""
+    """Backfill jobs by filter, newest change first."""
     asked = parse_query(request, JobQuery)
     with request.state.deps.database.transaction() as connection:
         rows = jobs.list_jobs(connection, **asked.model_dump())

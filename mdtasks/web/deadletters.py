@@ -113,7 +113,7 @@ def requeue_one(request: Request, *, backfills: bool) -> Response:
 
 
 def requeue_many(request: Request, *, backfills: bool) -> Response:
-    """Requeue by filter. ``dry_run`` freezes and shows the set, ``plan`` carries out a frozen one."""
+    """Requeue by filter: dry_run=true freezes and shows the set, plan=ID carries out a frozen one."""
     asked = parse_query(request, RequeueQuery)
     return Json({"ok": True, **_requeue_many(asked, backfills, request.state.actor, request.state.deps)})
 

@@ -77,7 +77,7 @@ def _values(found: Look, settings: Settings, known: Sequence[Endpoint], now: dat
         "safety": _letters(stored, depths) + _proof(found, now),
         "newest": _newest(stored, now),
         "endpoints": "".join(_endpoint(each) for each in known if each.path != "/"),
-        "links": _links(settings.flower_url),
+        "links": _links(settings),
         "now": f"{now:%Y-%m-%d %H:%M:%S}",
     }
 
@@ -100,7 +100,7 @@ def _tier(tier: Tier, depths: dict[str, int] | None, stored: Stored | None, cap:
 
 def _fill(depth: int | None, cap: int) -> str:
     share = min((depth or 0) / cap, 1.0)
-    level = "bad" if share >= 1 else "warn" if share >= 0.8 else ""
+    level = "warn" if share >= 0.8 else ""
     return (
         f'<svg class="fill" role="img" aria-label="{share:.0%} of the cap" preserveAspectRatio="none">'
         f'<rect class="track" width="100%" height="100%"/>'
@@ -181,10 +181,12 @@ def _endpoint(each: Endpoint) -> str:
     )
 
 
-def _links(flower_url: str) -> str:
-    links = [("Metrics", "/metrics"), ("Ready", "/ready")]
-    if flower_url.startswith(("http://", "https://")):
-        links.append(("Flower: workers, queues, tasks", flower_url))
+def _links(settings: Settings) -> str:
+    links = [("Metrics", "/metrics"), ("Parts", "/ready")]
+    if settings.api_token is None:  # a link cannot bear the token
+        links += [("Jobs", "/ops/jobs"), ("Dead letters", "/ops/dlq/stats")]
+    if settings.flower_url.startswith(("http://", "https://")):
+        links.append(("Flower", settings.flower_url))
     return "".join(f'<a href="{escape(url)}">{name}</a>' for name, url in links)
 
 

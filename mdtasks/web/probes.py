@@ -16,12 +16,12 @@ from mdtasks.web.parsing import Query, parse_query
 
 
 async def health(_request: Request) -> Response:
-    """The process is alive. Asks nobody."""
+    """The process is alive; asks nobody."""
     return Json({"ok": True})
 
 
 async def ready(request: Request) -> Response:
-    """Each part that requests need: 200 when all can be used, else 503."""
+    """Whether every part can be used: 200, or 503 with what is away and why."""
     parse_query(request, Query)
     found = await look(request.state.deps, broker=read_depths, redis=read_proof, postgresql=read_waiting)
     parts = {
@@ -32,7 +32,7 @@ async def ready(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Prometheus' text format: events of every process, and the state as the parts tell it now."""
+    """For Prometheus: events of every process, and the state as the parts tell it now."""
     deps = request.state.deps
     found = await look(deps, broker=read_depths, redis=read_proof, postgresql=read_waiting)
     content = await run_in_threadpool(_exposed, list(readings(found, datetime.now(UTC))), deps.settings)

@@ -134,6 +134,15 @@ def test_a_scrape_reads_every_declared_gauge(client: httpx.Client, deps: Deps, r
     assert found["backfill_jobs_enqueued_total", "queued/T1"] == 3
 
 
+def test_a_scrape_leaves_out_what_others_count_in_the_same_place(settings: Settings, client: httpx.Client) -> None:
+    theirs = "import prometheus_client as p; p.Counter('theirs_total', '').inc(); p.Gauge('their_state', '').set(1)"
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(settings.metrics_dir)}
+    subprocess.run([sys.executable, "-c", theirs], env=environ, check=True, timeout=60)
+    assert list(settings.metrics_dir.glob("gauge_*.db"))
+    assert not [name for name, _ in _samples(client) if name.startswith("their")]
+    assert not list(settings.metrics_dir.glob("gauge_*.db"))  # it ended: its state is nobody's
+
+
 def test_a_scrape_while_redis_is_away_tells_what_postgresql_knows(settings: Settings, deps: Deps) -> None:
     with served(_without(settings, **NO_REDIS)) as client:
         asked(client)
