@@ -25,7 +25,7 @@ from mdtasks.web.endpoints import Endpoint, endpoints
 from mdtasks.web.looks import Look, Stored, look, proof_age_s, read_depths, read_proof, read_stored
 from mdtasks.web.parsing import Query, parse_query
 
-_PARTS: Final = {"broker": "the broker (Redis)", "redis": "Redis", "postgresql": "PostgreSQL"}
+_PARTS: Final = {"broker": "Redis", "redis": "Redis", "postgresql": "PostgreSQL"}
 _UNKNOWN: Final = "\N{EN DASH}"
 #: The reconciler runs every 10 s; a proof older than this says that it does not.
 _PROOF_IS_OLD_S: Final = 60.0
@@ -66,13 +66,13 @@ def _template() -> tuple[Template, str, str]:
 def _values(found: Look, settings: Settings, known: Sequence[Endpoint], now: datetime) -> dict[str, str]:
     stored: Stored | None = found.of("postgresql")
     depths = found.of("broker")
-    away = [_PARTS[part] for part in _PARTS if part in found.errors]
+    away = dict.fromkeys(name for part, name in _PARTS.items() if part in found.errors)
     state = f"{' and '.join(away)} cannot be used" if away else "All parts answer"
     return {
         "title": f"{'✗' if away else '✓'} mdtasks",
-        "state": escape(state[:1].upper() + state[1:]),
+        "state": escape(state),
         "state_class": "bad" if away else "good",
-        "away": "".join(_away(error) for error in found.errors.values()),
+        "away": "".join(dict.fromkeys(_away(error) for error in found.errors.values())),
         "tiers": "".join(_tier(tier, depths, stored, settings.cap(tier)) for tier in Tier),
         "safety": _letters(stored, depths) + _proof(found, now),
         "newest": _newest(stored, now),
@@ -83,8 +83,8 @@ def _values(found: Look, settings: Settings, known: Sequence[Endpoint], now: dat
 
 
 def _away(error: Any) -> str:
-    hint = f" <span class=soft>{escape(error.hint)}</span>" if error.hint else ""
-    return f'<p class="away">{escape(error.message)}.{hint}</p>'
+    hint = f'<br><span class="soft">{escape(error.hint)}</span>' if error.hint else ""
+    return f'<p class="away">{escape(error.message)}{hint}</p>'
 
 
 def _tier(tier: Tier, depths: dict[str, int] | None, stored: Stored | None, cap: int) -> str:

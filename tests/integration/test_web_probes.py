@@ -201,7 +201,8 @@ def test_the_landing_page_says_what_is_away(settings: Settings) -> None:
     with served(_without(settings, **NO_REDIS, **NO_POSTGRES)) as client:
         page = client.get("/")
     assert page.status_code == 200
-    assert "The broker (Redis) and Redis and PostgreSQL cannot be used" in page.text
+    assert "Redis and PostgreSQL cannot be used" in page.text
+    assert page.text.count('class="away"') == 2  # each error once
 
 
 def test_the_landing_page_needs_nothing_else_and_allows_no_script(client: httpx.Client) -> None:
