@@ -102,6 +102,11 @@ class Settings(BaseModel):
         """Where the processes of a stack keep their counts, for the web app's /metrics to sum up."""
         return self.home / "metrics"
 
+    @property
+    def calendars_dir(self) -> Path:
+        """Where processes keep the years of calendars for each other."""
+        return self.home / "calendars"
+
     def require_database_url(self) -> str:
         """The PostgreSQL URL. Raises StackNotRunningError when there is none."""
         return self._required(self.database_url)

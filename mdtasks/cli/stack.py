@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,10 +105,14 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def migrate(args: argparse.Namespace) -> int:
-    """Migrate the database of the settings. Safe to repeat, and at the same time as others."""
+    """Migrate the database of the settings, and check the calendars. Safe to repeat, and at the same time as others."""
+    from mdtasks.store.calendars import verified_calendars
     from mdtasks.store.schema import migrate as run_migrations
 
-    say(f"database at revision {run_migrations(settings_of(args).require_database_url())}")
+    settings = settings_of(args)
+    say(f"database at revision {run_migrations(settings.require_database_url())}")
+    verified_calendars(settings.calendars_dir, datetime.now(UTC))
+    say("calendars know their sessions")
     return 0
 
 

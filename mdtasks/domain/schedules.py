@@ -116,15 +116,43 @@ class AlwaysOpen:
         return Schedule.of(bounds, labels, np.stack([labels, labels + DAY_US, none, none]))
 
 
-class Library:
-    """One calendar of exchange_calendars, held in blocks of whole years that grow on demand. Thread-safe."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Years:
+    """What is held of a calendar: its sessions of some years, and the bounds of what its library knows."""
 
-    def __init__(self, mic: str, factory: Any) -> None:
+    first_us: int
+    horizon_us: int
+    schedule: Schedule
+
+
+class Keeper(Protocol):
+    """Keeps years between processes, so that not each of them has to load the library."""
+
+    def load(self, mic: str) -> Years | None:
+        """The years kept of a calendar; None when there are none that this installation may use."""
+
+    def keep(self, mic: str, years: Years) -> None:
+        """Keep the years of a calendar in place of those kept so far."""
+
+
+class Library:
+    """One calendar of exchange_calendars, held in blocks of whole years that grow on demand. Thread-safe.
+
+    With a ``keeper`` the library itself is loaded only for years that nobody has kept yet.
+    """
+
+    def __init__(self, mic: str, factory: Any = None, *, keeper: Keeper | None = None) -> None:
         self.mic = mic
-        self._factory = factory
+        self._keeper = keeper
         self._loading = threading.Lock()
-        self._held: Schedule | None = None
-        low, high = factory.bound_min(), factory.bound_max()
+        kept = keeper.load(mic) if keeper is not None else None
+        self._held: Schedule | None = kept.schedule if kept is not None else None
+        if kept is not None:
+            self._factory = factory
+            self.first_us, self.horizon_us = kept.first_us, kept.horizon_us
+            return
+        self._factory = factory or _factory_of(mic)[1]
+        low, high = self._factory.bound_min(), self._factory.bound_max()
         self.first_us = _midnight_us(low) if low is not None else _year_us(FIRST_YEAR)
         self.horizon_us = _midnight_us(high) + DAY_US if high is not None else _year_us(LAST_YEAR + 1)
 
@@ -135,17 +163,25 @@ class Library:
         held = self._held
         if held is None or since < held.since_us or until > held.until_us:
             with self._loading:
-                held = self._held = self._grown(self._held, since, until)
+                held = self._held = self._kept(since, until) or self._grown(self._held, since, until)
         return held
+
+    def _kept(self, since_us: int, until_us: int) -> Schedule | None:
+        """What another process has kept meanwhile, where it reaches."""
+        kept = self._keeper.load(self.mic) if self._keeper is not None else None
+        reaches = kept is not None and kept.schedule.since_us <= since_us and until_us <= kept.schedule.until_us
+        return kept.schedule if kept is not None and reaches else None
 
     def _grown(self, held: Schedule | None, since_us: int, until_us: int) -> Schedule:
         first, last = from_us(since_us).year, from_us(until_us - 1).year
         if held is None:
-            return self._years(first - 1, last + 1)
+            held = self._years(first - 1, last + 1)
         if since_us < held.since_us:
             held = self._block(_year_us(first - 1), held.since_us).joined(held)
         if until_us > held.until_us:
             held = held.joined(self._block(held.until_us, _year_us(last + 2)))
+        if self._keeper is not None:
+            self._keeper.keep(self.mic, Years(self.first_us, self.horizon_us, held))
         return held
 
     def _years(self, first: int, last: int) -> Schedule:
@@ -156,6 +192,7 @@ class Library:
         since_us, until_us = max(since_us, self.first_us), min(until_us, self.horizon_us)
         start, end = from_us(since_us).date().isoformat(), from_us(until_us - DAY_US).date().isoformat()
         try:
+            self._factory = self._factory or _factory_of(self.mic)[1]
             table = self._factory(start=start, end=end).schedule
         except Exception as exc:
             raise ConfigurationError(
@@ -172,7 +209,7 @@ _libraries: dict[str, Library] = {}
 _libraries_lock = threading.Lock()
 
 
-def source_of(mic: str) -> tuple[str, Source]:
+def source_of(mic: str, keeper: Keeper | None = None) -> tuple[str, Source]:
     """The calendar's own name and its source; what was read from the library is shared by the whole process.
 
     ``mic``: a MIC or one of the library's other names (XNAS and NYSE are XNYS), in any case, or ``24/7``.
@@ -181,10 +218,11 @@ def source_of(mic: str) -> tuple[str, Source]:
     if mic == ALWAYS_OPEN:
         return mic, AlwaysOpen()
     with _libraries_lock:
-        name, factory = _factory_of(mic)
-        if name not in _libraries:
-            _libraries[name] = Library(name, factory)
-        return name, _libraries[name]
+        held = _libraries.get(mic)
+        if held is None:
+            name = mic if keeper is not None and keeper.load(mic) is not None else _factory_of(mic)[0]
+            held = _libraries.setdefault(name, Library(name, keeper=keeper))
+        return held.mic, held
 
 
 def _factory_of(mic: str) -> tuple[str, Any]:

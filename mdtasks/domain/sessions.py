@@ -19,7 +19,7 @@ import numpy as np
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import ConfigurationError, InvalidRequestError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.schedules import DAY_US, NO_BREAK, Schedule, Source, Times, source_of
+from mdtasks.domain.schedules import DAY_US, NO_BREAK, Keeper, Schedule, Source, Times, source_of
 
 _MINUTE_US = 60_000_000
 
@@ -154,9 +154,13 @@ class Calendar:
 
 
 class Calendars:
-    """The calendars of a process, one instance for each exchange. Thread-safe."""
+    """The calendars of a process, one instance for each exchange. Thread-safe.
 
-    def __init__(self) -> None:
+    ``keeper``: where years are kept between processes; without one each process asks the library.
+    """
+
+    def __init__(self, keeper: Keeper | None = None) -> None:
+        self._keeper = keeper
         self._lock = threading.Lock()
         self._calendars: dict[str, Calendar] = {}
 
@@ -167,7 +171,7 @@ class Calendars:
         """
         with self._lock:
             if mic not in self._calendars:
-                name, source = source_of(mic)
+                name, source = source_of(mic, self._keeper)
                 self._calendars[mic] = self._calendars.setdefault(name, Calendar(name, source))
             return self._calendars[mic]
 

@@ -14,6 +14,7 @@ from mdtasks.providers.registry import Registry
 from mdtasks.queue.app import current_app, make_app
 from mdtasks.queue.enqueue import Enqueuer
 from mdtasks.settings import Settings, load_settings
+from mdtasks.store.calendars import KeptCalendars
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
     """Deps for these settings (default: this process's own). Connects at first use, not here."""
     app = current_app() if settings is None else make_app(settings)
     settings = settings or load_settings()
-    calendars = Calendars()
+    calendars = Calendars(KeptCalendars(settings.calendars_dir))
     broker = open_redis(settings.require_broker_url())
     return Deps(
         settings=settings,

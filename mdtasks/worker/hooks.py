@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import signals
 
 from mdtasks.domain.errors import MdtasksError
-from mdtasks.domain.sessions import Calendars, verify
 from mdtasks.flows.deps import open_deps
 from mdtasks.flows.dispatch import release_node
 from mdtasks.observe.ready import tell_ready
+from mdtasks.settings import load_settings
+from mdtasks.store.calendars import verified_calendars
 from mdtasks.worker.process import close_deps
 
 log = logging.getLogger(__name__)
@@ -20,8 +22,8 @@ log = logging.getLogger(__name__)
 
 @signals.worker_init.connect
 def on_worker_init(sender: Any, **_: object) -> None:
-    """Before the first child is forked: calendars are loaded and checked once for all, lost claims are given up."""
-    verify(Calendars())
+    """Before the first child is forked: the calendars' library is checked, lost claims are given up."""
+    verified_calendars(load_settings().calendars_dir, datetime.now(UTC))
     deps = open_deps(application=f"mdtasks-start-{sender.hostname}")
     try:
         released = release_node(deps, sender.hostname)

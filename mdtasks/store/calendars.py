@@ -1,0 +1,96 @@
+"""Calendars at rest: the years that exchange_calendars told of, kept as arrays in the stack's home.
+
+Loading the library costs a process a second and 80 MB (it brings pandas); reading kept years costs a millisecond. They
+are kept for the versions of library and pandas that made them, and are not believed under any other.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mdtasks.domain.jobs import TimeWindow
+from mdtasks.domain.schedules import Schedule, Years
+from mdtasks.domain.sessions import Calendars, verify
+
+_COLUMNS: Final = ("opens", "closes", "break_starts", "break_ends")
+
+
+class KeptCalendars:
+    """Years of calendars in a folder, a file each. Processes may read and write at once: files change as a whole.
+
+    A folder that cannot be written to is no error: then each process asks the library.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._versions = f"exchange_calendars {version('exchange_calendars')}, pandas {version('pandas')}"
+
+    def load(self, mic: str) -> Years | None:
+        """The years kept of a calendar; None when there are none, or of other versions, or the file is broken."""
+        try:
+            with self._path(mic).open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                if str(kept["versions"]) != self._versions:
+                    return None
+                first, horizon, since, until = (int(value) for value in kept["bounds"])
+                columns = np.stack([kept[name] for name in _COLUMNS])
+                return Years(first, horizon, Schedule.of((since, until), kept["labels"], columns))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+
+    def keep(self, mic: str, years: Years) -> None:
+        """Keep the years of a calendar in place of those kept so far."""
+        held = years.schedule
+        bounds = [years.first_us, years.horizon_us, held.since_us, held.until_us]
+        columns = {name: getattr(held, name) for name in _COLUMNS}
+        path = self._path(mic)
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            np.savez(draft, versions=np.array(self._versions), bounds=np.array(bounds), labels=held.labels, **columns)
+            draft.replace(path)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink()
+
+    @property
+    def verified(self) -> bool:
+        """Whether the installed versions have passed the self-test here."""
+        try:
+            return (self._folder / "verified").read_text() == self._versions
+        except OSError:
+            return False
+
+    def mark_verified(self) -> None:
+        """Remember that the installed versions have passed."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / "verified").write_text(self._versions)
+        except OSError:
+            return
+
+    def _path(self, mic: str) -> Path:
+        return self._folder / f"{mic.replace('/', '-')}.npz"
+
+
+def verified_calendars(folder: Path, now: datetime) -> Calendars:
+    """Calendars that have passed their self-test, with the years around now at hand.
+
+    Raises ConfigurationError on a library that loses sessions: nothing may run on it.
+    """
+    kept = KeptCalendars(folder)
+    calendars = Calendars(kept)
+    if not kept.verified:
+        verify(calendars)
+        # The exchange that most ask for; others are kept when they are first asked for.
+        around = TimeWindow(start=now - timedelta(days=400), end=now + timedelta(days=40))
+        calendars.get("XNYS").sessions(around)
+        kept.mark_verified()
+    return calendars
