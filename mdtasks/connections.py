@@ -158,6 +158,11 @@ def load_script(package: str, filename: str) -> str:
     return files(package).joinpath(filename).read_text()
 
 
+def storable(value: str) -> str:
+    """The text as PostgreSQL can hold it: NUL and half surrogate pairs, which it refuses, are written as escapes."""
+    return value.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
+
+
 def raw_psycopg(connection: Connection) -> Any:
     """The psycopg connection under a SQLAlchemy one, for COPY; it takes part in the same transaction."""
     return connection.connection.driver_connection

@@ -95,7 +95,7 @@ def _job_id(element: bytes) -> str | None:
         if is_letter(headers):
             return _letter_job_id(element)
         return str(headers["id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return None
 
 

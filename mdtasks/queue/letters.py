@@ -17,6 +17,8 @@ from uuid import uuid4
 DLQ: Final = "dlq"
 #: The task that records a letter.
 DEAD_LETTER_TASK: Final = "mdtasks.dead_letter"
+#: Error classes of messages that never became a task: no worker will ever do better with them.
+NEVER_A_TASK: Final = frozenset({"undecodable", "invalid_task", "unknown_message"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,18 @@ def letter(raw: str, reason: Reason, queue: str) -> str:
 
 def is_letter(headers: Mapping[str, Any] | None) -> bool:
     """Whether a message with these headers is itself a dead letter."""
-    return bool(headers) and headers.get("task") == DEAD_LETTER_TASK  # type: ignore[union-attr]
+    return isinstance(headers, Mapping) and headers.get("task") == DEAD_LETTER_TASK
+
+
+def check_letter(body: Any) -> None:
+    """Raise ValueError when a decoded body is not that of a letter: ``[[raw, reason, queue], {}, …]``."""
+    try:
+        raw, reason, queue = body[0]
+        said = Reason(**reason)
+    except (TypeError, ValueError, KeyError, IndexError) as exc:
+        raise ValueError(f"not a dead letter: {exc}") from exc
+    if not all(isinstance(part, str) for part in (raw, queue, *asdict(said).values())):
+        raise ValueError("not a dead letter: its parts are no texts")
 
 
 def job_document(raw: str) -> dict[str, object] | None:
@@ -85,7 +98,7 @@ def job_document(raw: str) -> dict[str, object] | None:
             body = base64.b64decode(body, validate=True)
         args = json.loads(body)[0]
         document = args[0]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
@@ -94,6 +107,6 @@ def task_name(raw: str) -> str | None:
     """The task that a dead envelope named, or None when it cannot be read."""
     try:
         name = json.loads(raw)["headers"]["task"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return name if isinstance(name, str) else None

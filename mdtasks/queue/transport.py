@@ -22,7 +22,7 @@ from kombu.utils.json import dumps, loads
 
 from mdtasks.connections import load_script
 from mdtasks.domain.errors import QueueFullError
-from mdtasks.queue.letters import DLQ, Reason, is_letter, letter
+from mdtasks.queue.letters import DLQ, NEVER_A_TASK, Reason, is_letter, letter
 
 PUSH = load_script("mdtasks.queue", "push.lua")
 BURY = load_script("mdtasks.queue", "bury.lua")
@@ -35,12 +35,15 @@ class QoS(kombu_redis.QoS):
     """Acknowledgements, with a reject that buries."""
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put the message back (``requeue``) or bury it; a letter always goes back, never into another letter."""
+        """Put the message back (``requeue``) or bury it.
+
+        A letter goes back, never into another letter; unless it cannot be read as one: then it is poison like others.
+        """
         message = self._delivered.get(delivery_tag)
-        if requeue or message is None or is_letter(message.headers):
+        reason = getattr(message, "dead_reason", _UNEXPLAINED)
+        if requeue or message is None or (is_letter(message.headers) and reason.error_class not in NEVER_A_TASK):
             super().reject(delivery_tag, requeue=requeue or message is not None)
             return
-        reason = getattr(message, "dead_reason", _UNEXPLAINED)
         queue = message.delivery_info.get("routing_key", "")
         with self.channel.conn_or_acquire() as client:
             client.register_script(BURY)(
@@ -99,7 +102,13 @@ class Channel(kombu_redis.Channel):
         """The message in a list element; None when it cannot be read and was buried."""
         try:
             message: dict[str, Any] = loads(bytes_to_str(element))
-            self.Message(message, channel=self)  # decodes the transport's part: properties, body encoding
+            # Where it was taken from is where it goes back to, whatever its sender wrote there.
+            message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+            tag = self.Message(message, channel=self).delivery_tag  # decodes the transport's part
+            if not isinstance(tag, str) or not isinstance(message["body"], str):
+                raise TypeError("delivery_tag or body is no text")
+            if not isinstance(message.get("headers") or {}, dict):
+                raise TypeError("headers are no object")
         except Exception as exc:
             reason = Reason(error_class="undecodable", message=f"{type(exc).__name__}: {exc}")
             with self.conn_or_acquire() as client:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from mdtasks.connections import load_statements, raw_psycopg
+from mdtasks.connections import load_statements, raw_psycopg, storable
 from mdtasks.domain.errors import NotFoundError, StaleClaimError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
@@ -187,7 +187,7 @@ def close_attempt(connection: Connection, attempt_id: int, ending: Ending) -> No
             "outcome": ending.outcome,
             "provider": ending.provider,
             "error_class": ending.error_class,
-            "message": ending.message,
+            "message": ending.message and storable(ending.message),
             "bars": ending.bars,
         },
     )
@@ -213,7 +213,7 @@ def fail(connection: Connection, held: Held | Claim, ending: Ending, pause_s: fl
         "job_id": held.job_id,
         "fence": held.fence,
         "pause_s": pause_s,
-        "message": ending.message,
+        "message": ending.message and storable(ending.message),
         "error_class": ending.error_class,
     }
     holds = connection.execute(SQL["fail"], values).one_or_none() is not None

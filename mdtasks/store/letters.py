@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from mdtasks.connections import load_statements
+from mdtasks.connections import load_statements, storable
 from mdtasks.domain.errors import ConflictError, NotFoundError
 from mdtasks.domain.jobs import Tier
 from mdtasks.store.jobs import known_uuid
@@ -69,7 +69,8 @@ class Plan:
 
 def record(connection: Connection, letter: Letter) -> bool:
     """Keep a letter; False when it was kept before."""
-    return connection.execute(SQL["record"], asdict(letter)).one_or_none() is not None
+    values = {name: storable(value) if isinstance(value, str) else value for name, value in asdict(letter).items()}
+    return connection.execute(SQL["record"], values).one_or_none() is not None
 
 
 def letter_of_failed(connection: Connection, job_id: str, envelope: str, traceback: str, queue: str) -> Letter | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Task, shared_task
 
+from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
 from mdtasks.flows import dispatch, ingest, letters, live
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
@@ -28,27 +29,35 @@ class Housekeeping(Task):
     acks_on_failure = True
 
 
+J = TypeVar("J", BackfillJob, BarsFetchJob, QuotesFetchJob)
+
+
+def _parsed(document: dict[str, object], wanted: type[J]) -> J:
+    """The job of the wanted type that a message carries. Raises InvalidRequestError."""
+    job = parse_job(document)
+    if not isinstance(job, wanted):
+        raise InvalidRequestError(f"a {job.type} job in a message for another task", field="type")
+    return job
+
+
 @shared_task(base=JobTask, name="mdtasks.backfill", bind=True)
 def backfill(self: JobTask, job: dict[str, object]) -> dict[str, object]:
     """One attempt at a durable backfill."""
-    parsed = parse_job(job)
-    assert isinstance(parsed, BackfillJob), parsed.type
+    parsed = _parsed(job, BackfillJob)
     return ingest.run_backfill(parsed, deps(), worker_name(self.request), now=datetime.now(UTC)).as_dict()
 
 
 @shared_task(base=JobTask, name="mdtasks.bars_fetch", bind=True)
 def bars_fetch(self: JobTask, job: dict[str, object]) -> dict[str, object]:
     """Fetch recent bars of many symbols."""
-    parsed = parse_job(job)
-    assert isinstance(parsed, BarsFetchJob), parsed.type
+    parsed = _parsed(job, BarsFetchJob)
     return live.run_bars_fetch(parsed, deps(), worker_name(self.request), now=datetime.now(UTC))
 
 
 @shared_task(base=JobTask, name="mdtasks.quotes_fetch", bind=True)
 def quotes_fetch(self: JobTask, job: dict[str, object]) -> dict[str, object]:
     """Fetch the latest quotes of many symbols."""
-    parsed = parse_job(job)
-    assert isinstance(parsed, QuotesFetchJob), parsed.type
+    parsed = _parsed(job, QuotesFetchJob)
     return live.run_quotes_fetch(parsed, deps(), worker_name(self.request), now=datetime.now(UTC))
 
 
