@@ -119,10 +119,11 @@ def _stage(connection: Connection, jobs: Sequence[NewJob]) -> None:
     columns = 'ord, id, instrument_id, symbol, interval, "window", tier, provider_hint'
     # Text lines made by hand: no value of a job can hold a tab, a newline or a backslash, and thousands come at a time.
     lines = "".join(
-        f"{number}\t{job.job_id}\t{new.instrument_id}\t{job.symbol}\t{job.interval.value}\t"
-        f"[{job.time_window.start},{job.time_window.end})\t{job.priority.value}\t{job.provider_hint or _NULL}\n"
+        f"{number}\t{job.job_id}\t{new.instrument_id}\t{job.symbol}\t{job.interval}\t"
+        f"[{window.start},{window.end})\t{job.priority}\t{job.provider_hint or _NULL}\n"
         for number, new in enumerate(jobs)
         for job in (new.job,)
+        for window in (job.time_window,)
     )
     with raw_psycopg(connection).cursor() as cursor, cursor.copy(f"COPY stage_jobs ({columns}) FROM STDIN") as copy:
         copy.write(lines)

@@ -23,13 +23,21 @@ SELECT pg_advisory_xact_lock(hashtext('mdtasks.enqueue'))
 -- fit into :room_t0..t2 are 'queued', to be pushed after this commits; the rest waits as 'deferred'. A request also
 -- waits for the active jobs that it was merged with. Answers one row: which lines were queued whole, which were queued
 -- trimmed (with their windows), how many wait, and how many lines there is anything left of.
-WITH asked AS (
-    SELECT s.*,
-           range_agg(s."window") OVER (
-               PARTITION BY instrument_id, interval, provider_hint ORDER BY ord
+WITH marked AS (
+    -- Lines that overlap an earlier start of the same key; comparing all lines with all would be quadratic.
+    SELECT s.*, coalesce(provider_hint, '') AS hint,
+           coalesce(max(upper("window")) OVER (
+               PARTITION BY instrument_id, interval, provider_hint ORDER BY lower("window"), ord
                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-           ) AS earlier
+           ) > lower("window"), false) AS crowded
     FROM stage_jobs s
+), repeated AS (
+    SELECT a.ord, range_agg(b."window") AS windows
+    FROM marked a
+    JOIN marked b ON b.instrument_id = a.instrument_id AND b.interval = a.interval AND b.hint = a.hint
+     AND b.ord < a.ord AND b."window" && a."window"
+    WHERE (a.instrument_id, a.interval, a.hint) IN (SELECT instrument_id, interval, hint FROM marked WHERE crowded)
+    GROUP BY a.ord
 ), active AS (
     SELECT s.ord, j.id, j."window"
     FROM stage_jobs s
@@ -44,8 +52,8 @@ WITH asked AS (
            row_number() OVER (PARTITION BY a.ord ORDER BY p.piece) AS part,
            row_number() OVER (PARTITION BY a.tier ORDER BY upper(p.piece) DESC, a.ord) AS place,
            CASE a.tier WHEN 'T0' THEN :room_t0 WHEN 'T1' THEN :room_t1 ELSE :room_t2 END AS room
-    FROM asked a LEFT JOIN wanted w USING (ord),
-    unnest(tstzmultirange(a."window") - coalesce(a.earlier, '{}') - coalesce(w.windows, '{}')) AS p (piece)
+    FROM stage_jobs a LEFT JOIN repeated r USING (ord) LEFT JOIN wanted w USING (ord),
+    unnest(tstzmultirange(a."window") - coalesce(r.windows, '{}') - coalesce(w.windows, '{}')) AS p (piece)
 ), inserted AS (
     INSERT INTO backfill_jobs
         (id, instrument_id, symbol, interval, "window", tier, provider_hint, request_id, status, max_attempts, queued_at)
