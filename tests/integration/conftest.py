@@ -1,0 +1,27 @@
+"""What integration tests share beyond ``tests/conftest.py``: commands, called in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.settings import Settings
+from tests.integration.cli_calls import Cli, environment_of
+
+
+@pytest.fixture
+def cli(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    """Calls commands in this process, on the test's own servers."""
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
+    return Cli(settings, capsysbinary, monkeypatch)
+
+
+@pytest.fixture
+def cli_deps(settings: Settings) -> Iterator[Deps]:
+    """What a worker beside the commands would have."""
+    opened = open_deps(settings, application="tests")
+    yield opened
+    opened.close()

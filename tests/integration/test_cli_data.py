@@ -1,0 +1,202 @@
+"""`mdtasks bars` and `mdtasks gaps`: what they give is exactly what is stored, and what is missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from mdtasks.domain.bars import Bars
+from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.flows.deps import Deps
+from mdtasks.providers.faults import Faults
+from mdtasks.providers.simulator import SimulatorProvider
+from mdtasks.store import bars as store_bars
+from mdtasks.store import reference
+from mdtasks.store.partitions import ensure_partitions
+from tests.integration.cli_calls import Cli, work
+
+PRICES = ("open", "high", "low", "close", "volume")
+DAY = ("--start", "2026-11-02", "--end", "2026-11-03")
+ODD = 0.1 + 0.2
+
+
+@pytest.fixture
+def stored(cli: Cli, cli_deps: Deps) -> Cli:
+    """Commands on a stack with one day of BTC-USD."""
+    cli("universe", "add", "BTC-USD", "--mic", "24/7")
+    cli("backfill", "BTC-USD", *DAY)
+    assert work(cli_deps) == 1
+    return cli
+
+
+def truth(deps: Deps) -> store_bars.StoredBars:
+    """The day as the store holds it."""
+    window = TimeWindow(start=datetime(2026, 11, 2, tzinfo=UTC), end=datetime(2026, 11, 3, tzinfo=UTC))
+    with deps.database.transaction() as connection:
+        member = reference.resolve(connection, ["BTC-USD"])["BTC-USD"]
+        return store_bars.read_bars(connection, member.id, Interval.M1, window)
+
+
+def revise(deps: Deps, close: float) -> None:
+    """A later answer changes the day's first bar."""
+    first = truth(deps).bars.take(slice(0, 1))
+    low, high = min(first.low[0], close), max(first.high[0], close)
+    changed = Bars.of(first.ts_us, first.open, [high], [low], [close], first.volume)
+    ensure_partitions(deps.database, "bars", int(first.ts_us[0]), int(first.ts_us[0]))
+    with deps.database.transaction() as connection:
+        member = reference.resolve(connection, ["BTC-USD"])["BTC-USD"]
+        batch = store_bars.BarBatch(member.id, changed, final_before_us=int(first.ts_us[0]) + 1)
+        assert store_bars.write_bars(connection, Interval.M1, [batch], "files", 1).revised == 1
+
+
+def test_every_format_gives_the_stored_doubles_back(stored: Cli, cli_deps: Deps, tmp_path: Path) -> None:
+    revise(cli_deps, ODD)
+    held = truth(cli_deps)
+    expected = [tuple(column[row] for column in held.bars.columns) for row in range(len(held))]
+    assert len(expected) == 1440
+    assert expected[0][3] == ODD
+    as_csv = list(csv.DictReader(io.StringIO(stored("bars", "BTC-USD", *DAY).out)))
+    as_json = stored("bars", "BTC-USD", *DAY, "--format", "json").json["bars"]
+    target = tmp_path / "day.parquet"
+    assert stored("bars", "BTC-USD", *DAY, "--output", str(target)).out == ""
+    as_parquet: list[dict[str, Any]] = pq.read_table(target).to_pylist()
+    piped = pq.read_table(io.BytesIO(stored("bars", "BTC-USD", *DAY, "--format", "parquet").raw)).to_pylist()
+    for rows in (as_csv, as_json, as_parquet, piped):
+        assert [tuple(float(row[name]) for name in PRICES) for row in rows] == expected
+        assert {row["provider"] for row in rows} == {"simulator", "files"}
+        assert {row["status"] for row in rows} == {"final"}
+    assert as_csv[0]["ts"] == as_json[0]["ts"] == "2026-11-02T00:00:00Z"
+    assert as_parquet[0]["ts"] == datetime(2026, 11, 2, tzinfo=UTC)
+    assert datetime.fromisoformat(as_csv[0]["known_at"]) == as_parquet[0]["known_at"]
+
+
+def test_bars_as_of_an_earlier_time_are_those_known_then(stored: Cli, cli_deps: Deps) -> None:
+    before = datetime.now(UTC).isoformat()
+    earlier = stored("bars", "BTC-USD", *DAY).out
+    revise(cli_deps, ODD)
+    assert stored("bars", "BTC-USD", *DAY).out != earlier
+    assert stored("bars", "BTC-USD", *DAY, "--as-of", before).out == earlier
+    assert stored("bars", "BTC-USD", *DAY, "--as-of", "2020-01-01", "--json").json["bars"] == []
+    assert stored("bars", "BTC-USD", *DAY, "--as-of", "2026-11-22T10:00").code == 2
+
+
+def test_a_table_shows_the_last_bars_and_says_how_many_there_are(stored: Cli) -> None:
+    shown = stored("bars", "BTC-USD", *DAY, "--format", "table")
+    assert len(shown.out.splitlines()) == 21
+    assert shown.out.splitlines()[-1].startswith("2026-11-02 23:59")
+    assert "the last 20 of 1,440 bars" in shown.err
+    assert len(stored("bars", "BTC-USD", *DAY, "--format", "table", "--all").out.splitlines()) == 1441
+
+
+def test_where_there_are_no_bars_it_says_where_there_are(stored: Cli) -> None:
+    none = stored("bars", "BTC-USD", "--start", "2026-10-01", "--end", "2026-10-02")
+    assert (none.code, none.out) == (0, "ts,open,high,low,close,volume,provider,status,known_at\n")
+    assert "no 1m bars of BTC-USD" in none.err
+    assert "1,440 are stored from 2026-11-02 00:00 to 2026-11-02 23:59 UTC" in none.err
+
+
+def test_a_file_is_written_whole_or_not_at_all(stored: Cli, tmp_path: Path) -> None:
+    nowhere = stored("bars", "BTC-USD", "--output", str(tmp_path / "no" / "such.csv"))
+    assert (nowhere.code, "cannot write" in nowhere.err, "hint: " in nowhere.err) == (1, True, True)
+    target = tmp_path / "day.json"
+    assert stored("bars", "BTC-USD", *DAY, "--output", str(target)).code == 0
+    assert len(json.loads(target.read_text())["bars"]) == 1440
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_binary_is_refused_on_a_terminal(stored: Cli) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with stored.start("bars", "BTC-USD", *DAY, "--format", "parquet", stdout=theirs) as process:
+            _, err = process.communicate(timeout=20)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert process.returncode == 2
+    assert err.decode().startswith("error: parquet is binary: it is not for a terminal\nhint: ")
+
+
+def test_a_full_disk_behind_standard_output_is_said_in_a_line(stored: Cli) -> None:
+    with (
+        Path("/dev/full").open("wb") as full,
+        stored.start("bars", "BTC-USD", *DAY, "--format", "csv", stdout=full) as process,
+    ):
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.decode().splitlines()[0] == "error: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("NOPE",), "unknown symbol NOPE"),
+        (("BTC-USD", "--start", "2026-11-02T10:00"), "is naive"),
+        (("BTC-USD", "--json", "--format", "csv"), "exclude one another"),
+        (("BTC-USD", "--format", "xml"), "invalid choice: 'xml'"),
+        (("BTC-USD", "--format", "table", "--output", "x"), "a table is not for a file"),
+    ],
+)
+def test_wrong_questions_for_bars_are_refused(stored: Cli, words: tuple[str, ...], said: str) -> None:
+    refused = stored("bars", *words)
+    assert refused.code == 2
+    assert said in (refused.err or refused.out)
+
+
+def test_gaps_are_what_is_expected_and_not_covered(stored: Cli, cli_deps: Deps) -> None:
+    week = ("--start", "2026-11-01", "--end", "2026-11-05")
+    found = stored("gaps", "BTC-USD", *week, "--json")
+    (one,) = found.json
+    assert found.code == 0
+    assert (one["expected"], one["present"], one["no_trade"], one["missing"]) == (5760, 1440, 0, 4320)
+    assert one["gaps"] == [
+        {"start": "2026-11-01T00:00:00Z", "end": "2026-11-02T00:00:00Z", "missing": 1440},
+        {"start": "2026-11-03T00:00:00Z", "end": "2026-11-05T00:00:00Z", "missing": 2880},
+    ]
+    assert stored("gaps", "BTC-USD", *week, "--check").code == 1
+    stored("backfill", "BTC-USD", *week)
+    work(cli_deps)
+    after = stored("gaps", "BTC-USD", *week, "--check")
+    assert (after.code, "no gaps" in after.err) == (0, True)
+
+
+def test_a_covered_minute_without_a_bar_is_no_trade_and_no_gap(cli: Cli, cli_deps: Deps) -> None:
+    cli_deps.registry._providers["simulator"] = SimulatorProvider(cli_deps.calendars, Faults.parse("silent=0.25"))
+    cli("universe", "add", "THIN", "--mic", "24/7")
+    cli("backfill", "THIN", *DAY)
+    work(cli_deps)
+    (found,) = cli("gaps", "THIN", *DAY, "--json").json
+    assert found["missing"] == 0
+    assert found["no_trade"] > 200
+    assert found["present"] + found["no_trade"] == found["expected"] == 1440
+
+
+def test_gaps_of_an_exchange_pass_over_nights_holidays_and_early_closes(cli: Cli) -> None:
+    cli("universe", "add", "SPY", "--mic", "XNYS")
+    (found,) = cli("gaps", "SPY", "--start", "2019-11-27", "--end", "2019-11-30", "--json").json
+    # Thanksgiving between a whole session and one that ends at 13:00 in New York: one gap over the three days.
+    assert (found["expected"], found["missing"]) == (390 + 210, 600)
+    assert found["gaps"] == [{"start": "2019-11-27T14:30:00Z", "end": "2019-11-29T18:00:00Z", "missing": 600}]
+
+
+def test_without_symbols_the_whole_universe_is_looked_at(cli: Cli) -> None:
+    assert "the universe is empty" in cli("gaps").err
+    cli("universe", "add", "A", "B", "--mic", "24/7")
+    assert [each["symbol"] for each in cli("gaps", *DAY, "--json").json] == ["A", "B"]
+
+
+def test_what_ended_a_moment_ago_is_pending_and_not_missed(cli: Cli, cli_deps: Deps) -> None:
+    cli("universe", "add", "BTC-USD", "--mic", "24/7")
+    cli("backfill", "BTC-USD", "--sessions", "1")
+    work(cli_deps)
+    (found,) = cli("gaps", "BTC-USD", "--sessions", "1", "--json").json
+    assert found["gaps"] == []
+    assert found["pending"] <= 3

@@ -1,0 +1,118 @@
+"""`mdtasks doctor` finds what is wrong; `mdtasks demo` fills an empty stack, and does little in a full one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+import redis
+
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.dispatch import reconcile_once
+from tests.integration.cli_calls import Called, Cli, work
+
+
+def parts(called: Called) -> dict[str, str]:
+    """The state of each part."""
+    return {check["part"]: check["state"] for check in called.json["checks"]}
+
+
+@pytest.fixture
+def beating(redis_client: redis.Redis) -> Iterator[None]:
+    """A worker that says every now and then that it is alive, as Celery's do."""
+    over = threading.Event()
+    message = orjson.dumps({"headers": {"hostname": "t0@test"}, "body": ""})
+
+    def beat() -> None:
+        while not over.wait(0.2):
+            redis_client.publish("/0.celeryev/worker.heartbeat", message)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("beating")
+def test_a_sound_stack_has_nothing_bad(cli: Cli, cli_deps: Deps) -> None:
+    reconcile_once(cli_deps, datetime.now(UTC))
+    found = cli("doctor", "--json")
+    assert {part for part, state in parts(found).items() if state == "bad"} == set()
+    assert found.code == 0
+    assert found.json["healthy"] is True
+    workers = next(check for check in found.json["checks"] if check["part"] == "workers")
+    assert workers["found"].startswith("t0@test")
+
+
+def test_silent_workers_and_a_beat_that_never_ran_are_bad(cli: Cli) -> None:
+    found = cli("doctor", "--json")
+    assert {part for part, state in parts(found).items() if state == "bad"} == {"workers", "beat"}
+    assert found.code == 1
+    assert all(check["todo"] for check in found.json["checks"] if check["state"] == "bad")
+
+
+@pytest.mark.usefixtures("beating")
+def test_a_redis_that_evicts_is_bad(cli: Cli, cli_deps: Deps, redis_client: redis.Redis) -> None:
+    reconcile_once(cli_deps, datetime.now(UTC))
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        found = cli("doctor")
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    assert found.code == 1
+    line = next(line for line in found.out.splitlines() if line.startswith("bad"))
+    assert "allkeys-lru" in line
+    assert "set maxmemory-policy noeviction" in line
+
+
+def test_servers_that_are_away_are_named_and_what_leans_on_them_is_left_out(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MDTASKS_REDIS_URL", "redis://127.0.0.1:1/0")
+    found = cli("doctor", "--json")
+    assert found.code == 1
+    assert parts(found)["redis"] == "bad"
+    assert parts(found)["postgres"] == "ok"
+    assert not {"workers", "beat", "clocks"} & set(parts(found))
+
+
+def test_without_a_stack_the_rest_is_still_examined(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MDTASKS_DATABASE_URL", "MDTASKS_REDIS_URL"):
+        monkeypatch.delenv(name)
+    found = cli("doctor", "--json", "--home", str(tmp_path / "nowhere"))
+    assert found.code == 1
+    assert parts(found)["stack"] == "bad"
+    assert parts(found)["packages"] == "ok"
+
+
+def test_the_demo_fills_an_empty_stack_and_does_little_in_a_full_one(cli: Cli, cli_deps: Deps) -> None:
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.is_set():
+            work(cli_deps)
+            over.wait(0.05)
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    try:
+        first = cli("demo", "--no-live")
+        again = cli("demo", "--no-live")
+    finally:
+        over.set()
+        worker.join()
+    assert (first.code, again.code) == (0, 0)
+    assert (first.out, again.out) == ("", "")
+    assert "bars stored in" in first.err
+    assert "mdtasks gaps AAPL --home" in first.err
+    assert len(cli("universe", "list", "--json").json) == 6
+    for found in cli("gaps", "--json").json:
+        assert found["missing"] == 0
+        assert found["present"] > 1000 or found["symbol"] in {"AAPL", "SPY", "MSFT", "NVDA"}
+    # Only the two pairs that never close lack anything by then: the minutes since.
+    assert "(2 jobs)" in again.err or "(0 jobs)" in again.err
