@@ -39,7 +39,7 @@ class Outcome(StrEnum):
 
     DONE = "done"
     RETRY = "retry"
-    DEAD = "dead"
+    FAILED = "failed"
     STALE = "stale"
 
 
@@ -98,7 +98,7 @@ def run_backfill(job: BackfillJob, deps: Deps, worker: str, now: datetime) -> Re
     """
     report = _attempt(job.job_id, deps, worker, now)
     metrics.JOBS_PROCESSED.labels(type="backfill", provider=report.provider or "none", outcome=report.outcome).inc()
-    if report.outcome is Outcome.DEAD and report.error is not None:
+    if report.outcome is Outcome.FAILED and report.error is not None:
         raise report.error
     return report
 
@@ -239,7 +239,7 @@ def _settle(deps: Deps, claim: jobs.Claim, error: Exception) -> Report:
         # The claim was taken over, or the commit had gone through and only its answer was lost.
         metrics.STALE_MESSAGES.labels(reason="fenced").inc()
         return Report(Outcome.STALE, error=stale)
-    if report.outcome is Outcome.DEAD:
+    if report.outcome is Outcome.FAILED:
         metrics.BACKFILL_COMPLETED.labels(tier=claim.tier, status=report.outcome).inc()
     return report
 
@@ -256,7 +256,7 @@ def _fail(connection: Connection, claim: jobs.Claim, error: Exception, settings:
     )
     if not jobs.fail(connection, claim, ending, pause_s):
         raise StaleClaimError(f"job {claim.job_id}: attempt {claim.attempt} no longer holds it")
-    return Report(Outcome.DEAD if pause_s is None else Outcome.RETRY, provider=provider, error=error)
+    return Report(Outcome.FAILED if pause_s is None else Outcome.RETRY, provider=provider, error=error)
 
 
 def _heard(fetched: Fetched) -> str | None:

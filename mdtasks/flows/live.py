@@ -6,12 +6,12 @@ for the last few intervals again, so that a bar that was provisional becomes fin
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from mdtasks.domain.errors import ProviderError, UnsupportedError
+from mdtasks.domain.bars import to_us
+from mdtasks.domain.errors import ProviderError, UnsupportedError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier
 from mdtasks.flows.deps import Deps, patiently
 from mdtasks.flows.ingest import Ask, batch, count_written, ended_window, fetch_bars, judged, make_partitions
@@ -19,6 +19,7 @@ from mdtasks.observe import metrics
 from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs, quotes, reference
+from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument
 
 #: Intervals that a live fetch without a window asks for: enough that each bar is asked for again when it has settled.
@@ -54,20 +55,74 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     A symbol that fails alone is counted and left to the gap scan. Raises ProviderError when no symbol was answered,
     UnknownSymbolError, StoreUnavailableError.
     """
-    with deps.database.transaction() as connection:
-        members = reference.resolve(connection, job.symbols)
-        attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker)
     ask = Ask(job.interval, job.time_window or ended_window(job.interval, now, LOOK_BACK), now)
+
+    def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
+        inserted, errors = _fetch_and_store(job, members, ask, attempt_id, deps)
+        if len(errors) == len(members):
+            raise errors[0]
+        heard = f"{len(errors)} of {len(members)} symbols failed: {errors[0]}" if errors else None
+        return jobs.Ending("done", bars=inserted, message=heard)
+
+    ending = _attempt(job, deps, worker, work)
+    return {"symbols": len(job.symbols), "inserted": ending.bars, "failed": ending.message}
+
+
+def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
+    """Fetch and store the latest quotes. Idempotent by (instrument, time of the quote).
+
+    Raises ProviderError, UnknownSymbolError, StoreUnavailableError.
+    """
+    provider = next(iter(deps.registry.order("quotes", job.provider_hint)), None)
+    if provider is None:
+        raise UnsupportedError("no configured provider serves quotes", provider=job.provider_hint or "registry")
+
+    def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:  # noqa: ARG001 - quotes bear no attempt
+        stored = sum(_store_quotes(provider, packet, deps, now) for packet in _packets(members, provider))
+        return jobs.Ending("done", provider=provider.name, bars=stored)
+
+    ending = _attempt(job, deps, worker, work)
+    return {"symbols": len(job.symbols), "quotes": ending.bars}
+
+
+def _attempt(
+    job: BarsFetchJob | QuotesFetchJob,
+    deps: Deps,
+    worker: str,
+    work: Callable[[Sequence[Instrument], int], jobs.Ending],
+) -> jobs.Ending:
+    """Do a live job's work under an attempt of its own, which tells how it ended."""
+    with deps.database.transaction() as connection:
+        members = list(reference.resolve(connection, job.symbols).values())
+        attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker)
     try:
-        inserted, errors = _fetch_and_store(job, list(members.values()), ask, attempt_id, deps)
+        ending = work(members, attempt_id)
     except Exception as error:
-        _close(deps, attempt_id, jobs.Ending("failed", message=str(error)))
+        provider = error.provider if isinstance(error, ProviderError) else None
+        failed = jobs.Ending("failed", provider=provider, error_class=error_class(error), message=str(error))
+        _close(deps, attempt_id, failed)
+        metrics.JOBS_PROCESSED.labels(type=job.type, provider=provider or "none", outcome="failed").inc()
         raise
-    if errors and len(errors) == len(members):
-        _close(deps, attempt_id, jobs.Ending("failed", message=str(errors[0])))
-        raise errors[0]
-    _close(deps, attempt_id, jobs.Ending("done", bars=inserted, message=str(errors[0]) if errors else None))
-    return {"symbols": len(members), "inserted": inserted, "failed": len(errors)}
+    _close(deps, attempt_id, ending)
+    metrics.JOBS_PROCESSED.labels(type=job.type, provider=ending.provider or "none", outcome="done").inc()
+    return ending
+
+
+def _packets(members: Sequence[Instrument], provider: Provider) -> Iterator[Sequence[Instrument]]:
+    """As many symbols as the provider takes in one call."""
+    size = provider.capabilities.max_symbols
+    return (members[start : start + size] for start in range(0, len(members), size))
+
+
+def _store_quotes(provider: Provider, packet: Sequence[Instrument], deps: Deps, now: datetime) -> int:
+    """One call and one commit; returns how many quotes were found."""
+    found = provider.fetch_quotes([member.listing for member in packet], now)
+    if found:
+        times_us = [to_us(quote.ts) for quote in found.values()]
+        ensure_partitions(deps.database, "quotes", min(times_us), max(times_us))
+        with deps.database.transaction() as connection:
+            quotes.write_quotes(connection, {m.id: found[m.symbol] for m in packet if m.symbol in found}, provider.name)
+    return len(found)
 
 
 def _fetch_and_store(
@@ -82,15 +137,12 @@ def _fetch_and_store(
         raise UnsupportedError(f"no configured provider serves {job.interval} bars", provider="registry")
     for provider in providers:
         errors, refused = [], []
-        size = provider.capabilities.max_symbols
-        for start in range(0, len(left), size):
-            packet = left[start : start + size]
+        for packet in _packets(left, provider):
             stored, failed = _fetch_packet(provider, packet, ask, attempt_id, deps)
             inserted += stored
             errors += failed.values()
             refused += [member for member in packet if member.symbol in failed]
         left = refused
-        metrics.JOBS_PROCESSED.labels(type=job.type, provider=provider.name, outcome="done").inc()
         if not left:
             break
     return inserted, errors
@@ -124,24 +176,3 @@ def _close(deps: Deps, attempt_id: int, ending: jobs.Ending) -> None:
             jobs.close_attempt(connection, attempt_id, ending)
 
     patiently(close)
-
-
-def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
-    """Fetch and store the latest quotes. Idempotent by (instrument, time of the quote). Raises ProviderError."""
-    with deps.database.transaction() as connection:
-        members = reference.resolve(connection, job.symbols)
-        attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker)
-    stored = 0
-    provider = next(iter(deps.registry.order("quotes", job.provider_hint)), None)
-    if provider is None:
-        raise UnsupportedError("no configured provider serves quotes", provider="registry")
-    by_size: dict[int, list[Instrument]] = defaultdict(list)
-    for number, member in enumerate(members.values()):
-        by_size[number // provider.capabilities.max_symbols].append(member)
-    for packet in by_size.values():
-        found = provider.fetch_quotes([member.listing for member in packet], now)
-        with deps.database.transaction() as connection:
-            quotes.write_quotes(connection, {m.id: found[m.symbol] for m in packet if m.symbol in found}, provider.name)
-        stored += len(found)
-    _close(deps, attempt_id, jobs.Ending("done", provider=provider.name))
-    return {"symbols": len(members), "quotes": stored}
