@@ -108,9 +108,8 @@ def _format(args: argparse.Namespace) -> str:
 
 def _read(args: argparse.Namespace) -> tuple[Found, BarCount | None]:
     from mdtasks.cli.bar_formats import Found
-    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.opened import calendars_of, opened_database
     from mdtasks.domain.jobs import Interval
-    from mdtasks.domain.sessions import Calendars
     from mdtasks.store import bars as store_bars
     from mdtasks.store import reference
 
@@ -123,7 +122,7 @@ def _read(args: argparse.Namespace) -> tuple[Found, BarCount | None]:
     as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
     with opened_database(args) as database, database.transaction() as connection:
         member = reference.resolve(connection, [symbol])[symbol]
-        window = asked.on(Calendars().get(member.mic), interval, datetime.now(UTC))
+        window = asked.on(calendars_of(args).get(member.mic), interval, datetime.now(UTC))
         stored = store_bars.read_bars(connection, member.id, interval, window, as_of)
         count = None if len(stored) else store_bars.bar_counts(connection, [member.id], interval).get(member.id)
     return Found(symbol, interval, window, as_of, stored), count
@@ -147,15 +146,14 @@ def _say_what_was_shown(shown: Found, found: Found, count: BarCount | None) -> N
 
 def gaps(args: argparse.Namespace) -> int:
     """Show what is missing. Exit code 1 with ``--check`` when something is."""
-    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.opened import calendars_of, opened_database
     from mdtasks.domain.jobs import Interval
-    from mdtasks.domain.sessions import Calendars
     from mdtasks.flows.gaps import Question, find_gaps
 
     symbols = symbols_of(args.symbols) if args.symbols else []
     asked = Question(symbols, Interval(args.interval), asked_window(args, sessions=_SESSIONS))
     with opened_database(args) as database:
-        found = list(find_gaps(asked, database, Calendars(), now=datetime.now(UTC)))
+        found = list(find_gaps(asked, database, calendars_of(args), now=datetime.now(UTC)))
     if args.json:
         print_json([_as_dict(each) for each in found])
     elif found:

@@ -11,6 +11,7 @@ from mdtasks.cli.frame import settings_of
 
 if TYPE_CHECKING:
     from mdtasks.connections import Database
+    from mdtasks.domain.sessions import Calendars
     from mdtasks.flows.deps import Deps
     from mdtasks.settings import Settings
 
@@ -42,3 +43,13 @@ def opened_deps(args: argparse.Namespace, settings: Settings | None = None) -> I
         yield deps
     finally:
         deps.close()
+
+
+def calendars_of(args: argparse.Namespace) -> Calendars:
+    """The exchanges' calendars, with the years that the stack's home keeps of them (a second less than without)."""
+    from mdtasks.domain.sessions import Calendars
+    from mdtasks.store.calendars import KeptCalendars
+
+    settings = settings_of(args)
+    # A command that only looks makes no home where there is none.
+    return Calendars(KeptCalendars(settings.calendars_dir) if settings.home.is_dir() else None)

@@ -40,13 +40,12 @@ def add_parser(commands: Commands) -> None:
 
 def add_symbols(args: argparse.Namespace) -> int:
     """Add symbols. Safe to repeat: what is there stays as it is."""
-    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.opened import calendars_of, opened_database
     from mdtasks.cli.output import plural
     from mdtasks.domain.jobs import Tier
-    from mdtasks.domain.sessions import Calendars
     from mdtasks.store.reference import Instrument, add_instruments
 
-    mic = Calendars().get(args.mic).mic
+    mic = calendars_of(args).get(args.mic).mic
     if mic != args.mic.upper() and not args.json:
         say(f"{args.mic} keeps the hours of {mic}: stored as {mic}")
     kind = args.kind or ("crypto" if mic == "24/7" else "equity")

@@ -37,6 +37,11 @@ class Called:
         return json.loads(self.out)
 
 
+class _Keyboard(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Cli:
     """Commands of the test's own stack, called in this process."""
@@ -45,9 +50,9 @@ class Cli:
     captured: pytest.CaptureFixture[bytes]
     monkeypatch: pytest.MonkeyPatch
 
-    def __call__(self, *words: str, stdin: str = "") -> Called:
-        """Run a command to its end."""
-        self.monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    def __call__(self, *words: str, stdin: str = "", typed: str | None = None) -> Called:
+        """Run a command to its end; ``typed``: by a person at a terminal."""
+        self.monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if typed is None else _Keyboard(typed))
         self.captured.readouterr()
         code = main(list(words))
         sys.stdout.flush()

@@ -115,6 +115,14 @@ def test_without_a_terminal_a_requeue_needs_yes_and_keeps_its_plan(dead: Cli) ->
     assert dead(*command[1:]).out.endswith("\n3 requeued\n")
 
 
+@pytest.mark.parametrize(("typed", "code", "status"), [("y\n", 0, "queued"), ("\n", 2, "failed"), ("", 2, "failed")])
+def test_at_a_terminal_it_asks_and_only_a_yes_is_one(dead: Cli, typed: str, code: int, status: str) -> None:
+    asked = dead("dlq", "requeue", "--all", typed=typed)
+    assert "requeue 3? [y/N] " in asked.err
+    assert asked.code == code
+    assert set(statuses(dead).values()) == {status}
+
+
 def test_letters_are_requeued_by_their_jobs_or_all_or_none(dead: Cli) -> None:
     (job,) = ids(dead, "--tier", "T0")
     assert dead("dlq", "requeue", job, "nothing", "--yes").code == 3
