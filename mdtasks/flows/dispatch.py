@@ -55,9 +55,10 @@ def _dispatch(tier: Tier, places: int, deps: Deps) -> int:
 class Proof:
     """What a reconciliation found and mended.
 
-    ``queued``: rows whose message was looked for; ``lost``: rows without one, sent again; ``doubled``: jobs with more
-    than one message (harmless: only one can claim); ``orphans``: waiting messages of jobs that are over (they will be
-    dropped); ``expired``: claims whose worker was lost; ``unlettered``: failed jobs whose letter was made up for.
+    ``queued``: rows whose message was looked for; ``lost``: rows without one, or with one that a worker took and never
+    began, sent again; ``doubled``: jobs with more than one message (harmless: only one can claim); ``orphans``: waiting
+    messages of jobs that are over (they will be dropped); ``expired``: claims whose worker was lost; ``unlettered``:
+    failed jobs whose letter was made up for.
     """
 
     at: str
@@ -82,7 +83,8 @@ def reconcile_once(deps: Deps, now: datetime, grace_s: float = GRACE_S) -> Proof
     with deps.database.transaction() as connection:
         queued = jobs.queued_before(connection, grace_s)
     seen = backlog.sightings(deps.broker)
-    missing = [job_id for job_id in queued if job_id not in seen]
+    taken_before = now.timestamp() - grace_s
+    missing = [each for each in queued if each not in seen or seen.held_since.get(each, taken_before) < taken_before]
     with deps.database.transaction() as connection:
         lost = jobs.send_again(connection, missing, grace_s) if missing else []
         known = jobs.open_ids(connection, list(seen.counts)) if seen.counts else set()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,16 +18,18 @@ from mdtasks.queue.enqueue import priority_lists
 from mdtasks.queue.letters import DLQ, is_letter
 
 _PAGE: Final = 1000
+_HELD: Final = ""  # the place of a message in a worker's hands
 
 
 @dataclass(frozen=True, slots=True)
 class Sightings:
-    """Job ids seen in the broker: with how many messages each (two is doubled: harmless, counted), and which of them
-    wait in a queue rather than in a worker's hands.
+    """Job ids seen in the broker: with how many messages each (two is doubled: harmless, counted), which of them wait
+    in a queue, and since when (seconds since 1970) workers hold those that were seen nowhere else.
     """
 
     counts: dict[str, int]
     waiting: frozenset[str]
+    held_since: dict[str, float]
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self.counts
@@ -56,24 +60,31 @@ def sightings(client: redis.Redis) -> Sightings:
     before and after them: a message that stays in the broker cannot be missed. Raises BrokerUnavailableError.
     """
     seen: dict[str, set[bytes]] = {}
-    waiting: set[str] = set()
+    places: dict[str, set[str]] = {}
     with translated_redis_errors():
-        for element, in_queue in _all(client):
+        taken: dict[bytes, float] = dict(client.zrange("unacked_index", 0, -1, withscores=True))  # type: ignore[arg-type]
+        for element, place in _all(client):
             job_id = _job_id(element)
             if job_id:
                 seen.setdefault(job_id, set()).add(_delivery_tag(element))
-                if in_queue:
-                    waiting.add(job_id)
-    return Sightings({job_id: len(tags) for job_id, tags in seen.items()}, frozenset(waiting))
+                places.setdefault(job_id, set()).add(place)
+    only_held = [job_id for job_id, found in places.items() if found == {_HELD}]
+    now = time.time()
+    return Sightings(
+        counts={job_id: len(tags) for job_id, tags in seen.items()},
+        waiting=frozenset(job_id for job_id, found in places.items() if found - {_HELD, DLQ}),
+        held_since={job_id: max(taken.get(tag, now) for tag in seen[job_id]) for job_id in only_held},
+    )
 
 
-def _all(client: redis.Redis) -> Iterator[tuple[bytes, bool]]:
-    yield from ((element, False) for element in _held(client))
+def _all(client: redis.Redis) -> Iterator[tuple[bytes, str]]:
+    """Every element with its place: the name of its queue, or ``_HELD``."""
+    yield from ((element, _HELD) for element in _held(client))
     for queue in QUEUES:
         for name in priority_lists(queue):
-            yield from ((element, queue != DLQ) for element in _listed(client, name))
-    yield from ((element, False) for element in _held(client))
-    yield from ((element, False) for element in _listed(client, DLQ))
+            yield from ((element, queue) for element in _listed(client, name))
+    yield from ((element, _HELD) for element in _held(client))
+    yield from ((element, DLQ) for element in _listed(client, DLQ))
 
 
 def _listed(client: redis.Redis, name: str) -> Iterator[bytes]:
@@ -85,7 +96,8 @@ def _listed(client: redis.Redis, name: str) -> Iterator[bytes]:
 
 def _held(client: redis.Redis) -> Iterator[bytes]:
     for _, value in client.hscan_iter("unacked", count=_PAGE):
-        yield orjson.dumps(orjson.loads(value)[0])
+        with suppress(ValueError, LookupError, TypeError):
+            yield orjson.dumps(orjson.loads(value)[0])
 
 
 def _job_id(element: bytes) -> str | None:

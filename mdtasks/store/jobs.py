@@ -129,9 +129,8 @@ def _stage(connection: Connection, jobs: Sequence[NewJob]) -> None:
         copy.write(lines)
 
 
-def _trimmed(job: BackfillJob, part: int, start: str, end: str) -> BackfillJob:
-    """The job of what nobody else wants yet of a window; named as the statement names its row."""
-    job_id = job.job_id if part == 1 else f"{job.job_id}.{part}"
+def _trimmed(job: BackfillJob, job_id: str, start: str, end: str) -> BackfillJob:
+    """The job of what nobody else wants yet of a window, under the id of its row."""
     window = TimeWindow.model_validate({"start": start, "end": end})
     return job.model_copy(update={"job_id": job_id, "time_window": window})
 

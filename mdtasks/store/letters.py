@@ -70,7 +70,7 @@ class Plan:
 def record(connection: Connection, letter: Letter) -> bool:
     """Keep a letter; False when it was kept before."""
     values = {name: storable(value) if isinstance(value, str) else value for name, value in asdict(letter).items()}
-    return connection.execute(SQL["record"], values).one_or_none() is not None
+    return connection.execute(SQL["record"], values).scalar_one_or_none() is not None
 
 
 def letter_of_failed(connection: Connection, job_id: str, envelope: str, traceback: str, queue: str) -> Letter | None:

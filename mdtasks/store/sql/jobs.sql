@@ -21,9 +21,15 @@ SELECT pg_advisory_xact_lock(hashtext('mdtasks.enqueue'))
 -- Insert what is not wanted yet: of each staged window, the part that no earlier line of the batch and no active job
 -- of the same instrument and interval (and provider, when one was named) already asks for. The newest windows that
 -- fit into :room_t0..t2 are 'queued', to be pushed after this commits; the rest waits as 'deferred'. A request also
--- waits for the active jobs that it was merged with. Answers one row: which lines were queued whole, which were queued
--- trimmed (with their windows), how many wait, and how many lines there is anything left of.
-WITH marked AS (
+-- waits for the active jobs that it was merged with. A line whose id there is already, here or above, is that job sent
+-- again: merged, whatever became of it. Answers one row: which lines were queued whole, which were queued trimmed (with
+-- their ids and windows), how many wait, and how many lines there is anything left of.
+WITH known AS (
+    SELECT s.ord, s.id, j.id IS NOT NULL AS is_job
+    FROM (SELECT ord, id, row_number() OVER (PARTITION BY id ORDER BY ord) AS nth FROM stage_jobs) s
+    LEFT JOIN backfill_jobs j ON j.id = s.id
+    WHERE s.nth > 1 OR j.id IS NOT NULL
+), marked AS (
     -- Lines that overlap an earlier start of the same key; comparing all lines with all would be quadratic.
     SELECT s.*, coalesce(provider_hint, '') AS hint,
            coalesce(max(upper("window")) OVER (
@@ -54,26 +60,36 @@ WITH marked AS (
            CASE a.tier WHEN 'T0' THEN :room_t0 WHEN 'T1' THEN :room_t1 ELSE :room_t2 END AS room
     FROM stage_jobs a LEFT JOIN repeated r USING (ord) LEFT JOIN wanted w USING (ord),
     unnest(tstzmultirange(a."window") - coalesce(r.windows, '{}') - coalesce(w.windows, '{}')) AS p (piece)
+    WHERE NOT EXISTS (SELECT FROM known k WHERE k.ord = a.ord)
+), named AS (
+    -- A part is named after its line, unless that name is taken or longer than ids may be.
+    SELECT p.*, CASE
+               WHEN part = 1 THEN id
+               WHEN length(id) <= 60 AND NOT EXISTS (SELECT FROM backfill_jobs j WHERE j.id = p.id || '.' || part)
+                    AND NOT EXISTS (SELECT FROM stage_jobs s WHERE s.id = p.id || '.' || part) THEN id || '.' || part
+               ELSE left(id, 24) || '.' || CAST(gen_random_uuid() AS text)
+           END AS part_id
+    FROM pieces p
 ), inserted AS (
     INSERT INTO backfill_jobs
         (id, instrument_id, symbol, interval, "window", tier, provider_hint, request_id, status, max_attempts, queued_at)
-    SELECT CASE WHEN part = 1 THEN id ELSE id || '.' || part END,
-           instrument_id, symbol, interval, piece, tier, provider_hint, CAST(:request_id AS uuid),
+    SELECT part_id, instrument_id, symbol, interval, piece, tier, provider_hint, CAST(:request_id AS uuid),
            CASE WHEN place <= room THEN 'queued' ELSE 'deferred' END::job_status,
            :max_attempts,
            CASE WHEN place <= room THEN now() END
-    FROM pieces
+    FROM named
 ), linked AS (
     INSERT INTO request_jobs (request_id, job_id)
-    SELECT DISTINCT CAST(:request_id AS uuid), id FROM active WHERE CAST(:request_id AS uuid) IS NOT NULL
+    SELECT CAST(:request_id AS uuid), id FROM (SELECT id FROM active UNION SELECT id FROM known WHERE is_job) m
+    WHERE CAST(:request_id AS uuid) IS NOT NULL
     ON CONFLICT DO NOTHING
 )
 SELECT array_agg(ord ORDER BY place) FILTER (WHERE place <= room AND piece = "window") AS whole,
-       jsonb_agg(jsonb_build_array(ord, part, lower(piece), upper(piece)) ORDER BY place)
+       jsonb_agg(jsonb_build_array(ord, part_id, lower(piece), upper(piece)) ORDER BY place)
            FILTER (WHERE place <= room AND piece <> "window") AS trimmed,
        count(*) FILTER (WHERE place > room) AS deferred,
        count(DISTINCT ord) AS kept
-FROM pieces
+FROM named
 
 -- name: defer
 -- Give back what the queue had no room for after all.
@@ -162,10 +178,12 @@ WITH due AS (
     ORDER BY upper("window") DESC, id
     LIMIT :room
     FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE backfill_jobs j SET status = 'queued', queued_at = now(), not_before = NULL, updated_at = now()
+    FROM due WHERE j.id = due.id
+    RETURNING j.id, j.symbol, j.interval, lower(j."window") AS start, upper(j."window") AS "end", j.tier, j.provider_hint
 )
-UPDATE backfill_jobs j SET status = 'queued', queued_at = now(), not_before = NULL, updated_at = now()
-FROM due WHERE j.id = due.id
-RETURNING j.id, j.symbol, j.interval, lower(j."window") AS start, upper(j."window") AS "end", j.tier, j.provider_hint
+SELECT * FROM taken ORDER BY "end" DESC, id
 
 -- name: queued_before
 -- Jobs that have been 'queued' for longer than :grace_s: each must be in the broker, or it was lost on the way.

@@ -1,14 +1,17 @@
 -- Dead letters: record, list, group, freeze a set, requeue it, purge.
 
 -- name: record
--- Keep a letter once: recording the same envelope again changes nothing.
+-- Keep a letter once: recording it again changes nothing, except that one that was made up (of a failed job whose
+-- message seemed lost) gets the envelope of the message that came after all.
 INSERT INTO dead_letters
     (id, kind, job_id, task, queue, tier, symbol, interval, "window", provider, error_class, message, traceback,
      attempts, envelope)
 VALUES (:id, :kind, :job_id, :task, :queue, CAST(:tier AS tier), :symbol, CAST(:interval AS bar_interval),
         CAST(:window AS tstzrange), :provider, :error_class, left(:message, 4000), :traceback, :attempts, :envelope)
-ON CONFLICT (id) DO NOTHING
-RETURNING id
+ON CONFLICT (id) DO UPDATE
+SET envelope = excluded.envelope, traceback = excluded.traceback, queue = excluded.queue
+WHERE dead_letters.envelope = '' AND excluded.envelope <> ''
+RETURNING CASE WHEN xmax = 0 THEN id END AS id
 
 -- name: failed_job
 -- What the letter of a failed job says, taken from its row and its last attempt.
