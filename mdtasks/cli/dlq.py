@@ -1,21 +1,14 @@
-"""``mdtasks dlq`` and ``mdtasks requeue``: what failed for good, why, and giving it another life."""
+"""``mdtasks dlq``: what failed for good, and why. What can be done about it is in ``requeue``."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
-from mdtasks.cli.inputs import actor, add_symbol, add_tier, count_of, explain, since_of
-from mdtasks.domain.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from mdtasks.flows.deps import Deps
-    from mdtasks.flows.letters import Preview
-    from mdtasks.store.letters import LetterFilter
+from mdtasks.cli.inputs import add_symbol, add_tier, count_of, explain
+from mdtasks.cli.requeue import filter_of, purge_letters, requeue_letters, requeue_one
 
 _EXAMPLES: Final = """
 examples:
@@ -28,8 +21,6 @@ examples:
 
 A requeue first freezes the exact set as a plan, shows it, and then acts on that set alone, whatever dies meanwhile.
 """
-#: Ids of a plan that are shown; --json has them all.
-_SHOWN: Final = 5
 
 
 def add_parser(commands: Commands) -> None:
@@ -75,27 +66,13 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _filter(args: argparse.Namespace) -> LetterFilter:
-    from mdtasks.domain.jobs import Tier
-    from mdtasks.store.letters import LetterFilter
-
-    return LetterFilter(
-        backfills=None if args.kind is None else args.kind == "backfills",
-        tier=None if args.tier is None else Tier(args.tier),
-        symbol=args.symbol,
-        provider=args.provider,
-        error_class=args.error,
-        since=None if args.since is None else since_of(args.since, datetime.now(UTC)),
-    )
-
-
 def list_letters(args: argparse.Namespace) -> int:
     """List letters."""
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import json_row, show_table
     from mdtasks.store import letters
 
-    which = _filter(args)
+    which = filter_of(args)
     with opened_database(args) as database, database.transaction() as connection:
         rows = letters.matching(connection, which, args.limit)
     if args.json:
@@ -119,7 +96,7 @@ def show_letter(args: argparse.Namespace) -> int:
     """Show one letter whole."""
     from mdtasks.cli.jobs import show_attempts
     from mdtasks.cli.opened import opened_database
-    from mdtasks.cli.output import json_row, show_fields
+    from mdtasks.cli.output import block_of, json_row, show_fields
     from mdtasks.queue.letters import job_document
     from mdtasks.store import jobs, letters
 
@@ -132,23 +109,25 @@ def show_letter(args: argparse.Namespace) -> int:
         return 0
     apart = ("envelope", "traceback", "message")
     show_fields({name.replace("_", " "): value for name, value in letter.items() if value and name not in apart})
-    print(f"\n{letter['error_class']}: {letter['message']}\n")
+    print(f"\n{letter['error_class']}: {block_of(letter['message'])}\n")
     if history:
         show_attempts(history)
         print()
     _show_payload(payload, letter["envelope"])
     if letter["traceback"]:
-        print(f"\n{letter['traceback'].rstrip()}")
+        print(f"\n{block_of(letter['traceback'])}")
     if letter["state"] == "open":
         say(f"\n`mdtasks requeue {args.letter}` sends it again")
     return 0
 
 
 def _show_payload(payload: dict[str, object] | None, envelope: str) -> None:
+    from mdtasks.cli.output import block_of
+
     if payload is not None:
         print(f"payload\n{json.dumps(payload, indent=2)}")
     elif envelope:
-        print(f"the message as it was on the wire, which is no job\n{envelope}")
+        print(f"the message as it was on the wire, which is no job\n{block_of(envelope)}")
     else:
         print("its message was lost; what is above was read from the job's row")
 
@@ -184,133 +163,4 @@ def show_stats(args: argparse.Namespace) -> int:
         print_json(json_row(found))
     else:
         show_fields({name.replace("_", " "): value for name, value in found.items()})
-    return 0
-
-
-def requeue_letters(args: argparse.Namespace) -> int:
-    """Freeze a set of letters, show it, and on a yes send exactly that set again."""
-    from mdtasks.cli.opened import opened_deps
-
-    chosen = [bool(args.letters), bool(_filter(args).as_dict()), args.all, args.plan is not None]
-    if sum(chosen) != 1:
-        given = "nothing was" if not any(chosen) else "more than one was"
-        raise InvalidRequestError(
-            f"requeue which letters? {given} given",
-            field="letters",
-            hint="give ids, or a filter such as --tier T0, or --all, or --plan PLAN",
-        )
-    with opened_deps(args) as deps:
-        found = _planned(args, deps)
-        if found.result is not None:
-            return _tell(args, {"already": True, **found.result})
-        if not args.json:
-            _show_plan(found)
-        if args.dry_run or not found.letters:
-            if args.json:
-                print_json({**found.as_dict(), "dry_run": args.dry_run})
-            elif found.letters:
-                say(f"nothing was sent; `mdtasks dlq requeue --plan {found.plan_id}` sends exactly these")
-            return 0
-        _confirm(args, f"requeue {found.letters:,}", f"mdtasks dlq requeue --plan {found.plan_id} --yes")
-        from mdtasks.flows.letters import carry_out
-
-        return _tell(args, carry_out(found.plan_id, actor(), deps))
-
-
-def _planned(args: argparse.Namespace, deps: Deps) -> Preview:
-    from mdtasks.flows import letters
-
-    if args.plan is not None:
-        return letters.plan_again(args.plan, deps)
-    if args.letters:
-        return letters.plan_of(args.letters, actor(), deps)
-    return letters.plan(_filter(args), actor(), deps)
-
-
-def _show_plan(found: Preview) -> None:
-    from mdtasks.cli.output import plural
-
-    if not found.letters:
-        say("no open dead letters like that")
-        return
-    print(f"plan {found.plan_id}: {plural(found.letters, 'letter')}")
-    for tier, count in found.by_tier.items():
-        if count:
-            over = f"; {count - found.room[tier]:,} will wait in PostgreSQL" if count > found.room[tier] else ""
-            print(f"  {tier}: {count:,}, room for {found.room[tier]:,} under the cap{over}")
-    others = len(found.ids) - sum(found.by_tier.values())
-    if others:
-        print(f"  without a tier: {others:,}")
-    if len(found.ids) < found.letters:
-        print(f"  no longer open, left out: {found.letters - len(found.ids):,}")
-    more = f" and {len(found.ids) - _SHOWN:,} more (--json lists all)" if len(found.ids) > _SHOWN else ""
-    print(f"  {', '.join(found.ids[:_SHOWN])}{more}")
-
-
-def _confirm(args: argparse.Namespace, what: str, command: str) -> None:
-    """Return when it was said yes to. Raises InvalidRequestError otherwise: nothing was done."""
-    if args.yes:
-        return
-    if not sys.stdin.isatty() or args.json:
-        raise InvalidRequestError(
-            "nothing was done: there is no terminal to ask at", field="yes", hint=f"`{command}` does it"
-        )
-    print(f"{what}? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise InvalidRequestError("nothing was done", field="yes", hint=f"`{command}` does it later")
-
-
-def _tell(args: argparse.Namespace, result: dict[str, Any]) -> int:
-    if args.json:
-        print_json(result)
-        return 0
-    already = "this plan was carried out before: " if result.get("already") else ""
-    merged = f", {result['merged']:,} wanted already (merged)" if result["merged"] else ""
-    skipped = f", {result['skipped']:,} no longer open (skipped)" if result["skipped"] else ""
-    refused = f", {result['refused']:,} stay: unreadable, or no room in their queue" if result["refused"] else ""
-    print(f"{already}{result['requeued']:,} requeued{merged}{skipped}{refused}")
-    return 0
-
-
-def requeue_one(args: argparse.Namespace) -> int:
-    """Send one letter again. Exit code 3 when there is none, or it is not failed (any more)."""
-    from mdtasks.cli.opened import opened_deps
-    from mdtasks.flows.letters import requeue_job
-
-    with opened_deps(args) as deps:
-        done = requeue_job(args.job, actor(), deps)
-    if args.json:
-        print_json(done)
-    elif done["merged"]:
-        print(f"{done['job_id']}: another job fetches its window already (merged)")
-    else:
-        print(f"{done['job_id']} requeued")
-        say(f"`mdtasks jobs show {done['job_id']}` tells how it goes")
-    return 0
-
-
-def purge_letters(args: argparse.Namespace) -> int:
-    """Delete letters by age."""
-    from mdtasks.cli.opened import opened_database
-    from mdtasks.cli.output import plural
-    from mdtasks.store import letters
-
-    who = actor()
-    with opened_database(args) as database:
-        with database.transaction() as connection:
-            count = letters.count_older(connection, args.days)
-        if count:
-            what = f"{plural(count, 'letter')} older than {plural(args.days, 'day')}"
-            if not args.json:
-                say(f"{what}; recorded as purged by {who}; their jobs are given up")
-            _confirm(args, f"delete {what}", f"mdtasks dlq purge --days {args.days} --yes")
-        with database.transaction() as connection:
-            purged = letters.purge(connection, args.days, who)
-    if args.json:
-        print_json({"purged": purged, "by": who})
-    else:
-        print(
-            f"{plural(purged, 'letter')} purged"
-            + ("" if purged else f": none is older than {plural(args.days, 'day')}")
-        )
     return 0

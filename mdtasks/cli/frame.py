@@ -86,6 +86,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def one_line(text: str) -> str:
+    """``text`` without line breaks and control characters: messages of vendors and files may hold anything."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def print_json(value: Any) -> None:
     """Print data for a script: JSON on standard output. Times and paths become text."""
     print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
@@ -166,9 +171,9 @@ def _show_error(error: MdtasksError, *, wants_json: bool) -> int:
     if wants_json:
         print_json(error.as_dict())
     else:
-        say(f"error: {error.message}")
+        say(f"error: {one_line(error.message)}")
         if error.hint:
-            say(f"hint: {error.hint}")
+            say(f"hint: {one_line(error.hint)}")
     return error.exit_code
 
 

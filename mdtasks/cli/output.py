@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from mdtasks.cli.frame import one_line
+
 #: Colours of words that are states; everything else has none.
 _STYLES: Final = {
     "done": "green",
@@ -101,7 +103,12 @@ def text_of(value: object) -> str:
         case float():
             return repr(value)
         case _:
-            return "".join(each if each.isprintable() else " " for each in str(value))
+            return one_line(str(value))
+
+
+def block_of(text: str) -> str:
+    """Lines of somebody else's text without control characters."""
+    return "\n".join(one_line(line.expandtabs()) for line in text.splitlines())
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mdtasks.cli.frame import say
+from mdtasks.cli.frame import one_line, say
 from mdtasks.domain.errors import UnavailableError
 from mdtasks.store import jobs
 
@@ -105,11 +105,12 @@ def wait_for(database: Database, request_id: str) -> Progress:
 
 def _note(seen: Progress, still_s: float) -> str:
     """What to say beside the numbers: why nothing moves, or the newest error."""
+    error = one_line(seen.last_error or "")
     if still_s > _STILL_AFTER_S and not seen.jobs.get("running"):
         if seen.jobs.get("queued"):
             return "nothing moves: does a worker serve this tier? `mdtasks status`, `mdtasks doctor`"
-        return "waiting for the next attempt" + (f" after: {seen.last_error}" if seen.last_error else "")
-    return f"newest error: {seen.last_error}" if seen.last_error else ""
+        return "waiting for the next attempt" + (f" after: {error}" if error else "")
+    return f"newest error: {error}" if error else ""
 
 
 @contextmanager

@@ -74,7 +74,9 @@ def test_poison_is_shown_as_it_was_on_the_wire(cli: Cli, cli_deps: Deps) -> None
     letters.record(
         letters.Dead(letter, "\x1b[2Jnot an envelope", Reason("undecodable", "cannot be read"), "T1"), cli_deps
     )
-    assert "not an envelope" in cli("dlq", "show", letter).out
+    shown = cli("dlq", "show", letter).out
+    assert "not an envelope" in shown
+    assert "\x1b" not in shown
     assert [each["id"] for each in cli("dlq", "list", "--kind", "others", "--json").json] == [letter]
     refused = cli("requeue", letter)
     assert (refused.code, "it cannot be read as a job" in refused.err) == (3, True)
