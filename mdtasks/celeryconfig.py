@@ -13,7 +13,7 @@ task_acks_on_timeout = True
 #: Both would run a job that kills its worker without end; the job row counts attempts instead.
 task_reject_on_worker_lost = False
 task_retry_on_worker_lost = False
-#: Seconds that the result of a child that died may still be read; Celery's 10 s is most of the wait for another attempt.
+#: Seconds that the result of a child that died may still be read: Celery's 10 s delays the next attempt most.
 worker_lost_wait = 1.0
 
 # -- one job per process at a time: a short one never waits behind a long one ----------------------

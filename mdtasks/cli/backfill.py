@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mdtasks.connections import Database
     from mdtasks.flows.backfill import Answer
     from mdtasks.flows.deps import Deps
-    from mdtasks.store.jobs import Progress
+    from mdtasks.store.job_reports import Progress
 
 _EXAMPLES = """
 examples:

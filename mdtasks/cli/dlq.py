@@ -98,11 +98,11 @@ def show_letter(args: argparse.Namespace) -> int:
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import block_of, json_row, show_fields
     from mdtasks.queue.letters import job_document
-    from mdtasks.store import jobs, letters
+    from mdtasks.store import job_reports, letters
 
     with opened_database(args) as database, database.transaction() as connection:
         letter = letters.one(connection, args.letter)
-        history = jobs.attempts(connection, letter["job_id"]) if letter["job_id"] else []
+        history = job_reports.attempts(connection, letter["job_id"]) if letter["job_id"] else []
     payload = job_document(letter["envelope"])
     if args.json:
         print_json({**json_row(letter), "payload": payload, "history": [json_row(each) for each in history]})

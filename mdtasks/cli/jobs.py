@@ -15,11 +15,12 @@ examples:
   mdtasks jobs --status failed --tier T0
   mdtasks jobs --symbol AAPL --json
   mdtasks jobs show 3f0c9c1e-8d3e-4f4e-9b44-0a6b2f7d1c55
+  mdtasks jobs cancel 3f0c9c1e-8d3e-4f4e-9b44-0a6b2f7d1c55
 """
 
 
 def add_parser(commands: Commands) -> None:
-    """Add ``jobs`` and ``jobs show``."""
+    """Add ``jobs``, ``jobs show`` and ``jobs cancel``."""
     several = commands.add(
         "jobs", list_jobs, "List backfill jobs, newest change first; `jobs show ID` tells of one", json=True
     )
@@ -34,6 +35,8 @@ def add_parser(commands: Commands) -> None:
     several.set_defaults(func=list_jobs)
     one = below.add("show", show_job, "Show a job and every attempt at it", json=True)
     one.add_argument("job", metavar="ID")
+    some = below.add("cancel", cancel_jobs, "Cancel jobs that have not started", json=True)
+    some.add_argument("jobs", nargs="+", metavar="ID")
 
 
 def list_jobs(args: argparse.Namespace) -> int:
@@ -41,11 +44,11 @@ def list_jobs(args: argparse.Namespace) -> int:
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import json_row, show_table
     from mdtasks.domain.jobs import Tier
-    from mdtasks.store import jobs
+    from mdtasks.store import job_reports
 
     with opened_database(args) as database, database.transaction() as connection:
         tier = None if args.tier is None else Tier(args.tier)
-        rows = jobs.list_jobs(connection, status=args.status, tier=tier, symbol=args.symbol, limit=args.limit)
+        rows = job_reports.list_jobs(connection, status=args.status, tier=tier, symbol=args.symbol, limit=args.limit)
     if args.json:
         print_json([json_row(row) for row in rows])
     elif rows:
@@ -71,11 +74,11 @@ def show_job(args: argparse.Namespace) -> int:
     """Show one job with its attempts."""
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import json_row, show_fields
-    from mdtasks.store import jobs
+    from mdtasks.store import job_reports
 
     with opened_database(args) as database, database.transaction() as connection:
-        job = jobs.one_job(connection, args.job)
-        attempts = jobs.attempts(connection, args.job)
+        job = job_reports.one_job(connection, args.job)
+        attempts = job_reports.attempts(connection, args.job)
     if args.json:
         print_json({**json_row(job), "history": [json_row(each) for each in attempts]})
         return 0
@@ -84,6 +87,24 @@ def show_job(args: argparse.Namespace) -> int:
     show_attempts(attempts)
     if job["status"] == "failed":
         say(f"`mdtasks requeue {job['id']}` gives it another life")
+    return 0
+
+
+def cancel_jobs(args: argparse.Namespace) -> int:
+    """Cancel jobs that wait; what runs or is over stays as it is. Exit code 4 when one of them did not wait."""
+    from mdtasks.cli.opened import opened_database
+    from mdtasks.domain.errors import ConflictError
+    from mdtasks.store import jobs
+
+    with opened_database(args) as database, database.transaction() as connection:
+        cancelled = jobs.cancel(connection, args.jobs)
+    left = [job for job in args.jobs if job not in cancelled]
+    if args.json:
+        print_json({"cancelled": cancelled, "left": left})
+        return ConflictError.exit_code if left else 0
+    say(f"{len(cancelled)} of {len(args.jobs)} cancelled")
+    if left:
+        raise ConflictError(f"{left[0]} does not wait", hint=f"`mdtasks jobs show {left[0]}` tells how it stands")
     return 0
 
 

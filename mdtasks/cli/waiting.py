@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mdtasks.cli.frame import one_line, say
 from mdtasks.domain.errors import UnavailableError
-from mdtasks.store import jobs
+from mdtasks.store import job_reports
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mdtasks.connections import Database
-    from mdtasks.store.jobs import Progress
+    from mdtasks.store.job_reports import Progress
 
 _POLL_S: Final = 0.3
 #: Seconds between lines where nobody sees a bar move.
@@ -74,7 +74,7 @@ class _View(Protocol):
 def read_progress(database: Database, request_id: str) -> Progress:
     """How a request stands now. Raises NotFoundError, StoreUnavailableError."""
     with database.transaction() as connection:
-        return jobs.progress(connection, request_id)
+        return job_reports.progress(connection, request_id)
 
 
 def wait_for(database: Database, request_id: str) -> Progress:

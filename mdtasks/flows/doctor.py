@@ -26,7 +26,7 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import last_proof
 from mdtasks.queue import backlog
 from mdtasks.settings import Settings
-from mdtasks.store import jobs
+from mdtasks.store import job_reports
 from mdtasks.store.schema import current_revision, head_revision
 
 #: Libraries whose versions decide whether things work; with the first version that does not, where there is one.
@@ -243,8 +243,8 @@ def _beat(deps: Deps, now: datetime) -> tuple[State, str, str]:
 
 def _jobs(deps: Deps) -> tuple[State, str, str]:
     with deps.database.transaction() as connection:
-        waiting = jobs.backlog(connection)
-        failed = len(jobs.list_jobs(connection, status="failed", limit=10_000))
+        waiting = job_reports.backlog(connection)
+        failed = len(job_reports.list_jobs(connection, status="failed", limit=10_000))
     shown = [f"{each.tier} {each.jobs:,} {each.status}" for each in waiting]
     if failed:
         todo = "`mdtasks dlq groups` says why they failed, `mdtasks dlq requeue` sends them again"

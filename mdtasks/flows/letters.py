@@ -52,7 +52,8 @@ def record(dead: Dead, deps: Deps) -> str:
             return _record(connection, dead, deps)
 
     became = patiently(once)
-    metrics.DEAD_LETTERS.labels(kind=became, error_class=dead.reason.error_class).inc()
+    if became == "recorded":
+        metrics.DEAD_LETTERS.labels(kind=_kind(dead), error_class=dead.reason.error_class).inc()
     return became
 
 
@@ -80,6 +81,11 @@ def _record(connection: Connection, dead: Dead, deps: Deps) -> str:
         ),
     )
     return "recorded" if kept else "known"
+
+
+def _kind(dead: Dead) -> str:
+    job = _parsed(job_document(dead.raw))
+    return "poison" if job is None else str(job.type)
 
 
 def _parsed(document: dict[str, object] | None) -> Any:

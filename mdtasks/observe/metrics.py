@@ -157,6 +157,7 @@ def use_multiprocess_dir(path: Path | None) -> None:
     else:
         os.environ[_ENVIRONMENT] = wanted
     with _building:
+        _close_files()
         _metrics.clear()
         if "prometheus_client" in sys.modules:
             from prometheus_client import values
@@ -237,6 +238,16 @@ class _State:
                     family.add_metric([reading.labels[name] for name in gauge.label_names], reading.value)
             if family.samples:
                 yield family
+
+
+def _close_files() -> None:
+    """Close the files that were counted into so far: prometheus_client leaves that to the end of the process."""
+    for metric in [_metrics[name] for name in _metrics if name]:
+        for child in (metric, *getattr(metric, "_metrics", {}).values()):
+            values = [getattr(child, "_value", None), getattr(child, "_sum", None), *getattr(child, "_buckets", ())]
+            for file in (getattr(value, "_file", None) for value in values):
+                if file is not None:
+                    file.close()  # many values share one; closing it again does nothing
 
 
 _metrics: dict[str, Any] = {}

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from mdtasks.domain.errors import UnavailableError
+from mdtasks.settings import published
 from mdtasks.stack.child import Child, Job
 from mdtasks.stack.embedded import EmbeddedServer, PostgresServer, ValkeyServer
 from mdtasks.stack.home import SUPERVISOR, Home, ProcessRecord, StackRecord, identity, write_private
@@ -146,6 +147,7 @@ class Supervisor:
             "api_token": settings.api_token.get_secret_value() if settings.api_token else "",
             "web_url": self._plan.web_url,
             "flower_url": self._plan.flower_url,
+            "settings": published(settings),
         }
         write_private(self._home.connection_file, json.dumps(content, indent=1))
 

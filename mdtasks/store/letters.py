@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from mdtasks.connections import load_statements, storable
 from mdtasks.domain.errors import ConflictError, NotFoundError
 from mdtasks.domain.jobs import Tier
-from mdtasks.store.jobs import known_uuid
+from mdtasks.store.job_reports import known_uuid
 
 SQL: Final = load_statements("mdtasks.store.sql", "letters.sql")
 

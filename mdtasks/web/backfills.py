@@ -13,7 +13,7 @@ from starlette.responses import Response
 from mdtasks.domain.jobs import Symbol, Tier
 from mdtasks.flows.backfill import BackfillRequest, request_backfill
 from mdtasks.flows.deps import Deps
-from mdtasks.store import jobs
+from mdtasks.store import job_reports
 from mdtasks.web.answers import Json
 from mdtasks.web.parsing import Query, parse_query, read_document, refuse_unknown
 
@@ -43,7 +43,7 @@ def progress(request: Request) -> Response:
     """How a backfill request stands: jobs by status, bars stored, and whether all have ended."""
     parse_query(request, Query)
     with request.state.deps.database.transaction() as connection:
-        found = jobs.progress(connection, request.path_params["request"])
+        found = job_reports.progress(connection, request.path_params["request"])
     return Json(
         {
             "request": found.request_id,
@@ -61,7 +61,7 @@ def list_jobs(request: Request) -> Response:
     """Backfill jobs by filter, newest change first."""
     asked = parse_query(request, JobQuery)
     with request.state.deps.database.transaction() as connection:
-        rows = jobs.list_jobs(connection, **asked.model_dump())
+        rows = job_reports.list_jobs(connection, **asked.model_dump())
     return Json([job_entry(row) for row in rows])
 
 
@@ -73,8 +73,8 @@ def show_job(request: Request) -> Response:
 
 def _job(job_id: str, deps: Deps) -> dict[str, Any]:
     with deps.database.transaction() as connection:
-        row = jobs.one_job(connection, job_id)
-        history = jobs.attempts(connection, job_id)
+        row = job_reports.one_job(connection, job_id)
+        history = job_reports.attempts(connection, job_id)
     times = {name: row[name] for name in ("queued_at", "lease_until")}
     return {**job_entry(row), **times, "history": history}
 

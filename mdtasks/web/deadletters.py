@@ -17,7 +17,7 @@ from mdtasks.domain.jobs import ProviderName, Symbol, Tier
 from mdtasks.flows import letters as flow
 from mdtasks.flows.deps import Deps
 from mdtasks.queue.letters import job_document
-from mdtasks.store import jobs, letters
+from mdtasks.store import job_reports, jobs, letters
 from mdtasks.store.letters import LetterFilter
 from mdtasks.web.answers import Json
 from mdtasks.web.parsing import Query, QueryTime, parse_query
@@ -161,7 +161,7 @@ def letter_entry(row: dict[str, Any], backfills: bool) -> dict[str, Any]:
 def _whole(letter_or_job_id: str, backfills: bool, deps: Deps) -> dict[str, Any]:
     with deps.database.transaction() as connection:
         row = letters.one(connection, letter_or_job_id)
-        history = jobs.attempts(connection, row["job_id"]) if row["job_id"] else []
+        history = job_reports.attempts(connection, row["job_id"]) if row["job_id"] else []
     _refuse_other_kind(row, backfills)
     said = {name: row[name] for name in ("state", "requeued_by", "traceback", "envelope")}
     return {**letter_entry(row, backfills), **said, "payload": job_document(row["envelope"]), "history": history}
@@ -173,7 +173,7 @@ def _requeue_one(letter_or_job_id: str, backfills: bool, actor: str, deps: Deps)
             row = letters.one(connection, letter_or_job_id)
         except NotFoundError:
             if jobs.all_ids(connection, [letter_or_job_id]):  # a better reason
-                status = jobs.one_job(connection, letter_or_job_id)["status"]
+                status = job_reports.one_job(connection, letter_or_job_id)["status"]
                 raise NotFoundError(f"{letter_or_job_id} is not failed: it is {status}") from None
             raise
     _refuse_other_kind(row, backfills)

@@ -25,7 +25,7 @@ from mdtasks.observe.metrics import Reading
 from mdtasks.queue import backlog
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
-from mdtasks.store import bars, jobs, letters
+from mdtasks.store import bars, job_reports, letters
 from mdtasks.store.schema import current_revision, head_revision
 
 log = logging.getLogger(__name__)
@@ -111,14 +111,14 @@ def read_waiting(deps: Deps) -> dict[Tier, Waiting]:
             f"the database is at revision {at or 'none'}, this mdtasks needs {head}", hint="run `mdtasks migrate`"
         )
     with deps.database.transaction() as connection:
-        rows = jobs.backlog(connection)
-    by_tier: dict[Tier, dict[str, jobs.Backlog]] = {tier: {} for tier in Tier}
+        rows = job_reports.backlog(connection)
+    by_tier: dict[Tier, dict[str, job_reports.Backlog]] = {tier: {} for tier in Tier}
     for row in rows:
         by_tier[row.tier][row.status] = row
     return {tier: _waiting(found) for tier, found in by_tier.items()}
 
 
-def _waiting(found: Mapping[str, jobs.Backlog]) -> Waiting:
+def _waiting(found: Mapping[str, job_reports.Backlog]) -> Waiting:
     counts = {status: row.jobs for status, row in found.items()}
     waits = [found[status].oldest_age_s for status in ("deferred", "queued") if status in found]
     return Waiting(**counts, oldest_age_s=max(waits, default=0.0))

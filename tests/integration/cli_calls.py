@@ -19,7 +19,7 @@ from mdtasks.domain.jobs import BackfillJob
 from mdtasks.flows import ingest
 from mdtasks.flows.deps import Deps
 from mdtasks.settings import Settings
-from mdtasks.store import jobs, letters
+from mdtasks.store import job_reports, letters
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def work(deps: Deps) -> int:
     """Do every queued job as a worker would, one attempt each; letters of those that die. Returns how many."""
     with deps.database.transaction() as connection:
-        queued = [row["id"] for row in jobs.list_jobs(connection, status="queued", limit=100_000)]
+        queued = [row["id"] for row in job_reports.list_jobs(connection, status="queued", limit=100_000)]
     for job_id in queued:
         try:
             ingest.run_backfill(BackfillJob.model_construct(job_id=job_id), deps, "t0@test/1", datetime.now(UTC))

@@ -7,16 +7,20 @@ from collections.abc import Iterator
 import pytest
 
 from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.settings import Settings
 from tests.integration.cli_calls import Cli, environment_of
 
 
 @pytest.fixture
-def cli(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Cli:
+def cli(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Iterator[Cli]:
     """Calls commands in this process, on the test's own servers."""
     for name, value in environment_of(settings).items():
         monkeypatch.setenv(name, value)
-    return Cli(settings, capsysbinary, monkeypatch)
+    yield Cli(settings, capsysbinary, monkeypatch)
+    use_multiprocess_dir(None)  # the command counted into the test's home
 
 
 @pytest.fixture

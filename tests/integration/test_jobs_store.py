@@ -14,7 +14,7 @@ from sqlalchemy import text
 from mdtasks.connections import Database
 from mdtasks.domain.errors import NotFoundError, StaleClaimError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
-from mdtasks.store import jobs
+from mdtasks.store import job_reports, jobs
 from mdtasks.store.reference import Instrument, add_instruments, resolve
 from mdtasks.testing import backfill_job
 
@@ -86,7 +86,7 @@ def test_a_window_already_wanted_is_merged_and_its_request_waits_for_the_job_tha
         request = jobs.create_request(connection, "test", {})
         done = jobs.enqueue(connection, [_new(2, 20, 40)], ROOM, 5, request)
         assert (done.queued, done.deferred, done.merged) == ([], 0, 1)
-        assert jobs.progress(connection, request).jobs == {"queued": 1}
+        assert job_reports.progress(connection, request).jobs == {"queued": 1}
 
 
 def test_only_what_nobody_wants_yet_of_a_window_becomes_a_job(store: Database) -> None:
@@ -190,7 +190,7 @@ def test_a_claim_that_was_taken_over_can_no_longer_finish(store: Database) -> No
         _finish(store, first)
     _finish(store, second)
     with store.transaction() as connection:
-        told = [(row["attempt"], row["outcome"]) for row in jobs.attempts(connection, "job-1")]
+        told = [(row["attempt"], row["outcome"]) for row in job_reports.attempts(connection, "job-1")]
     assert told == [(1, "lost"), (2, "done")]
 
 
@@ -224,7 +224,7 @@ def test_a_node_that_starts_finds_only_what_its_own_processes_held(store: Databa
 
 def test_progress_of_a_request_nobody_made_is_not_found(store: Database) -> None:
     with store.transaction() as connection, pytest.raises(NotFoundError):
-        jobs.progress(connection, "00000000-0000-0000-0000-000000000000")
+        job_reports.progress(connection, "00000000-0000-0000-0000-000000000000")
 
 
 def test_jobs_come_back_as_they_went_in(store: Database) -> None:

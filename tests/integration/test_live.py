@@ -15,7 +15,7 @@ from mdtasks.domain.jobs import BarsFetchJob, Interval, Tier, TimeWindow, parse_
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.live import LOOK_BACK, run_bars_fetch, run_quotes_fetch, tick
 from mdtasks.settings import Settings
-from mdtasks.store import jobs, quotes
+from mdtasks.store import job_reports, quotes
 from mdtasks.store.bars import StoredBars, read_bars, read_coverage
 from mdtasks.store.reference import Instrument, add_instruments, resolve
 from mdtasks.testing import bars_fetch_job, quotes_fetch_job
@@ -100,7 +100,7 @@ def test_a_symbol_that_fails_alone_leaves_the_others_and_a_word_with_the_attempt
     job = bars_fetch_job(symbols=("SPY", "BTC-USD"), time_window=None)
     assert run_bars_fetch(job, deps, "t0@here/1", OPEN)["inserted"] == LOOK_BACK
     with deps.database.transaction() as connection:
-        (attempt,) = jobs.attempts(connection, job.job_id)
+        (attempt,) = job_reports.attempts(connection, job.job_id)
     assert attempt["outcome"] == "done"
     assert "1 of 2 symbols failed" in attempt["message"]
     deps.close()
@@ -115,7 +115,7 @@ def test_a_fetch_that_nobody_answers_fails_with_the_providers_error(settings: Se
         run_quotes_fetch(latest, deps, "t0@here/1", OPEN)
     for job_id in (bars.job_id, latest.job_id):
         with deps.database.transaction() as connection:
-            (attempt,) = jobs.attempts(connection, job_id)
+            (attempt,) = job_reports.attempts(connection, job_id)
         assert (attempt["outcome"], attempt["error_class"]) == ("failed", "vendor_error")
     deps.close()
 

@@ -30,7 +30,7 @@ from mdtasks.providers.base import BarsAnswer
 from mdtasks.queue.app import make_app
 from mdtasks.queue.letters import Reason, letter
 from mdtasks.settings import Settings
-from mdtasks.store import jobs
+from mdtasks.store import job_reports, jobs
 from mdtasks.store.reference import Instrument, add_instruments, resolve
 from mdtasks.testing import backfill_job
 
@@ -74,7 +74,9 @@ def row(deps: Deps, job: BackfillJob) -> dict[str, Any]:
 def history(deps: Deps, job: BackfillJob) -> list[tuple[int, str | None, str | None]]:
     """(fence, outcome, error class) of each attempt."""
     with deps.database.transaction() as connection:
-        return [(one["fence"], one["outcome"], one["error_class"]) for one in jobs.attempts(connection, job.job_id)]
+        return [
+            (one["fence"], one["outcome"], one["error_class"]) for one in job_reports.attempts(connection, job.job_id)
+        ]
 
 
 def counted(deps: Deps, table: str) -> int:
@@ -199,7 +201,7 @@ def test_a_job_sent_again_under_its_id_is_merged_whatever_became_of_the_first(de
     answer = enqueue_documents([again, a_job(1).model_dump(mode="json")], "test", deps)
     assert (answer.queued, answer.merged, answer.refused) == (1, 1, [])
     with deps.database.transaction() as connection:
-        assert jobs.progress(connection, answer.request_id).jobs == {"done": 1, "queued": 1}
+        assert job_reports.progress(connection, answer.request_id).jobs == {"done": 1, "queued": 1}
 
 
 def test_one_id_twice_in_a_batch_is_one_job(deps: Deps) -> None:
@@ -275,6 +277,7 @@ def test_a_message_that_a_worker_took_and_never_began_is_sent_again(deps: Deps, 
     change(deps, "UPDATE backfill_jobs SET queued_at = now() - interval '1 h' WHERE id = :id", job)
     assert reconcile_once(deps, datetime.now(UTC)).lost == 0  # it has only just been taken
     (tag,) = redis_client.hkeys("unacked")
+    assert isinstance(tag, bytes)
     redis_client.zadd("unacked_index", {tag: 1_700_000_000})
     assert reconcile_once(deps, datetime.now(UTC)).lost == 1
     assert envelopes(redis_client) == [job.job_id]

@@ -18,7 +18,7 @@ from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.windows import AskedWindow
-from mdtasks.store.jobs import Progress
+from mdtasks.store.job_reports import Progress
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
