@@ -79,6 +79,10 @@ class Servers:
         process.send_signal(number)
         process.wait(30)
 
+    def signal(self, server: ValkeyServer | PostgresServer, number: signal.Signals) -> None:
+        """Send a server a signal that it lives through."""
+        self._processes[server.name].send_signal(number)
+
     def empty_redis(self) -> None:
         """Forget what the stopped Redis had on disk."""
         shutil.rmtree(self.home / "redis" / "appendonlydir")

@@ -93,11 +93,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         tier = workers.start("t0", "T0.live,T0", *odd, concurrency=4, **here)
         control = workers.start("control", "control,dlq")
         deps = open_deps(servers.settings(**LIMITS))
-        add_symbols(deps.database, ["GOOD", "HANGS", "CRASHES", "FAILS"])
-        workers.ready(tier, control)
-        with redis.Redis.from_url(servers.redis.url) as client:
-            yield Scene(deps, client, tier, control, (tier.pid, control.pid))
-        deps.close()
+        try:
+            add_symbols(deps.database, ["GOOD", "HANGS", "CRASHES", "FAILS"])
+            workers.ready(tier, control)
+            with redis.Redis.from_url(servers.redis.url) as client:
+                yield Scene(deps, client, tier, control, (tier.pid, control.pid))
+        finally:
+            deps.close()
 
 
 #: The body of a task that fails in the worker's child: the task takes one argument.

@@ -19,10 +19,12 @@ Eventually = Callable[..., None]
 _NAMES = {"supervisor", "redis", "postgres", "t0", "t1", "t2", "control", "beat", "web", "flower"}
 
 
-def mdtasks(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def mdtasks(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run one command in the folder, as typed there."""
     command = [sys.executable, "-m", "mdtasks", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90, cwd=cwd)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=90, cwd=cwd, env={**os.environ, **environ}
+    )
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def living_in(folder: Path) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a stack has been started with `mdtasks up --detach`."""
     place = tmp_path_factory.mktemp("an empty folder")
-    started = mdtasks("up", "--detach", cwd=place)
+    started = mdtasks("up", "--detach", cwd=place, MDTASKS_SIMULATOR="1", BACKFILL_MAX_QUEUE_T0="3")
     try:
         assert started.returncode == 0, started.stderr + mdtasks("logs", cwd=place).stdout
         yield place
@@ -69,6 +71,19 @@ def test_everything_is_ready_and_within_its_memory(folder: Path) -> None:
     assert {each["state"] for each in found["processes"]} == {"ready"}
     assert sum(each["memory_mb"] for each in found["processes"]) == pytest.approx(found["memory_mb"], abs=1)
     assert 100 < found["memory_mb"] < 1200
+
+
+def test_a_second_terminal_fills_in_bars_by_the_caps_and_providers_of_the_stack(folder: Path) -> None:
+    assert mdtasks("universe", "add", "BTC-USD", "--mic", "24/7", "--tier", "T0", cwd=folder).returncode == 0
+    asked = mdtasks("backfill", "BTC-USD", "--sessions", "6", "--wait", "--json", cwd=folder)
+    assert asked.returncode == 0, asked.stderr
+    answer = json.loads(asked.stdout)
+    assert (answer["queued"], answer["deferred"]) == (3, 3)
+    assert mdtasks("gaps", "BTC-USD", "--check", cwd=folder).returncode == 0
+    bars = mdtasks("bars", "BTC-USD", "--sessions", "2", cwd=folder).stdout.splitlines()
+    assert bars[0].startswith("ts,open,high,low,close,volume")
+    assert len(bars) > 1440
+    assert mdtasks("dlq", "list", "--json", cwd=folder).stdout.strip() == "[]"
 
 
 def test_web_and_flower_answer_where_status_says(folder: Path) -> None:

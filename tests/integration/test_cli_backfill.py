@@ -211,3 +211,12 @@ def test_a_command_line_that_a_script_reads_keeps_talk_off_standard_output(unive
         lambda: universe("dlq", "stats", "--json").json["open"],
     )
     assert all(reader() is not None for reader in readers)
+
+
+def test_jobs_that_wait_are_cancelled_and_others_are_named(universe: Cli) -> None:
+    universe("backfill", "AAPL", "--sessions", "2")
+    (job,) = universe("jobs", "--json").json
+    assert universe("jobs", "cancel", job["id"]).code == 0
+    assert universe("jobs", "show", job["id"], "--json").json["status"] == "cancelled"
+    again = universe("jobs", "cancel", job["id"])
+    assert (again.code, "does not wait" in again.err) == (4, True)
