@@ -57,6 +57,16 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
 
 #: A server that restarts is usually back within this; a worker waits for it rather than burn through its queue.
 PATIENCE_S: Final = 45.0
+#: What a task keeps of its time limit, seconds, to end by itself after it has waited.
+_RESERVE_S: Final = 2.0
+
+
+def patience_s(began: float, settings: Settings) -> float:
+    """Seconds that a task which began at ``began`` (``time.monotonic()``) may go on waiting for a server.
+
+    It gives up before its hard limit: killed there, it would seem to be at fault itself.
+    """
+    return min(PATIENCE_S, began + settings.time_limit_s - _RESERVE_S - time.monotonic())
 
 
 def patiently(work: Callable[[], T], *, for_s: float = PATIENCE_S) -> T:

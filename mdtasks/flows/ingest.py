@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from mdtasks.domain.errors import (
 from mdtasks.domain.jobs import BackfillJob, Interval, TimeWindow
 from mdtasks.domain.universe import Listing
 from mdtasks.flows.attempts import next_pause_s
-from mdtasks.flows.deps import Deps, patiently
+from mdtasks.flows.deps import Deps, patience_s, patiently
 from mdtasks.observe import metrics
 from mdtasks.providers.base import BarsAnswer, Provider
 from mdtasks.settings import Settings
@@ -104,7 +105,8 @@ def run_backfill(job: BackfillJob, deps: Deps, worker: str, now: datetime) -> Re
 
 
 def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
-    claim = patiently(lambda: _claim(job_id, deps, worker))
+    began = time.monotonic()
+    claim = patiently(lambda: _claim(job_id, deps, worker), for_s=patience_s(began, deps.settings))
     if claim is None:
         metrics.STALE_MESSAGES.labels(reason="no_claim").inc()
         return Report(Outcome.STALE)
@@ -115,7 +117,7 @@ def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
         metrics.STALE_MESSAGES.labels(reason="fenced").inc()
         return Report(Outcome.STALE, error=error)
     except Exception as error:  # whatever it was, the attempt ends and is recorded
-        return _settle(deps, claim, error)
+        return _settle(deps, claim, error, began)
 
 
 def _claim(job_id: str, deps: Deps, worker: str) -> jobs.Claim | None:
@@ -226,7 +228,7 @@ def _commit(deps: Deps, claim: jobs.Claim, fetched: Fetched) -> Report:
     )
 
 
-def _settle(deps: Deps, claim: jobs.Claim, error: Exception) -> Report:
+def _settle(deps: Deps, claim: jobs.Claim, error: Exception, began: float) -> Report:
     """End an attempt that left nothing but its error."""
 
     def end() -> Report:
@@ -234,7 +236,7 @@ def _settle(deps: Deps, claim: jobs.Claim, error: Exception) -> Report:
             return _fail(connection, claim, error, deps.settings)
 
     try:
-        report = patiently(end)
+        report = patiently(end, for_s=patience_s(began, deps.settings))
     except StaleClaimError as stale:
         # The claim was taken over, or the commit had gone through and only its answer was lost.
         metrics.STALE_MESSAGES.labels(reason="fenced").inc()
