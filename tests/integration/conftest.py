@@ -1,15 +1,17 @@
-"""What integration tests share beyond ``tests/conftest.py``: commands, called in this process."""
+"""What integration tests share beyond ``tests/conftest.py``: commands, called in this process, and the web app."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.settings import Settings
 from tests.integration.cli_calls import Cli, environment_of
+from tests.integration.web_server import opened, served
 
 
 @pytest.fixture
@@ -29,3 +31,17 @@ def cli_deps(settings: Settings) -> Iterator[Deps]:
     opened = open_deps(settings, application="tests")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def deps(settings: Settings) -> Iterator[Deps]:
+    """Deps beside the web app's own, with two instruments that always trade."""
+    with opened(settings) as found:
+        yield found
+
+
+@pytest.fixture
+def client(settings: Settings, deps: Deps) -> Iterator[httpx.Client]:
+    """A client of the web app, on the same servers as ``deps``."""
+    with served(settings) as found:
+        yield found

@@ -18,16 +18,10 @@ from pydantic import SecretStr
 from mdtasks.flows.deps import Deps
 from mdtasks.settings import Settings
 from mdtasks.web.access import LoopbackOnly, why_not_local
-from tests.integration.web_server import opened, request_document, served
+from tests.integration.web_server import request_document, served
 
 TOKEN = "a-token-of-some-length"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
-
-
-@pytest.fixture
-def deps(settings: Settings) -> Iterator[Deps]:
-    with opened(settings) as found:
-        yield found
 
 
 @pytest.fixture

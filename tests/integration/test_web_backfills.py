@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 import redis
 
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import dispatch_once
 from mdtasks.settings import Settings
-from tests.integration.web_server import asked, opened, request_document, served, waiting_ids
+from tests.integration.web_server import asked, request_document, served, waiting_ids
 
 NO_ONE_THERE = "redis://127.0.0.1:1/0"
-
-
-@pytest.fixture
-def deps(settings: Settings) -> Iterator[Deps]:
-    with opened(settings) as found:
-        yield found
-
-
-@pytest.fixture
-def client(settings: Settings, deps: Deps) -> Iterator[httpx.Client]:
-    with served(settings) as found:
-        yield found
 
 
 def test_a_backfill_is_taken_cut_into_jobs_and_queued(client: httpx.Client, redis_client: redis.Redis) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -18,21 +17,9 @@ from mdtasks.flows.deps import Deps
 from mdtasks.queue.letters import Reason
 from mdtasks.settings import Settings
 from mdtasks.testing import bars_fetch_job
-from tests.integration.web_server import asked, dies, opened, served, waiting_ids
+from tests.integration.web_server import asked, dies, served, waiting_ids
 
 DLQ = "/ops/dlq/backfills"
-
-
-@pytest.fixture
-def deps(settings: Settings) -> Iterator[Deps]:
-    with opened(settings) as found:
-        yield found
-
-
-@pytest.fixture
-def client(settings: Settings, deps: Deps) -> Iterator[httpx.Client]:
-    with served(settings) as found:
-        yield found
 
 
 @pytest.fixture

@@ -29,19 +29,7 @@ from mdtasks.store.schema import head_revision
 from mdtasks.web.app import create_app
 from mdtasks.web.endpoints import endpoints
 from mdtasks.web.parsing import MAX_BODY
-from tests.integration.web_server import asked, dies, opened, request_document, served, waiting_ids
-
-
-@pytest.fixture
-def deps(settings: Settings) -> Iterator[Deps]:
-    with opened(settings) as found:
-        yield found
-
-
-@pytest.fixture
-def client(settings: Settings, deps: Deps) -> Iterator[httpx.Client]:
-    with served(settings) as found:
-        yield found
+from tests.integration.web_server import asked, dies, request_document, served, waiting_ids
 
 
 def _without(settings: Settings, **urls: str) -> Settings:
