@@ -252,7 +252,7 @@ def differences(database: Database, symbols: Sequence[str], windows: int) -> lis
             found.append(f"{symbol}: {len(stored)} bars instead of {len(wanted)}")
         elif any(not np.array_equal(*pair) for pair in zip(stored.bars.columns, wanted.columns, strict=True)):
             found.append(f"{symbol}: other values")
-        elif covered != [window]:
+        elif window not in covered:
             found.append(f"{symbol}: coverage {covered}")
     return found
 

@@ -183,4 +183,4 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(tmp_path: Path) ->
         assert "running" not in statuses(scene.deps.database)
         assert scene.attempts().keys() == {("done", None)}
         assert scene.depths()["T0"] == statuses(scene.deps.database)["queued"]
-        assert backlog.unacked(scene.deps.broker) == 0
+        assert scene.deps.broker.hlen("unacked") == 0
