@@ -270,6 +270,12 @@ class BadPayloadError(ProviderError):
     retryable = False
 
 
+class BadBarsError(ProviderError):
+    """Bars of an answer broke a rule and were quarantined: their time stays open. A later answer may be right."""
+
+    code = "bad_bars"
+
+
 class NoDataError(ProviderError):
     """The provider has no source for this symbol or time (a missing folder or file)."""
 

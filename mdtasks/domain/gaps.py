@@ -79,8 +79,10 @@ def settled_before(calendar: Calendar, interval: Interval, settled_at: datetime)
     if interval is not Interval.D1:
         step_us = interval.seconds * 1_000_000
         return from_us(to_us(settled_at) // step_us * step_us)
-    around = TimeWindow(start=settled_at - timedelta(days=15), end=settled_at + timedelta(days=15))
-    labels = calendar.expected(around, interval)
+    until = min(settled_at + timedelta(days=15), calendar.horizon)
+    if until <= settled_at:  # beyond what the calendar knows: whatever it knows of has closed long ago
+        return settled_at
+    labels = calendar.expected(TimeWindow(start=settled_at - timedelta(days=15), end=until), interval)
     open_still = labels[calendar.interval_end(labels, interval) > to_us(settled_at)]
     return from_us(int(open_still[0])) if len(open_still) else settled_at
 

@@ -73,7 +73,8 @@ def find_gaps(asked: Question, database: Database, calendars: Calendars, now: da
         covered = store_bars.read_coverage(connection, [member.id for member in members], asked.interval)
         for member in members:
             calendar = calendars.get(member.mic)
-            window = asked.window.on(calendar, asked.interval, now)
+            # Beyond what a calendar knows nothing is expected; one that ends must not stop the others.
+            window = asked.window.on(calendar, asked.interval, min(now, calendar.horizon))
             bars_us = store_bars.read_bars(connection, member.id, asked.interval, window).bars.ts_us
             expected = _expected(member, calendar, window, asked.interval, now)
             yield _judged(member.symbol, (asked.interval, window), expected, (covered[member.id], bars_us, now))

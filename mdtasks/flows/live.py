@@ -1,20 +1,22 @@
 """Live fetching: what beat asks for on a tier's cadence, and what a worker does with it.
 
-Live fetches are not durable: they expire when their tick is over, and the gap scan finds what they missed. Each asks
-for the last few intervals again, so that a bar that was provisional becomes final with the next tick.
+Live fetches are not durable: they expire when their tick is over. What they miss stays a gap: `mdtasks gaps` shows it,
+`mdtasks backfill` fetches it. Each tick asks again for what the one before it found too young to be settled.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-from mdtasks.domain.bars import to_us
-from mdtasks.domain.errors import ProviderError, UnsupportedError, error_class
-from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier
+from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.errors import InvalidRequestError, ProviderError, UnsupportedError, error_class
+from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
 from mdtasks.flows.deps import Deps, patiently
-from mdtasks.flows.ingest import Ask, batch, count_written, ended_window, fetch_bars, judged, make_partitions
+from mdtasks.flows.fetch import Ask, batch, count_written, fetch_bars, judged, make_partitions
 from mdtasks.observe import metrics
 from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
@@ -22,7 +24,9 @@ from mdtasks.store import jobs, quotes, reference
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument
 
-#: Intervals that a live fetch without a window asks for: enough that each bar is asked for again when it has settled.
+log = logging.getLogger(__name__)
+
+#: Intervals that a live fetch without a window of its own asks for.
 LOOK_BACK: Final = 5
 #: Symbols in one live job: the schema's limit.
 PACK: Final = 1000
@@ -33,36 +37,53 @@ def tick(tier: Tier, cadence_s: float, deps: Deps, now: datetime) -> int:
 
     The jobs expire with the tick. A tick whose predecessor still waits would only pile up: expiry drops it.
     """
+    window = ended_window(Interval.M1, now, look_back(cadence_s, deps))
     with deps.database.transaction() as connection:
         members = reference.instruments(connection, tier)
-    # One interval more: the last bar of a session is fetched just after its close.
-    just_now = now - timedelta(seconds=LOOK_BACK * Interval.M1.seconds)
-    open_mics = {
-        mic
-        for mic in {member.mic for member in members}
-        if deps.calendars.get(mic).is_open(now) or deps.calendars.get(mic).is_open(just_now)
-    }
+    open_mics = {mic for mic in {member.mic for member in members} if _trades_in(mic, window, deps)}
     symbols = [member.symbol for member in members if member.mic in open_mics]
     for start in range(0, len(symbols), PACK):
-        job = BarsFetchJob(symbols=tuple(symbols[start : start + PACK]), priority=tier)
+        job = BarsFetchJob(symbols=tuple(symbols[start : start + PACK]), priority=tier, time_window=window)
         deps.enqueuer.push_live(job, now, expires_s=cadence_s)
     return len(symbols)
+
+
+def look_back(cadence_s: float, deps: Deps) -> int:
+    """How many minutes a tick asks for: back to what was too young at the last tick, and one to spare for its drift."""
+    delays_s = [provider.capabilities.delay_s for provider in deps.registry.order(Interval.M1)]
+    young_s = deps.settings.settle_s + max(delays_s, default=0.0)
+    return math.ceil((cadence_s + young_s) / Interval.M1.seconds) + 2
+
+
+def _trades_in(mic: str, window: TimeWindow, deps: Deps) -> bool:
+    """Whether the exchange trades in the window; not where its calendar ends: one exchange must not stop the others."""
+    try:
+        return len(deps.calendars.get(mic).expected(window, Interval.M1)) > 0
+    except InvalidRequestError as error:
+        log.warning("%s is not fetched: %s", mic, error)
+        return False
+
+
+def ended_window(interval: Interval, now: datetime, intervals: int) -> TimeWindow:
+    """The last ``intervals`` ended intervals of the clock's grid at ``now``."""
+    step_us = interval.seconds * 1_000_000
+    end_us = to_us(now) // step_us * step_us
+    return TimeWindow(start=from_us(end_us - intervals * step_us), end=from_us(end_us))
 
 
 def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
     """Fetch and store recent bars of many symbols. Idempotent: the same bars change nothing.
 
-    A symbol that fails alone is counted and left to the gap scan. Raises ProviderError when no symbol was answered,
+    A symbol that fails alone is counted and stays a gap. Raises ProviderError when no symbol was answered,
     UnknownSymbolError, StoreUnavailableError.
     """
     ask = Ask(job.interval, job.time_window or ended_window(job.interval, now, LOOK_BACK), now)
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        inserted, errors = _fetch_and_store(job, members, ask, attempt_id, deps)
+        ending, errors = _fetch_and_store(job, members, ask, attempt_id, deps)
         if len(errors) == len(members):
             raise errors[0]
-        heard = f"{len(errors)} of {len(members)} symbols failed: {errors[0]}" if errors else None
-        return jobs.Ending("done", bars=inserted, message=heard)
+        return ending
 
     ending = _attempt(job, deps, worker, work)
     return {"symbols": len(job.symbols), "inserted": ending.bars, "failed": ending.message}
@@ -127,9 +148,10 @@ def _store_quotes(provider: Provider, packet: Sequence[Instrument], deps: Deps, 
 
 def _fetch_and_store(
     job: BarsFetchJob, members: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps
-) -> tuple[int, list[ProviderError]]:
+) -> tuple[jobs.Ending, list[ProviderError]]:
     """Ask the first provider of the order, a packet of symbols a call; what it refuses goes to the next one."""
     inserted = 0
+    answered: list[str] = []
     errors: list[ProviderError] = []
     left = list(members)
     providers = deps.registry.order(job.interval, job.provider_hint)
@@ -140,12 +162,15 @@ def _fetch_and_store(
         for packet in _packets(left, provider):
             stored, failed = _fetch_packet(provider, packet, ask, attempt_id, deps)
             inserted += stored
+            answered += [provider.name] if len(failed) < len(packet) else []
             errors += failed.values()
             refused += [member for member in packet if member.symbol in failed]
         left = refused
         if not left:
             break
-    return inserted, errors
+    heard = f"{len(errors)} of {len(members)} symbols failed: {errors[0]}" if errors else None
+    provider_names = ",".join(dict.fromkeys(answered)) or None
+    return jobs.Ending("done", provider=provider_names, bars=inserted, message=heard), errors
 
 
 def _fetch_packet(

@@ -14,7 +14,7 @@ from mdtasks.domain.sessions import Calendars
 from mdtasks.providers.base import Provider
 from mdtasks.settings import Settings
 
-#: The order when no policy names one: what is on disk first, made-up data last.
+#: The order when no policy names one; made-up data only where nothing else is configured.
 DEFAULT_ORDER: Final = ("lean", "files", "simulator")
 
 #: What a request needs: bars of an interval, or quotes.
@@ -57,8 +57,13 @@ class Registry:
         if hint is not None:
             candidates = [self.get(hint)]
         else:
-            candidates = [self._providers[name] for name in self._policy(capability) or self._providers]
+            candidates = [self._providers[name] for name in self._policy(capability) or self._unnamed_order()]
         return [provider for provider in candidates if _serves(provider, capability)]
+
+    def _unnamed_order(self) -> list[str]:
+        """The order when nobody named one: made-up data never stands in for real data that is missing."""
+        real = [name for name in self._providers if name != "simulator"]
+        return real or list(self._providers)
 
     def _policy(self, capability: Capability) -> tuple[str, ...]:
         if capability == "quotes":

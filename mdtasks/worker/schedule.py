@@ -8,7 +8,7 @@ from redbeat import RedBeatScheduler
 
 from mdtasks.domain.jobs import Tier
 
-#: Seconds between live fetches of 1m bars per tier; T2 is fetched after the session's close.
+#: Seconds between live fetches of 1m bars per tier; T2 has none.
 CADENCE_BARS_1M_S: Final = {Tier.T0: 60.0, Tier.T1: 300.0}
 
 

@@ -13,7 +13,7 @@ from mdtasks.domain.bars import from_us
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import BarsFetchJob, Interval, Tier, TimeWindow, parse_job
 from mdtasks.flows.deps import Deps, open_deps
-from mdtasks.flows.live import LOOK_BACK, run_bars_fetch, run_quotes_fetch, tick
+from mdtasks.flows.live import LOOK_BACK, look_back, run_bars_fetch, run_quotes_fetch, tick
 from mdtasks.settings import Settings
 from mdtasks.store import job_reports, quotes
 from mdtasks.store.bars import StoredBars, read_bars, read_coverage
@@ -71,10 +71,39 @@ def test_a_tick_asks_for_the_tiers_symbols_whose_exchange_is_open(deps: Deps) ->
     assert _sent(deps, "T1.live") == []
 
 
-def test_the_last_bars_of_a_session_are_still_asked_for_just_after_its_close(deps: Deps) -> None:
+def test_the_last_bars_of_a_session_are_asked_for_until_they_have_settled(deps: Deps) -> None:
     close = datetime(2026, 11, 20, 21, 0, tzinfo=UTC)
-    assert tick(Tier.T1, 300, deps, close + timedelta(minutes=2)) == 1
-    assert tick(Tier.T1, 300, deps, close + timedelta(minutes=LOOK_BACK + 1)) == 0
+    reach = timedelta(minutes=look_back(300, deps))
+    assert tick(Tier.T1, 300, deps, close + reach - timedelta(seconds=1)) == 1
+    assert tick(Tier.T1, 300, deps, close + reach) == 0
+
+
+@pytest.mark.parametrize(("tier", "cadence_s", "drift_s"), [(Tier.T0, 60, 7), (Tier.T1, 300, 0), (Tier.T1, 300, 31)])
+def test_tick_after_tick_every_settled_minute_is_covered_and_final(
+    tier: Tier, cadence_s: int, drift_s: int, deps: Deps
+) -> None:
+    symbol = "BTC-USD" if tier is Tier.T0 else "MSFT"
+    for number in range(8):
+        now = OPEN + timedelta(seconds=number * (cadence_s + drift_s))
+        tick(tier, cadence_s, deps, now)
+        for job in _sent(deps, f"{tier}.live"):
+            run_bars_fetch(job, deps, "t@here/1", now)
+    with deps.database.transaction() as connection:
+        member = resolve(connection, [symbol])[symbol]
+        covered = read_coverage(connection, [member.id], Interval.M1)[member.id]
+        settled = TimeWindow(start=OPEN, end=now - timedelta(minutes=2))
+        found = read_bars(connection, member.id, Interval.M1, settled)
+    assert len(covered) == 1
+    assert found.final.all()
+    assert len(found) == len(deps.calendars.get(member.mic).expected(settled, Interval.M1))
+
+
+def test_an_exchange_whose_calendar_ends_does_not_stop_the_others(deps: Deps) -> None:
+    horizon = deps.calendars.get("XSHG").horizon
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument("600000", "XSHG", tier=Tier.T0)])
+    assert tick(Tier.T0, 60, deps, horizon + timedelta(days=9, hours=3)) >= 1
+    assert "600000" not in {symbol for job in _sent(deps, "T0.live") for symbol in job.symbols}
 
 
 def test_bars_are_provisional_until_they_have_settled_and_then_final(deps: Deps) -> None:

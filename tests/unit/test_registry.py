@@ -38,17 +38,18 @@ def test_without_configuration_there_is_no_provider() -> None:
         empty.get("simulator")
 
 
-def test_by_default_what_is_on_disk_comes_first_and_made_up_data_last(tmp_path: Path, mapping: Path) -> None:
+def test_by_default_made_up_data_never_stands_in_for_real_data(tmp_path: Path, mapping: Path) -> None:
     found = registry(tmp_path, mapping)
     assert found.names() == ["lean", "files", "simulator"]
-    assert names(found.order(Interval.D1)) == ["lean", "files", "simulator"]
+    assert names(found.order(Interval.D1)) == ["lean", "files"]
+    assert names(Registry(Settings(simulator=True)).order(Interval.D1)) == ["simulator"]
 
 
 def test_only_providers_that_declare_the_capability_are_tried(tmp_path: Path, mapping: Path) -> None:
     found = registry(tmp_path, mapping)
-    assert names(found.order(Interval.M1)) == ["lean", "simulator"]
-    assert names(found.order(Interval.M5)) == ["simulator"]
-    assert names(found.order("quotes")) == ["lean", "simulator"]
+    assert names(found.order(Interval.M1)) == ["lean"]
+    assert names(found.order(Interval.M5)) == []
+    assert names(found.order("quotes")) == ["lean"]
 
 
 def test_each_policy_orders_its_own_capability(tmp_path: Path, mapping: Path) -> None:
