@@ -31,7 +31,7 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import room
 from mdtasks.observe import metrics
 from mdtasks.store import bars as store_bars
-from mdtasks.store import jobs, reference
+from mdtasks.store import jobs, reference, requests
 from mdtasks.store.reference import Instrument
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now:
         }
         ids = [member.id for member in members.values()]
         covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)
-        request_id = jobs.create_request(connection, requested_by, asked.model_dump(mode="json"))
+        request_id = requests.create_request(connection, requested_by, asked.model_dump(mode="json"))
     answer = Answer(request_id)
     wanted = _wanted(list(members.values()), asked, windows, covered, deps)
     enqueue(_counted(wanted, answer), deps, answer)
@@ -146,7 +146,7 @@ def _wanted(
     windows: Mapping[str, TimeWindow],
     covered: Mapping[int, Sequence[TimeWindow]],
     deps: Deps,
-) -> Iterator[jobs.NewJob | None]:
+) -> Iterator[requests.NewJob | None]:
     """Job-sized windows, newest first, of all members in turn; None for each member that lacks nothing."""
     cuts: dict[tuple[str, tuple[TimeWindow, ...]], list[TimeWindow]] = {}
     for member in members:
@@ -164,7 +164,7 @@ def _wanted(
                 priority=asked.priority or member.tier,
                 provider_hint=asked.provider,
             )
-            yield jobs.NewJob(job, member.id)
+            yield requests.NewJob(job, member.id)
 
 
 def _pieces(
@@ -182,7 +182,7 @@ def _pieces(
     return pieces[::-1]
 
 
-def _counted(wanted: Iterator[jobs.NewJob | None], answer: Answer) -> Iterator[jobs.NewJob]:
+def _counted(wanted: Iterator[requests.NewJob | None], answer: Answer) -> Iterator[requests.NewJob]:
     for job in wanted:
         if job is None:
             answer.covered += 1
@@ -213,24 +213,24 @@ def enqueue_jobs(
     refused = list(refused)
     with deps.database.transaction() as connection:
         known = reference.current(connection, {job.symbol for job in valid})
-        request_id = jobs.create_request(connection, requested_by, {"jobs": len(valid), "refused": len(refused)})
+        request_id = requests.create_request(connection, requested_by, {"jobs": len(valid), "refused": len(refused)})
     answer = Answer(request_id, refused=refused)
     answer.refused += [
         Refused(job.job_id, "symbol", str(UnknownSymbolError([job.symbol]))) for job in valid if job.symbol not in known
     ]
-    rows = (jobs.NewJob(job, known[job.symbol].id) for job in valid if job.symbol in known)
+    rows = (requests.NewJob(job, known[job.symbol].id) for job in valid if job.symbol in known)
     enqueue(rows, deps, answer)
     return answer
 
 
-def enqueue(wanted: Iterator[jobs.NewJob], deps: Deps, answer: Answer) -> None:
+def enqueue(wanted: Iterator[requests.NewJob], deps: Deps, answer: Answer) -> None:
     """Rows first, then messages, a batch a transaction. A crash between the two is mended by the reconciler.
 
     While Redis is away everything waits as deferred: the rows are what counts.
     """
     while batch := list(islice(wanted, BATCH)):
         with deps.database.transaction() as connection:
-            done = jobs.enqueue(connection, batch, _room(deps), deps.settings.max_attempts, answer.request_id)
+            done = requests.enqueue(connection, batch, _room(deps), deps.settings.max_attempts, answer.request_id)
         refused = _push(done.queued, deps)
         answer.queued += len(done.queued) - refused
         answer.deferred += done.deferred + refused

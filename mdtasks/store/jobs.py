@@ -7,37 +7,18 @@ on the state it starts from, so each function may be called twice.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
-from mdtasks.connections import load_statements, raw_psycopg, storable
+from mdtasks.connections import load_statements, storable
 from mdtasks.domain.errors import StaleClaimError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
 
 SQL: Final = load_statements("mdtasks.store.sql", "jobs.sql")
-_NULL: Final = r"\N"
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A window somebody wants of an instrument, not yet compared with what is already wanted."""
-
-    job: BackfillJob
-    instrument_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """What became of a batch: rows inserted as queued (to be pushed now), as deferred, and windows already wanted."""
-
-    queued: list[BackfillJob]
-    deferred: int
-    merged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,60 +58,6 @@ class Ending:
     error_class: str | None = None
     message: str | None = None
     bars: int = 0
-
-
-def create_request(connection: Connection, requested_by: str, spec: Mapping[str, object]) -> str:
-    """Record that somebody asked for a batch; returns the request's id."""
-    row = connection.execute(SQL["request_create"], {"requested_by": requested_by, "spec": json.dumps(spec)})
-    return str(row.scalar_one())
-
-
-def enqueue(
-    connection: Connection,
-    jobs: Sequence[NewJob],
-    room: Mapping[Tier, int],
-    max_attempts: int,
-    request_id: str | None = None,
-) -> Enqueued:
-    """Insert what is not wanted yet, as 'queued' while there is ``room``, else as 'deferred'.
-
-    The caller pushes ``queued`` after the commit and gives back (``defer``) what the queue refused; when it dies in
-    between, the reconciler finds those rows without a message. Calling it twice merges the second call into the first.
-    """
-    connection.execute(SQL["stage_create"])
-    _stage(connection, jobs)
-    connection.execute(SQL["enqueue_lock"])
-    row = connection.execute(
-        SQL["enqueue"],
-        {
-            "request_id": request_id,
-            "max_attempts": max_attempts,
-            **{f"room_{tier.lower()}": max(room[tier], 0) for tier in Tier},
-        },
-    ).one()
-    queued = [jobs[number].job for number in row.whole or ()]
-    queued += [_trimmed(jobs[number].job, *piece) for number, *piece in row.trimmed or ()]
-    return Enqueued(queued, deferred=row.deferred, merged=len(jobs) - row.kept)
-
-
-def _stage(connection: Connection, jobs: Sequence[NewJob]) -> None:
-    columns = 'ord, id, instrument_id, symbol, interval, "window", tier, provider_hint'
-    # Text lines made by hand: no value of a job can hold a tab, a newline or a backslash, and thousands come at a time.
-    lines = "".join(
-        f"{number}\t{job.job_id}\t{new.instrument_id}\t{job.symbol}\t{job.interval}\t"
-        f"[{window.start},{window.end})\t{job.priority}\t{job.provider_hint or _NULL}\n"
-        for number, new in enumerate(jobs)
-        for job in (new.job,)
-        for window in (job.time_window,)
-    )
-    with raw_psycopg(connection).cursor() as cursor, cursor.copy(f"COPY stage_jobs ({columns}) FROM STDIN") as copy:
-        copy.write(lines)
-
-
-def _trimmed(job: BackfillJob, job_id: str, start: str, end: str) -> BackfillJob:
-    """The job of what nobody else wants yet of a window, under the id of its row."""
-    window = TimeWindow.model_validate({"start": start, "end": end})
-    return job.model_copy(update={"job_id": job_id, "time_window": window})
 
 
 def _job(row: Row[Any]) -> BackfillJob:
@@ -230,10 +157,11 @@ def expired(connection: Connection, limit: int = 1000) -> list[Held]:
     return [Held(*row) for row in connection.execute(SQL["expired"], {"limit": limit})]
 
 
-def held_by_node(connection: Connection, node: str) -> list[Held]:
-    """Every claim that processes of a node hold, locked."""
+def held_by_node(connection: Connection, node: str, alive_pids: Sequence[int] = ()) -> list[Held]:
+    """Every claim that processes of a node hold, locked; those of ``alive_pids`` are left out."""
     escaped = node.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-    return [Held(*row) for row in connection.execute(SQL["held_by_node"], {"node": escaped})]
+    alive = [f"{node}/{pid}" for pid in alive_pids]
+    return [Held(*row) for row in connection.execute(SQL["held_by_node"], {"node": escaped, "alive": alive})]
 
 
 def dispatchable(connection: Connection, tier: Tier, room: int) -> list[BackfillJob]:

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from mdtasks.connections import Database
 from mdtasks.domain.errors import NotFoundError, StaleClaimError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
-from mdtasks.store import job_reports, jobs
+from mdtasks.store import job_reports, jobs, requests
 from mdtasks.store.reference import Instrument, add_instruments, resolve
 from mdtasks.testing import backfill_job
 
@@ -26,11 +26,11 @@ def _window(first: int, last: int) -> dict[str, datetime]:
     return {"start": _START + timedelta(minutes=first), "end": _START + timedelta(minutes=last)}
 
 
-def _new(number: int, first: int, last: int, *, instrument: int = 1, provider: str | None = None) -> jobs.NewJob:
+def _new(number: int, first: int, last: int, *, instrument: int = 1, provider: str | None = None) -> requests.NewJob:
     job = backfill_job(
         job_id=f"job-{number}", symbol=f"S{instrument}", time_window=_window(first, last), provider_hint=provider
     )
-    return jobs.NewJob(job, instrument)
+    return requests.NewJob(job, instrument)
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def store(database: Database) -> Database:
     return database
 
 
-def _enqueue(store: Database, new: Iterable[jobs.NewJob], room: dict[Tier, int] | None = None) -> jobs.Enqueued:
+def _enqueue(store: Database, new: Iterable[requests.NewJob], room: dict[Tier, int] | None = None) -> requests.Enqueued:
     with store.transaction() as connection:
-        request = jobs.create_request(connection, "test", {})
-        return jobs.enqueue(connection, list(new), room or ROOM, 5, request)
+        request = requests.create_request(connection, "test", {})
+        return requests.enqueue(connection, list(new), room or ROOM, 5, request)
 
 
 def _claim(store: Database, job_id: str, worker: str = "t0@here/1", lease_s: float = 60) -> jobs.Claim | None:
@@ -83,8 +83,8 @@ def test_what_fits_into_the_room_is_queued_newest_first_and_the_rest_is_deferred
 def test_a_window_already_wanted_is_merged_and_its_request_waits_for_the_job_that_has_it(store: Database) -> None:
     _enqueue(store, [_new(1, 0, 100)])
     with store.transaction() as connection:
-        request = jobs.create_request(connection, "test", {})
-        done = jobs.enqueue(connection, [_new(2, 20, 40)], ROOM, 5, request)
+        request = requests.create_request(connection, "test", {})
+        done = requests.enqueue(connection, [_new(2, 20, 40)], ROOM, 5, request)
         assert (done.queued, done.deferred, done.merged) == ([], 0, 1)
         assert job_reports.progress(connection, request).jobs == {"queued": 1}
 
@@ -235,3 +235,45 @@ def test_jobs_come_back_as_they_went_in(store: Database) -> None:
     assert sent == asked.job
     claim = _held_claim(store, "job-1")
     assert (claim.window, claim.interval, claim.listing.symbol) == (asked.job.time_window, Interval.M1, "S1")
+
+
+def test_a_large_request_repeated_is_merged_whole_in_a_few_statements_that_read_each_job_once(store: Database) -> None:
+    count = 5000
+    new = [_new(n, 10 * n, 10 * n + 7) for n in range(count)]
+    _enqueue(store, new)
+    with store.transaction() as connection:
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    read_before = _rows_read(store)
+    with store.transaction() as connection:
+        request = requests.create_request(connection, "again", {})
+        again = [_new(count + n, 10 * n, 10 * n + 7) for n in range(count)]
+        assert requests.enqueue(connection, again, ROOM, 5, request).merged == count
+        assert job_reports.progress(connection, request).total == count
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    assert _rows_read(store) - read_before < 20 * count
+
+
+def _rows_read(store: Database) -> int:
+    """Rows of jobs that all scans together have looked at."""
+    statement = (
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'backfill_jobs'"
+    )
+    with store.transaction() as connection:
+        return int(connection.execute(text(statement)).scalar_one())
+
+
+def test_an_id_sent_again_takes_nothing_from_the_lines_after_it(store: Database) -> None:
+    _enqueue(store, [_new(1, 0, 10)])
+    _finish(store, _held_claim(store, "job-1"))
+    done = _enqueue(store, [_new(1, 0, 10), _new(2, 0, 10)])
+    assert ([job.job_id for job in done.queued], done.merged) == (["job-2"], 1)
+
+
+def test_a_job_is_queued_when_its_row_is_made_and_not_before_its_wait_for_the_lock(store: Database) -> None:
+    with store.transaction() as connection:
+        began = connection.execute(text("SELECT now()")).scalar_one()
+        requests.enqueue(connection, [_new(1, 0, 10), _new(2, 10, 20)], {**ROOM, Tier.T1: 1}, 5)
+        assert [job.job_id for job in jobs.dispatchable(connection, Tier.T1, 5)] == ["job-1"]
+        queued = connection.execute(text("SELECT queued_at FROM backfill_jobs")).scalars().all()
+    assert len(queued) == 2
+    assert all(at > began for at in queued)

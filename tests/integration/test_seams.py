@@ -30,7 +30,7 @@ from mdtasks.providers.base import BarsAnswer
 from mdtasks.queue.app import make_app
 from mdtasks.queue.letters import Reason, letter
 from mdtasks.settings import Settings
-from mdtasks.store import job_reports, jobs
+from mdtasks.store import job_reports, jobs, requests
 from mdtasks.store.reference import Instrument, add_instruments, resolve
 from mdtasks.testing import backfill_job
 
@@ -228,7 +228,7 @@ def test_rows_whose_push_never_came_are_sent_by_the_reconciler_after_their_grace
     new = [a_job(number) for number in range(3)]
     with deps.database.transaction() as connection:  # an enqueuer that dies between commit and push
         instrument = resolve(connection, ["S1"])["S1"].id
-        jobs.enqueue(connection, [jobs.NewJob(job, instrument) for job in new], dict.fromkeys(Tier, 10), 5)
+        requests.enqueue(connection, [requests.NewJob(job, instrument) for job in new], dict.fromkeys(Tier, 10), 5)
     assert reconcile_once(deps, datetime.now(UTC)).lost == 0
     assert envelopes(redis_client) == []
     assert reconcile_once(deps, datetime.now(UTC), grace_s=0).lost == 3

@@ -1,95 +1,4 @@
--- Durable backfill jobs: enqueue, claim, settle, dispatch, reconcile. One named statement each.
-
--- name: stage_create
--- The batch to be enqueued, as it was asked for; one per connection, emptied by each commit.
-CREATE TEMP TABLE IF NOT EXISTS stage_jobs (
-    ord           integer,
-    id            text,
-    instrument_id integer,
-    symbol        text,
-    interval      bar_interval,
-    "window"      tstzrange,
-    tier          tier,
-    provider_hint text
-) ON COMMIT DELETE ROWS
-
--- name: enqueue_lock
--- One enqueuer at a time looks at what is wanted and adds to it: two cannot both find a window unwanted.
-SELECT pg_advisory_xact_lock(hashtext('mdtasks.enqueue'))
-
--- name: enqueue
--- Insert what is not wanted yet: of each staged window, the part that no earlier line of the batch and no active job
--- of the same instrument and interval (and provider, when one was named) already asks for. The newest windows that
--- fit into :room_t0..t2 are 'queued', to be pushed after this commits; the rest waits as 'deferred'. A request also
--- waits for the active jobs that it was merged with. A line whose id there is already, here or above, is that job sent
--- again: merged, whatever became of it. Answers one row: which lines were queued whole, which were queued trimmed (with
--- their ids and windows), how many wait, and how many lines there is anything left of.
-WITH known AS (
-    SELECT s.ord, s.id, j.id IS NOT NULL AS is_job
-    FROM (SELECT ord, id, row_number() OVER (PARTITION BY id ORDER BY ord) AS nth FROM stage_jobs) s
-    LEFT JOIN backfill_jobs j ON j.id = s.id
-    WHERE s.nth > 1 OR j.id IS NOT NULL
-), marked AS (
-    -- Lines that overlap an earlier start of the same key; comparing all lines with all would be quadratic.
-    SELECT s.*, coalesce(provider_hint, '') AS hint,
-           coalesce(max(upper("window")) OVER (
-               PARTITION BY instrument_id, interval, provider_hint ORDER BY lower("window"), ord
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-           ) > lower("window"), false) AS crowded
-    FROM stage_jobs s
-), repeated AS (
-    SELECT a.ord, range_agg(b."window") AS windows
-    FROM marked a
-    JOIN marked b ON b.instrument_id = a.instrument_id AND b.interval = a.interval AND b.hint = a.hint
-     AND b.ord < a.ord AND b."window" && a."window"
-    WHERE (a.instrument_id, a.interval, a.hint) IN (SELECT instrument_id, interval, hint FROM marked WHERE crowded)
-    GROUP BY a.ord
-), active AS (
-    SELECT s.ord, j.id, j."window"
-    FROM stage_jobs s
-    JOIN backfill_jobs j
-      ON j.instrument_id = s.instrument_id AND j.interval = s.interval AND j."window" && s."window"
-     AND j.status IN ('deferred', 'queued', 'running')
-     AND (s.provider_hint IS NULL OR j.provider_hint = s.provider_hint)
-), wanted AS (
-    SELECT ord, range_agg("window") AS windows FROM active GROUP BY ord
-), pieces AS (
-    SELECT a.*, p.piece,
-           row_number() OVER (PARTITION BY a.ord ORDER BY p.piece) AS part,
-           row_number() OVER (PARTITION BY a.tier ORDER BY upper(p.piece) DESC, a.ord) AS place,
-           CASE a.tier WHEN 'T0' THEN :room_t0 WHEN 'T1' THEN :room_t1 ELSE :room_t2 END AS room
-    FROM stage_jobs a LEFT JOIN repeated r USING (ord) LEFT JOIN wanted w USING (ord),
-    unnest(tstzmultirange(a."window") - coalesce(r.windows, '{}') - coalesce(w.windows, '{}')) AS p (piece)
-    WHERE NOT EXISTS (SELECT FROM known k WHERE k.ord = a.ord)
-), named AS (
-    -- A part is named after its line, unless that name is taken or longer than ids may be.
-    SELECT p.*, CASE
-               WHEN part = 1 THEN id
-               WHEN length(id) <= 60 AND NOT EXISTS (SELECT FROM backfill_jobs j WHERE j.id = p.id || '.' || part)
-                    AND NOT EXISTS (SELECT FROM stage_jobs s WHERE s.id = p.id || '.' || part) THEN id || '.' || part
-               ELSE left(id, 24) || '.' || CAST(gen_random_uuid() AS text)
-           END AS part_id
-    FROM pieces p
-), inserted AS (
-    INSERT INTO backfill_jobs
-        (id, instrument_id, symbol, interval, "window", tier, provider_hint, request_id, status, max_attempts, queued_at)
-    SELECT part_id, instrument_id, symbol, interval, piece, tier, provider_hint, CAST(:request_id AS uuid),
-           CASE WHEN place <= room THEN 'queued' ELSE 'deferred' END::job_status,
-           :max_attempts,
-           CASE WHEN place <= room THEN now() END
-    FROM named
-), linked AS (
-    INSERT INTO request_jobs (request_id, job_id)
-    SELECT CAST(:request_id AS uuid), id FROM (SELECT id FROM active UNION SELECT id FROM known WHERE is_job) m
-    WHERE CAST(:request_id AS uuid) IS NOT NULL
-    ON CONFLICT DO NOTHING
-)
-SELECT array_agg(ord ORDER BY place) FILTER (WHERE place <= room AND piece = "window") AS whole,
-       jsonb_agg(jsonb_build_array(ord, part_id, lower(piece), upper(piece)) ORDER BY place)
-           FILTER (WHERE place <= room AND piece <> "window") AS trimmed,
-       count(*) FILTER (WHERE place > room) AS deferred,
-       count(DISTINCT ord) AS kept
-FROM named
+-- Durable backfill jobs: claim, settle, dispatch, reconcile, report. One named statement each.
 
 -- name: defer
 -- Give back what the queue had no room for after all.
@@ -164,10 +73,11 @@ LIMIT :limit
 FOR UPDATE SKIP LOCKED
 
 -- name: held_by_node
--- Claims of every process of a node, locked: a node that starts has lost what it held before.
+-- Claims of a node's processes, locked, those of :alive aside: a node that starts has lost what it held before.
 SELECT j.id, j.attempts, j.max_attempts, j.fence, j.attempt_id
 FROM backfill_jobs j JOIN job_attempts a ON a.id = j.attempt_id
 WHERE j.status = 'running' AND a.ended_at IS NULL AND a.worker LIKE :node || '/%'
+  AND a.worker <> ALL (CAST(:alive AS text[]))
 FOR UPDATE OF j SKIP LOCKED
 
 -- name: dispatch
@@ -179,7 +89,7 @@ WITH due AS (
     LIMIT :room
     FOR UPDATE SKIP LOCKED
 ), taken AS (
-    UPDATE backfill_jobs j SET status = 'queued', queued_at = now(), not_before = NULL, updated_at = now()
+    UPDATE backfill_jobs j SET status = 'queued', queued_at = clock_timestamp(), not_before = NULL, updated_at = now()
     FROM due WHERE j.id = due.id
     RETURNING j.id, j.symbol, j.interval, lower(j."window") AS start, upper(j."window") AS "end", j.tier, j.provider_hint
 )
@@ -203,9 +113,6 @@ SELECT id FROM backfill_jobs WHERE id = ANY (:ids) AND status IN ('deferred', 'q
 -- name: all_ids
 -- Which of these ids are backfill jobs at all.
 SELECT id FROM backfill_jobs WHERE id = ANY (:ids)
-
--- name: request_create
-INSERT INTO requests (requested_by, spec) VALUES (:requested_by, CAST(:spec AS jsonb)) RETURNING CAST(id AS text)
 
 -- name: request_progress
 -- How a request stands: jobs by status, bars stored so far, and the newest error.
