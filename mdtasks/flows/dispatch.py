@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -87,14 +88,14 @@ def reconcile_once(deps: Deps, now: datetime, grace_s: float = GRACE_S) -> Proof
     missing = [each for each in queued if each not in seen or seen.held_since.get(each, taken_before) < taken_before]
     with deps.database.transaction() as connection:
         lost = jobs.send_again(connection, missing, grace_s) if missing else []
-        known = jobs.open_ids(connection, list(seen.counts)) if seen.counts else set()
-        durable = jobs.all_ids(connection, list(seen.counts)) if seen.counts else set()
+        standing = jobs.statuses(connection, list(seen.counts)) if seen.counts else {}
+    over = {job_id for job_id, status in standing.items() if status in ("done", "cancelled")}
     proof = Proof(
         at=now.astimezone(UTC).isoformat(),
         queued=len(queued),
         lost=len(lost),
-        doubled=sum(count > 1 for job_id, count in seen.counts.items() if job_id in known),
-        orphans=len((durable & seen.waiting) - known),
+        doubled=sum(count > 1 for job_id, count in seen.counts.items() if job_id in standing.keys() - over),
+        orphans=len(over & seen.waiting),
         expired=expired,
         unlettered=_make_up_letters(deps, grace_s),
     )
@@ -116,10 +117,13 @@ def _end_expired(deps: Deps) -> int:
     return len(held)
 
 
-def release_node(deps: Deps, node: str) -> int:
-    """End the attempts that processes of a node held when it stopped: called when the node starts."""
+def release_node(deps: Deps, node: str, alive_pids: Collection[int] = ()) -> int:
+    """End the attempts that processes of a node held when it stopped: called when the node starts.
+
+    ``alive_pids``: processes that still run under that name, beside the one that starts; they keep what they hold.
+    """
     with deps.database.transaction() as connection:
-        held = jobs.held_by_node(connection, node)
+        held = jobs.held_by_node(connection, node, list(alive_pids))
         for claim in held:
             reason = Reason("worker_lost", f"{node} was stopped while it ran this")
             end_lost(connection, claim, reason, deps.settings)

@@ -7,10 +7,11 @@ them), so a stock Celery worker consumes them. Building one costs microseconds i
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final
 from uuid import uuid4
@@ -117,9 +118,12 @@ class Enqueuer:
         self._push_all(queue, -1, self._envelopes([job], queue, expiry), 1)
 
     def push_raw(self, tier_or_queue: str, envelope: str) -> bool:
-        """Push an envelope as it is (a requeued letter), under the queue's cap. False: no room."""
+        """Push an envelope that was on a queue before (a requeued letter), under the queue's cap. False: no room.
+
+        One that expires gets as long again as it had; nothing else in it changes.
+        """
         cap = {backfill_queue(tier): self._settings.cap(tier) for tier in Tier}.get(tier_or_queue, -1)
-        return self._push_all(tier_or_queue, cap, iter([envelope.encode()]), 1) == 1
+        return self._push_all(tier_or_queue, cap, iter([_renewed(envelope, datetime.now(UTC))]), 1) == 1
 
     def _push_all(self, queue: str, cap: int, envelopes: Iterator[bytes], count: int) -> int:
         lists = priority_lists(queue)
@@ -158,6 +162,23 @@ class Enqueuer:
                 envelope = memory.default_channel._get(backfill_queue(Tier.T0))
             self._templates[job_type, expires] = _Template(envelope, expires=expires)
         return self._templates[job_type, expires]
+
+
+def _renewed(envelope: str, now: datetime) -> bytes:
+    """The envelope with its time to live counted from now: a worker would drop it unseen when that is over."""
+    try:
+        content = json.loads(envelope)
+        headers, properties = content["headers"], content["properties"]
+        if not headers.get("expires"):
+            return envelope.encode()
+        after_ms = str(properties.pop("expiration", ""))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return envelope.encode()
+    headers["expires"] = None
+    if after_ms.isdecimal() and len(after_ms) < 12:  # one without a known length is asked for by hand: it is to run
+        headers["expires"] = (now + timedelta(milliseconds=int(after_ms))).isoformat()
+        properties["expiration"] = after_ms
+    return json.dumps(content).encode()
 
 
 def priority_lists(queue: str) -> list[str]:

@@ -76,6 +76,12 @@ class KeptCalendars:
         except OSError:
             return
 
+    def forget(self) -> None:
+        """Let go of all years that were kept."""
+        for path in self._folder.glob("*.npz"):
+            with suppress(OSError):
+                path.unlink()
+
     def _path(self, mic: str) -> Path:
         return self._folder / f"{mic.replace('/', '-')}.npz"
 
@@ -88,6 +94,7 @@ def verified_calendars(folder: Path, now: datetime) -> Calendars:
     kept = KeptCalendars(folder)
     calendars = Calendars(kept)
     if not kept.verified:
+        kept.forget()  # the library is to answer, not what it, or another one, has said before
         verify(calendars)
         # The exchange that most ask for; others are kept when they are first asked for.
         around = TimeWindow(start=now - timedelta(days=400), end=now + timedelta(days=40))

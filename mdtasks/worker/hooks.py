@@ -9,34 +9,48 @@ from typing import Any
 
 from celery import signals
 
-from mdtasks.domain.errors import MdtasksError
-from mdtasks.flows.deps import open_deps
+from mdtasks.domain.errors import ConfigurationError, MdtasksError
+from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import release_node
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import load_settings
 from mdtasks.store.calendars import verified_calendars
-from mdtasks.worker.process import close_deps
+from mdtasks.worker.process import close_deps, pids_of_node
 
 log = logging.getLogger(__name__)
 
 
 @signals.worker_init.connect
 def on_worker_init(sender: Any, **_: object) -> None:
-    """Before the first child is forked: the calendars' library is checked, lost claims are given up."""
-    verified_calendars(load_settings().calendars_dir, datetime.now(UTC))
-    deps = open_deps(application=f"mdtasks-start-{sender.hostname}")
+    """Before the first child is forked: the calendars' library is checked, lost claims are given up.
+
+    Raises SystemExit when nothing may run here. Not an Exception: Celery logs those of a signal and goes on.
+    """
     try:
-        released = release_node(deps, sender.hostname)
-        if released:
-            log.warning("%s: %d jobs were held when this node last stopped; they run again", sender.hostname, released)
-    except MdtasksError as error:
-        # Not a reason to stay down: their leases run out by themselves.
-        log.warning("%s: could not release what it held before: %s", sender.hostname, error)
-    finally:
-        deps.close()
+        verified_calendars(load_settings().calendars_dir, datetime.now(UTC))
+        deps = open_deps(application=f"mdtasks-start-{sender.hostname}")
+    except ConfigurationError as error:
+        raise SystemExit(f"error: {error.message}" + (f" ({error.hint})" if error.hint else "")) from error
+    except Exception as error:  # a library that breaks on known sessions is to be trusted no more than one that lies
+        log.exception("%s cannot start", sender.hostname)
+        raise SystemExit(f"error: {sender.hostname} cannot start: {type(error).__name__}: {error}") from error
+    _release(deps, sender.hostname)
     # What is loaded by now stays shared with the children: a collection in one of them would write to every page of it.
     gc.collect()
     gc.freeze()
+
+
+def _release(deps: Deps, node: str) -> None:
+    """Give up what processes of this node held that are gone."""
+    try:
+        released = release_node(deps, node, pids_of_node(node))
+        if released:
+            log.warning("%s: %d jobs were held when this node last stopped; they run again", node, released)
+    except MdtasksError as error:
+        # Not a reason to stay down: their leases run out by themselves.
+        log.warning("%s: could not release what it held before: %s", node, error)
+    finally:
+        deps.close()
 
 
 @signals.worker_ready.connect

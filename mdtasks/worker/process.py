@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
+
+import psutil
 
 from mdtasks.flows.deps import Deps, open_deps
 
@@ -29,3 +32,19 @@ def close_deps() -> None:
 def worker_name(request: Any) -> str:
     """How an attempt names its worker: node and process, ``t0@host/1234``. The parent's Request names it alike."""
     return f"{request.hostname}/{os.getpid()}"
+
+
+def pids_of_node(node: str) -> set[int]:
+    """The other processes of this machine that may work under the node's name now: another worker typed by hand.
+
+    Known by their command lines, which a pool's children share with their parent. A stranger taken for one of them
+    does no harm: a claim that is spared ends with its lease.
+    """
+    name = node.partition("@")[0]
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            if process.pid != os.getpid() and "celery" in words and name in words:
+                found.add(process.pid)
+    return found
