@@ -206,11 +206,6 @@ def fold_dead(path: Path, *, alive: Callable[[int], bool] | None = None) -> int:
     return folded
 
 
-def mark_process_dead(pid: int, path: Path) -> None:
-    """Fold the counts of one process that its parent saw end. Idempotent."""
-    fold_dead(path, alive=lambda other: other != pid)
-
-
 class _Ours:
     """What is declared here, out of the processes' files: Flower, a process of the stack, counts into them as well."""
 

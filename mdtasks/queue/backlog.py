@@ -46,12 +46,6 @@ def depths(client: redis.Redis) -> dict[str, int]:
     return {queue: sum(next(lengths) for _ in priority_lists(queue)) for queue in QUEUES}
 
 
-def unacked(client: redis.Redis) -> int:
-    """Messages that workers hold now. Raises BrokerUnavailableError."""
-    with translated_redis_errors():
-        return int(client.hlen("unacked"))
-
-
 def sightings(client: redis.Redis) -> Sightings:
     """Every job id in the queues, in workers' hands or among the letters.
 

@@ -1,4 +1,7 @@
-"""A server that goes away is waited for: nothing is lost, no queue is burnt, no worker needs a hand."""
+"""A server that goes away is waited for: nothing is lost, no queue is burnt, no worker needs a hand.
+
+One worker tree of tier T0 and one for letters live through it all; each test asks for a symbol of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import redis
@@ -17,24 +18,19 @@ from mdtasks.flows.backfill import Answer, enqueue_jobs
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import dispatch_once
 from mdtasks.queue import backlog
-from tests.acceptance.harness import (
-    Crew,
-    Servers,
-    Worker,
-    add_symbols,
-    crew,
-    differences,
-    job_of,
-    own_servers,
-    rows,
-    statuses,
-    until,
-)
+from tests.acceptance.harness import Servers, Worker, add_symbols, crew, differences, job_of, own_servers, rows, until
 
-LIMITS = {"MDTASKS_RETRY_BASE_S": "0.1", "MDTASKS_RETRY_MAX_S": "0.2"}
-SYMBOL = "OUT"
+LIMITS = {
+    "MDTASKS_RETRY_BASE_S": "0.1",
+    "MDTASKS_RETRY_MAX_S": "0.2",
+    # A task waits for a server for 4 s, which are 2 s less.
+    "MDTASKS_TIME_LIMIT_S": "6",
+    "MDTASKS_LEASE_MARGIN_S": "60",
+    "MDTASKS_SIMULATOR_FAULTS": "latency_s=0.5",
+}
 #: What becomes of Redis; also the symbol that is asked for meanwhile.
 REDIS_ENDS = ("KILLED", "EMPTIED", "FROZEN")
+SYMBOLS = (*REDIS_ENDS, "SHORT", "LONG", "LAST")
 
 
 @dataclass
@@ -42,47 +38,61 @@ class Scene:
     """Servers that a test may take away, and workers on them."""
 
     servers: Servers
-    workers: Crew
+    tier: Worker
+    control: Worker
     deps: Deps
 
-    def enqueue(self, number: int, symbol: str = SYMBOL) -> Answer:
+    def enqueue(self, symbol: str, number: int) -> Answer:
         """Ask for the first windows of a symbol."""
         return enqueue_jobs([job_of(symbol, each) for each in range(number)], "test", self.deps)
 
-    def all_done(self, number: int, symbol: str = SYMBOL) -> None:
-        """As beat would: send what waits, until all are done; each bar is there once."""
+    def statuses(self, symbol: str) -> dict[str, int]:
+        """How many jobs of the symbol have each status."""
+        statement = "SELECT status::text, count(*) AS jobs FROM backfill_jobs WHERE symbol = :symbol GROUP BY 1"
+        return {row["status"]: row["jobs"] for row in rows(self.deps.database, statement, symbol=symbol)}
+
+    def until_at_work(self, symbol: str) -> None:
+        """Until both children of the tier's worker have claimed a job."""
+        until(lambda: self.statuses(symbol).get("running") == 2, "both children are at work", told=self.tier.said)
+
+    def all_done(self, symbol: str, number: int) -> None:
+        """As beat would: send what waits, until all are done. Each bar is there once, and the workers are the same."""
 
         def done() -> bool:
             dispatch_once(self.deps)
-            return set(statuses(self.deps.database)) == {"done"}
+            return self.statuses(symbol) == {"done": number}
 
-        until(done, f"{number} jobs are done", told=self.told)
+        until(done, f"{number} jobs of {symbol} are done", told=self.told)
         assert differences(self.deps.database, [symbol], number) == []
         assert rows(self.deps.database, "SELECT ts FROM bar_revisions") == []
+        assert rows(self.deps.database, "SELECT id FROM dead_letters") == []
+        assert (same(self.tier), same(self.control)) == (True, True)
 
     def told(self) -> str:
-        """How it stands, for a failure's message."""
-        return f"{statuses(self.deps.database)} " + "\n".join(worker.said()[-2000:] for worker in self.workers.workers)
+        """The last words of both workers, for a failure's message."""
+        return "\n".join(worker.said()[-3000:] for worker in (self.tier, self.control))
 
-    def attempts(self) -> dict[tuple[str, str | None], int]:
-        """How many attempts ended with each (outcome, error class)."""
-        counted = "SELECT outcome, error_class, count(*) AS number FROM job_attempts GROUP BY 1, 2"
-        return {(row["outcome"], row["error_class"]): row["number"] for row in rows(self.deps.database, counted)}
+    def ends(self, symbol: str) -> set[tuple[str, str | None]]:
+        """The (outcome, error class) of all attempts at the symbol's jobs."""
+        statement = "SELECT outcome, error_class FROM job_attempts WHERE job_id LIKE :job"
+        return {(row["outcome"], row["error_class"]) for row in rows(self.deps.database, statement, job=f"{symbol}.%")}
 
-    def depths(self) -> dict[str, int]:
-        """What waits in the queues."""
-        return backlog.depths(self.deps.broker)
+    def depth(self, queue: str) -> int:
+        """What waits in a queue."""
+        return backlog.depths(self.deps.broker)[queue]
 
 
-@contextmanager
-def staged(folder: Path, **environ: str) -> Iterator[Scene]:
-    """A scene in a folder."""
-    settings = {**LIMITS, **environ}
-    with own_servers(folder) as servers, crew(servers, folder / "workers", **settings) as workers:
-        deps = open_deps(servers.settings(**settings))
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("outages")
+    with own_servers(folder) as servers, crew(servers, folder / "workers", **LIMITS) as workers:
+        tier = workers.start("t0", "T0.live,T0", concurrency=2)
+        control = workers.start("control", "control,dlq")
+        deps = open_deps(servers.settings(**LIMITS))
         try:
-            add_symbols(deps.database, [SYMBOL, *REDIS_ENDS])
-            yield Scene(servers, workers, deps)
+            add_symbols(deps.database, SYMBOLS)
+            workers.ready(tier, control)
+            yield Scene(servers, tier, control, deps)
         finally:
             deps.close()
 
@@ -92,51 +102,54 @@ def same(worker: Worker) -> bool:
     return worker.alive and worker.said().count(" ready.") == 1
 
 
-def test_workers_that_hold_messages_while_postgres_is_away_wait_and_leave_the_queue_alone(tmp_path: Path) -> None:
-    with staged(tmp_path, MDTASKS_SIMULATOR_FAULTS="latency_s=1") as scene:
-        worker = scene.workers.started("t0", "T0.live,T0", concurrency=2)
-        scene.enqueue(8)
-        until(lambda: statuses(scene.deps.database).get("running") == 2, "both children are at work")
-        scene.servers.end(scene.servers.postgres, signal.SIGINT)
-        began, waiting = time.monotonic(), scene.depths()["T0"]
-        assert waiting >= 4
-        # Long past the second that their providers take: both now wait to tell how it ended.
-        until(lambda: assert_equal(scene.depths()["T0"], waiting) and time.monotonic() > began + 6, "it is over")
-        assert scene.depths()["dlq"] == 0
-        scene.servers.start(scene.servers.postgres)
-        scene.all_done(8)
-        assert same(worker)
-        outcomes = scene.attempts()
-        assert outcomes.pop(("done", None)) == 8
-        assert set(outcomes) <= {("retry", "store_unavailable")}
-        assert rows(scene.deps.database, "SELECT id FROM dead_letters") == []
+@pytest.mark.parametrize("end", REDIS_ENDS)
+def test_what_is_asked_for_while_redis_is_away_is_done_when_it_is_back(scene: Scene, end: str) -> None:
+    servers = scene.servers
+    if end == "FROZEN":
+        servers.signal(servers.redis, signal.SIGSTOP)
+    else:
+        servers.end(servers.redis)
+    answer = scene.enqueue(end, 4)
+    assert (answer.queued, answer.deferred) == (0, 4)
+    if end == "EMPTIED":
+        servers.empty_redis()
+    if end == "FROZEN":
+        servers.signal(servers.redis, signal.SIGCONT)
+    else:
+        servers.start(servers.redis)
+    scene.all_done(end, 4)
 
 
-def assert_equal(found: int, wanted: int) -> bool:
-    assert found == wanted
-    return True
+def test_workers_that_hold_messages_while_postgres_is_away_wait_and_leave_the_queue_alone(scene: Scene) -> None:
+    scene.enqueue("SHORT", 8)
+    scene.until_at_work("SHORT")
+    scene.servers.end(scene.servers.postgres, signal.SIGINT)
+    waiting, began = scene.depth("T0"), time.monotonic()
+    assert waiting >= 4
+
+    def looked_long_enough() -> bool:
+        # Long past the half second that their providers take: both wait to tell how it ended.
+        assert (scene.depth("T0"), scene.depth("dlq")) == (waiting, 0)
+        return time.monotonic() > began + 3
+
+    until(looked_long_enough, "it is over")
+    scene.servers.start(scene.servers.postgres)
+    scene.all_done("SHORT", 8)
+    assert scene.ends("SHORT") <= {("done", None), ("retry", "store_unavailable"), ("lost", "store_unavailable")}
 
 
-def test_letters_wait_in_dlq_while_postgres_is_away_and_no_job_dies_of_an_outage(tmp_path: Path) -> None:
-    limits = {"MDTASKS_TIME_LIMIT_S": "6", "MDTASKS_LEASE_MARGIN_S": "60"}
-    with staged(tmp_path, MDTASKS_SIMULATOR_FAULTS="latency_s=0.5", **limits) as scene:
-        tier = scene.workers.start("t0", "T0.live,T0", concurrency=2)
-        control = scene.workers.start("control", "control,dlq")
-        scene.workers.ready(tier, control)
-        scene.enqueue(6)
-        until(lambda: statuses(scene.deps.database).get("running") == 2, "both children are at work")
-        scene.servers.end(scene.servers.postgres, signal.SIGQUIT)
-        with redis.Redis.from_url(scene.servers.redis.url) as client:
-            # Longer than a worker's patience: everything ends up among the letters, and waits there.
-            until(lambda: len(letters(client)) == 6, "every message is a letter", told=tier.said)
-            assert set(letters(client)) == {"store_unavailable"}
-            assert scene.depths()["T0"] == 0
-        scene.servers.start(scene.servers.postgres)
-        scene.all_done(6)
-        until(lambda: scene.depths()["dlq"] == 0, "no letter is left")
-        assert (same(tier), same(control)) == (True, True)
-        assert rows(scene.deps.database, "SELECT id FROM dead_letters") == []
-        assert set(scene.attempts()) <= {("done", None), ("lost", "store_unavailable"), ("retry", "store_unavailable")}
+def test_letters_wait_in_dlq_while_postgres_is_away_and_no_job_dies_of_an_outage(scene: Scene) -> None:
+    scene.enqueue("LONG", 4)
+    scene.until_at_work("LONG")
+    scene.servers.end(scene.servers.postgres, signal.SIGQUIT)
+    # Longer than a worker's patience: every message ends up among the letters, and waits there.
+    until(lambda: len(letters(scene.deps.broker)) == 4, "every message is a letter", told=scene.told)
+    assert set(letters(scene.deps.broker)) == {"store_unavailable"}
+    assert scene.depth("T0") == 0
+    scene.servers.start(scene.servers.postgres)
+    scene.all_done("LONG", 4)
+    until(lambda: scene.depth("dlq") == 0, "no letter is left")
+    assert scene.ends("LONG") <= {("done", None), ("lost", "store_unavailable"), ("retry", "store_unavailable")}
 
 
 def letters(client: redis.Redis) -> list[str]:
@@ -147,40 +160,11 @@ def letters(client: redis.Redis) -> list[str]:
     return [words.strip("(").partition(":")[0] for words in shown]
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A scene with a worker, for all the ways in which Redis may go away, one after the other."""
-    with staged(tmp_path_factory.mktemp("redis")) as made:
-        made.workers.started("t0", "T0.live,T0", concurrency=2)
-        yield made
-
-
-@pytest.mark.parametrize("end", REDIS_ENDS)
-def test_what_is_asked_for_while_redis_is_away_is_done_when_it_is_back(scene: Scene, end: str) -> None:
-    servers = scene.servers
-    if end == "FROZEN":
-        servers.signal(servers.redis, signal.SIGSTOP)
-    else:
-        servers.end(servers.redis)
-    answer = scene.enqueue(8, end)
-    assert (answer.queued, answer.deferred) == (0, 8)
-    if end == "EMPTIED":
-        servers.empty_redis()
-    if end == "FROZEN":
-        servers.signal(servers.redis, signal.SIGCONT)
-    else:
-        servers.start(servers.redis)
-    scene.all_done(8, end)
-    assert same(scene.workers.workers[0])
-
-
-def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(tmp_path: Path) -> None:
-    with staged(tmp_path, MDTASKS_SIMULATOR_FAULTS="latency_s=1") as scene:
-        worker = scene.workers.started("t0", "T0.live,T0", concurrency=2)
-        scene.enqueue(6)
-        until(lambda: statuses(scene.deps.database).get("running") == 2, "both children are at work")
-        assert worker.stop() == 0
-        assert "running" not in statuses(scene.deps.database)
-        assert scene.attempts().keys() == {("done", None)}
-        assert scene.depths()["T0"] == statuses(scene.deps.database)["queued"]
-        assert scene.deps.broker.hlen("unacked") == 0
+def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(scene: Scene) -> None:
+    scene.enqueue("LAST", 8)
+    scene.until_at_work("LAST")
+    assert scene.tier.stop() == 0
+    left = scene.statuses("LAST")
+    assert set(left) == {"done", "queued"}
+    assert scene.ends("LAST") == {("done", None)}
+    assert (scene.depth("T0"), scene.deps.broker.hlen("unacked")) == (left["queued"], 0)

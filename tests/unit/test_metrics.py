@@ -106,11 +106,11 @@ def test_counts_of_this_process_and_its_forks_meet_even_if_prometheus_was_import
     assert samples(metrics.exposition(list, folder))[INSERTED] == 111
 
 
-def test_a_process_marked_dead_keeps_its_counts_and_a_second_mark_adds_nothing(folder: Path) -> None:
+def test_counts_of_a_dead_process_are_kept_and_folding_again_adds_nothing(folder: Path) -> None:
     count_in_a_process_that_ends(folder)
     pid = int(next(folder.glob("counter_*.db")).stem.removeprefix("counter_"))
     for _ in range(2):
-        metrics.mark_process_dead(pid, folder)
+        metrics.fold_dead(folder, alive=lambda other: other != pid)
         assert samples(metrics.exposition(list, folder))[INSERTED] == 390
 
 
