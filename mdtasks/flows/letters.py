@@ -109,7 +109,7 @@ def _record_backfill(connection: Connection, job_id: str, dead: Dead, deps: Deps
     letter = letters.letter_of_failed(connection, job_id, dead.raw, dead.reason.traceback, dead.queue)
     if letter is not None:
         return "recorded" if letters.record(connection, letter) else "known"
-    if not jobs.all_ids(connection, [job_id]):
+    if not jobs.statuses(connection, [job_id]):
         return None
     # Its claim was never made (PostgreSQL was away) or another attempt has it: a row that waits is sent again.
     jobs.defer(connection, [job_id])
@@ -233,11 +233,25 @@ def requeue_job(job_id: str, actor: str, deps: Deps) -> dict[str, Any]:
     with deps.database.transaction() as connection:
         letter = _open_letter(connection, job_id)
         done = _requeue(connection, [letter["id"]], actor, deps)
-    if not done["requeued"] and not done["merged"]:
-        reason = "it cannot be read as a job" if letter["kind"] == "poison" else "its queue has no room"
-        raise NotFoundError(f"{job_id} was not requeued: {reason}", hint=f"`mdtasks dlq show {job_id}`")
+        if not done["requeued"] and not done["merged"]:
+            reason, hint = _why_not(connection, letter)
+            raise NotFoundError(f"{job_id} was not requeued: {reason}", hint=hint)
     _send_now(deps)
     return {"ok": True, "job_id": letter["job_id"] or letter["id"], **done}
+
+
+def _why_not(connection: Connection, letter: Mapping[str, Any]) -> tuple[str, str]:
+    """Why a letter that is open was not requeued, and what to do."""
+    look = f"`mdtasks dlq show {letter['id']}`"
+    if letter["kind"] == "poison":
+        return "it cannot be read as a job", look
+    if letter["kind"] != "backfill":
+        return "its queue has no room", f"try again when there is; {look}"
+    status = jobs.statuses(connection, [letter["job_id"]]).get(letter["job_id"])
+    if status is None:
+        # Sent again it would be dropped: a worker claims rows.
+        return f"there is no job {letter['job_id']}, only a message", "ask for its window: `mdtasks backfill`"
+    return f"its job is {status}", f"`mdtasks jobs show {letter['job_id']}`"
 
 
 def _send_now(deps: Deps) -> None:

@@ -179,14 +179,9 @@ def send_again(connection: Connection, job_ids: Sequence[str], grace_s: float) -
     return list(connection.execute(SQL["lost"], {"ids": list(job_ids), "grace_s": grace_s}).scalars())
 
 
-def open_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
-    """Those of ``job_ids`` whose jobs are not over."""
-    return set(connection.execute(SQL["open_ids"], {"ids": list(job_ids)}).scalars())
-
-
-def all_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
-    """Those of ``job_ids`` that are backfill jobs."""
-    return set(connection.execute(SQL["all_ids"], {"ids": list(job_ids)}).scalars())
+def statuses(connection: Connection, job_ids: Sequence[str]) -> dict[str, str]:
+    """How these jobs stand, by id; an id that is no backfill job is absent."""
+    return {row.id: row.status for row in connection.execute(SQL["statuses"], {"ids": list(job_ids)})}
 
 
 def cancel(connection: Connection, job_ids: Sequence[str]) -> list[str]:

@@ -172,7 +172,7 @@ def _requeue_one(letter_or_job_id: str, backfills: bool, actor: str, deps: Deps)
         try:
             row = letters.one(connection, letter_or_job_id)
         except NotFoundError:
-            if jobs.all_ids(connection, [letter_or_job_id]):  # a better reason
+            if jobs.statuses(connection, [letter_or_job_id]):  # a better reason
                 status = job_reports.one_job(connection, letter_or_job_id)["status"]
                 raise NotFoundError(f"{letter_or_job_id} is not failed: it is {status}") from None
             raise

@@ -6,8 +6,8 @@ UPDATE backfill_jobs SET status = 'deferred', queued_at = NULL, updated_at = now
 WHERE id = ANY (:ids) AND status = 'queued'
 
 -- name: claim
--- Take a job for one attempt: only when it has not started, or its lease has run out. Counts the attempt at once, so
--- that a job that kills its worker comes to its end. No row: somebody else has it, or it is over.
+-- Take a job for one attempt: only when it waits (one whose lease ran out waits again once the reconciler has ended
+-- that attempt). Counts the attempt at once, so that a job that kills its worker comes to its end. No row: somebody else has it, or it is over.
 WITH claimed AS (
     UPDATE backfill_jobs
     SET status = 'running', attempts = attempts + 1, fence = fence + 1,
@@ -106,21 +106,21 @@ UPDATE backfill_jobs SET status = 'deferred', queued_at = NULL, updated_at = now
 WHERE id = ANY (:ids) AND status = 'queued' AND queued_at < now() - make_interval(secs => :grace_s)
 RETURNING id
 
--- name: open_ids
--- Which of these jobs are active or failed: a message of any other job is an orphan.
-SELECT id FROM backfill_jobs WHERE id = ANY (:ids) AND status IN ('deferred', 'queued', 'running', 'failed')
-
--- name: all_ids
--- Which of these ids are backfill jobs at all.
-SELECT id FROM backfill_jobs WHERE id = ANY (:ids)
+-- name: statuses
+-- How these jobs stand; an id that is no backfill job has no row.
+SELECT id, status FROM backfill_jobs WHERE id = ANY (:ids)
 
 -- name: request_progress
 -- How a request stands: jobs by status, bars stored so far, and the newest error.
 SELECT j.status, count(*) AS jobs, coalesce(sum(j.bars), 0) AS bars,
        (array_agg(j.last_error ORDER BY j.updated_at DESC) FILTER (WHERE j.last_error IS NOT NULL))[1] AS last_error
-FROM backfill_jobs j
-WHERE j.request_id = CAST(:request_id AS uuid)
-   OR j.id IN (SELECT job_id FROM request_jobs WHERE request_id = CAST(:request_id AS uuid))
+FROM (
+    SELECT status, bars, last_error, updated_at FROM backfill_jobs WHERE request_id = CAST(:request_id AS uuid)
+    UNION ALL
+    SELECT b.status, b.bars, b.last_error, b.updated_at
+    FROM request_jobs r JOIN backfill_jobs b ON b.id = r.job_id
+    WHERE r.request_id = CAST(:request_id AS uuid) AND b.request_id IS DISTINCT FROM r.request_id
+) j
 GROUP BY j.status
 
 -- name: request_exists

@@ -99,21 +99,32 @@ WITH letters AS (
     WHERE id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))) AND state = 'open' AND kind = 'backfill'
     FOR UPDATE
 ), failed AS (
-    SELECT j.id, l.id AS letter_id,
-           EXISTS (
-               SELECT 1 FROM backfill_jobs o
-               WHERE o.instrument_id = j.instrument_id AND o.interval = j.interval AND o.id <> j.id
-                 AND o.status IN ('deferred', 'queued', 'running') AND o."window" @> j."window"
-                 AND (j.provider_hint IS NULL OR o.provider_hint = j.provider_hint)
-           ) AS wanted
+    SELECT j.id, j.request_id, l.id AS letter_id, wanted.by_job
     FROM letters l JOIN backfill_jobs j ON j.id = l.job_id
+    LEFT JOIN LATERAL (
+        SELECT o.id AS by_job FROM backfill_jobs o
+        WHERE o.instrument_id = j.instrument_id AND o.interval = j.interval AND o.id <> j.id
+          AND o.status IN ('deferred', 'queued', 'running') AND o."window" @> j."window"
+          AND (j.provider_hint IS NULL OR o.provider_hint = j.provider_hint)
+        LIMIT 1
+    ) wanted ON true
     WHERE j.status = 'failed'
 ), revived AS (
     UPDATE backfill_jobs j
-    SET status = CASE WHEN f.wanted THEN 'cancelled' ELSE 'deferred' END::job_status,
+    SET status = CASE WHEN f.by_job IS NOT NULL THEN 'cancelled' ELSE 'deferred' END::job_status,
         attempts = 0, not_before = NULL, max_attempts = :max_attempts, updated_at = now()
     FROM failed f WHERE j.id = f.id
     RETURNING j.id, j.status
+), linked AS (
+    -- Whoever waits for a job that is merged now waits for the one that does its work.
+    INSERT INTO request_jobs (request_id, job_id)
+    SELECT w.request_id, f.by_job
+    FROM failed f JOIN (
+        SELECT id, request_id FROM failed WHERE request_id IS NOT NULL
+        UNION SELECT r.job_id, r.request_id FROM request_jobs r JOIN failed ON failed.id = r.job_id
+    ) w ON w.id = f.id
+    WHERE f.by_job IS NOT NULL
+    ON CONFLICT DO NOTHING
 ), closed AS (
     UPDATE dead_letters d SET state = 'requeued', requeued_by = :actor, updated_at = now()
     FROM failed f WHERE d.id = f.letter_id
@@ -137,15 +148,17 @@ WHERE died_at < now() - make_interval(days => CAST(:days AS integer))
   AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
 
 -- name: purge
--- Delete letters older than :days, with an audit row that says which, by whom. Their jobs are given up: 'cancelled'.
+-- Delete letters older than :days, with an audit row that says which, by whom. A job is given up,
+-- 'cancelled', when the open letter of its last failure goes: an older one, requeued since, says nothing of it.
 WITH purged AS (
     DELETE FROM dead_letters
     WHERE died_at < now() - make_interval(days => CAST(:days AS integer))
       AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
-    RETURNING id, job_id, error_class
+    RETURNING id, job_id, state
 ), given_up AS (
     UPDATE backfill_jobs j SET status = 'cancelled', updated_at = now()
-    FROM purged p WHERE j.id = p.job_id AND j.status = 'failed'
+    FROM purged p
+    WHERE p.state = 'open' AND j.id = p.job_id AND j.status = 'failed' AND p.id = j.id || ':' || j.fence
 ), audited AS (
     INSERT INTO audit_log (actor, action, details)
     SELECT :actor, 'dlq.purge',
