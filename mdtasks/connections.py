@@ -51,6 +51,11 @@ class Database:
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": 5,
+                # A server that vanished without a word (a cable, a host) is noticed in about 25 s, not in two hours.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 20_000,
                 "application_name": application,
                 "options": "-c timezone=UTC",
             },
@@ -127,7 +132,9 @@ def open_redis(url: str, *, socket_timeout_s: float = 5.0) -> redis.Redis:
 
 @contextmanager
 def translated_redis_errors() -> Iterator[None]:
-    """Turn the driver's connection errors into BrokerUnavailableError and "out of memory" into StoreFullError."""
+    """Turn the driver's "server is away" or "only a replica" into BrokerUnavailableError, "out of memory" and "cannot
+    write to disk" into StoreFullError; leave programming errors as they are.
+    """
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError) as exc:
@@ -138,6 +145,16 @@ def translated_redis_errors() -> Iterator[None]:
     except redis.exceptions.OutOfMemoryError as exc:
         raise StoreFullError(
             "Redis has no memory left", hint="lower the caps or give it more memory; nothing was lost"
+        ) from exc
+    except redis.exceptions.ReadOnlyError as exc:
+        raise BrokerUnavailableError(
+            f"Redis takes no writes: {exc}", hint="is it a replica, in the midst of a failover? queued work waits"
+        ) from exc
+    except redis.ResponseError as exc:
+        if "MISCONF" not in str(exc):  # no class of its own in the driver; a pipeline puts words before it
+            raise
+        raise StoreFullError(
+            f"Redis cannot write to its disk: {exc}", hint="free disk space, `mdtasks logs redis`; nothing was lost"
         ) from exc
 
 
