@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +12,6 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mdtasks.domain import gaps
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, UnavailableError, UnknownSymbolError
 from mdtasks.domain.jobs import (
@@ -29,6 +29,7 @@ from mdtasks.domain.sessions import Calendar
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import room
+from mdtasks.flows.pieces import Pieces
 from mdtasks.observe import metrics
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs, reference, requests
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 BATCH: Final = 20_000
 #: Length of a request's window: bounds the memory that cutting it takes, some hundred MB. 57 years of minutes.
 MAX_INTERVALS: Final = 30_000_000
+#: Jobs of one request: bounds what one request may fill the store with, some gigabytes of rows.
+MAX_JOBS: Final = 5_000_000
 
 
 def _as_list(value: object) -> object:
@@ -120,7 +123,8 @@ class Answer:
 
 
 def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now: datetime) -> Answer:
-    """Fill a window of symbols with what is missing. Safe to repeat: what is stored or wanted is not asked for again.
+    """Fill a window of symbols with what is missing. Safe to repeat: what is stored or wanted is not asked for again,
+    nor time before an instrument's listing or after its end.
 
     Raises InvalidRequestError, UnknownSymbolError, UnknownProviderError (nothing is queued then), UnavailableError.
     """
@@ -131,32 +135,40 @@ def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now:
         windows = {
             mic: asked.window(deps.calendars.get(mic), now) for mic in {member.mic for member in members.values()}
         }
+        pieces = Pieces(asked.interval, windows, deps.calendars, deps.settings.chunk_minutes)
+        _refuse_too_many(list(members.values()), pieces)
         ids = [member.id for member in members.values()]
         covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)
         request_id = requests.create_request(connection, requested_by, asked.model_dump(mode="json"))
     answer = Answer(request_id)
-    wanted = _wanted(list(members.values()), asked, windows, covered, deps)
+    wanted = _wanted(list(members.values()), asked, pieces, covered)
     enqueue(_counted(wanted, answer), deps, answer)
     return answer
+
+
+def _refuse_too_many(members: Sequence[Instrument], pieces: Pieces) -> None:
+    """Raise InvalidRequestError when a request may make more than MAX_JOBS jobs."""
+    most = sum(count * len(pieces.whole(mic)) for mic, count in Counter(member.mic for member in members).items())
+    if most > MAX_JOBS:
+        raise InvalidRequestError(
+            f"{len(members)} symbols in that window make up to {most} jobs, too many for one request",
+            field="symbol",
+            hint=f"ask for fewer symbols or a shorter window at a time: at most {MAX_JOBS} jobs",
+        )
 
 
 def _wanted(
     members: Sequence[Instrument],
     asked: BackfillRequest,
-    windows: Mapping[str, TimeWindow],
+    pieces: Pieces,
     covered: Mapping[int, Sequence[TimeWindow]],
-    deps: Deps,
 ) -> Iterator[requests.NewJob | None]:
     """Job-sized windows, newest first, of all members in turn; None for each member that lacks nothing."""
-    cuts: dict[tuple[str, tuple[TimeWindow, ...]], list[TimeWindow]] = {}
     for member in members:
-        held = tuple(covered.get(member.id, ()))
-        key = (member.mic, held)
-        if key not in cuts:
-            cuts[key] = _pieces(member.mic, asked.interval, windows[member.mic], held, deps)
-        if not cuts[key]:
+        lacking = pieces.of(member, covered.get(member.id, ()))
+        if not lacking:
             yield None
-        for piece in cuts[key]:
+        for piece in lacking:
             job = BackfillJob(
                 symbol=member.symbol,
                 interval=asked.interval,
@@ -165,21 +177,6 @@ def _wanted(
                 provider_hint=asked.provider,
             )
             yield requests.NewJob(job, member.id)
-
-
-def _pieces(
-    mic: str, interval: Interval, window: TimeWindow, held: Sequence[TimeWindow], deps: Deps
-) -> list[TimeWindow]:
-    """What of a window is not held, cut into jobs, newest first. A piece without session time is nobody's loss."""
-    calendar = deps.calendars.get(mic)
-    left = gaps.windows_of(gaps.subtract(gaps.spans_of([window]), gaps.spans_of(held)))
-    pieces = [
-        piece
-        for part in left
-        if len(calendar.expected(part, interval))
-        for piece in gaps.chunks(part, calendar, interval, deps.settings.chunk_minutes)
-    ]
-    return pieces[::-1]
 
 
 def _counted(wanted: Iterator[requests.NewJob | None], answer: Answer) -> Iterator[requests.NewJob]:
@@ -203,6 +200,8 @@ def enqueue_documents(documents: Sequence[Mapping[str, Any]], requested_by: str,
             valid.append(job)
         except InvalidRequestError as error:
             refused.append(Refused(name, error.field, error.message))
+    # Nobody can tell the tier of what is no job.
+    metrics.BACKFILL_ENQUEUED.labels(tier="", result="refused").inc(len(refused))
     return enqueue_jobs(valid, requested_by, deps, refused)
 
 
@@ -218,6 +217,7 @@ def enqueue_jobs(
     answer.refused += [
         Refused(job.job_id, "symbol", str(UnknownSymbolError([job.symbol]))) for job in valid if job.symbol not in known
     ]
+    _count("refused", [job for job in valid if job.symbol not in known])
     rows = (requests.NewJob(job, known[job.symbol].id) for job in valid if job.symbol in known)
     enqueue(rows, deps, answer)
     return answer
@@ -232,9 +232,16 @@ def enqueue(wanted: Iterator[requests.NewJob], deps: Deps, answer: Answer) -> No
         with deps.database.transaction() as connection:
             done = requests.enqueue(connection, batch, _room(deps), deps.settings.max_attempts, answer.request_id)
         refused = _push(done.queued, deps)
+        _count("merged", done.merged_jobs)
+        _count("deferred", done.deferred_jobs)
         answer.queued += len(done.queued) - refused
         answer.deferred += done.deferred + refused
         answer.merged += done.merged
+
+
+def _count(result: str, mine: Sequence[BackfillJob]) -> None:
+    for tier, count in Counter(job.priority for job in mine).items():
+        metrics.BACKFILL_ENQUEUED.labels(tier=tier, result=result).inc(count)
 
 
 def _room(deps: Deps) -> Mapping[Tier, int]:
@@ -255,7 +262,8 @@ def _push(queued: Sequence[BackfillJob], deps: Deps) -> int:
         if pushed < len(mine):
             with deps.database.transaction() as connection:
                 jobs.defer(connection, [job.job_id for job in mine[pushed:]])
-        metrics.BACKFILL_ENQUEUED.labels(tier=tier, result="queued").inc(pushed)
+        _count("queued", mine[:pushed])
+        _count("deferred", mine[pushed:])
         refused += len(mine) - pushed
     return refused
 

@@ -45,12 +45,20 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """What became of a batch: rows inserted as queued (to be pushed now, newest window first), as deferred, and windows
-    already wanted."""
+    """What became of a batch: rows inserted as queued (to be pushed now, newest window first), as deferred, and those
+    asked for whose windows were wanted already."""
 
     queued: list[BackfillJob]
-    deferred: int
-    merged: int
+    deferred_jobs: list[BackfillJob]
+    merged_jobs: list[BackfillJob]
+
+    @property
+    def deferred(self) -> int:
+        return len(self.deferred_jobs)
+
+    @property
+    def merged(self) -> int:
+        return len(self.merged_jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ def enqueue(
     connection.execute(_SQL["lock"])
     known = set(connection.execute(_SQL["known"], {"ids": [new.job.job_id for new in jobs]}).scalars())
     active = _active(connection, jobs)
-    fresh = _fresh(jobs, known, active)
+    fresh, merged = _fresh(jobs, known, active)
     pieces = _named(connection, fresh)
     pieces.sort(key=lambda new: new.job.time_window.end, reverse=True)
     queued, deferred = _placed(pieces, room)
@@ -96,7 +104,7 @@ def enqueue(
     merged_with = known | _met(jobs, active) if active else known
     if request_id is not None and merged_with:
         connection.execute(_SQL["link"], {"request_id": request_id, "ids": list(merged_with)})
-    return Enqueued([new.job for new in queued], deferred=len(deferred), merged=len(jobs) - len(fresh))
+    return Enqueued([new.job for new in queued], [new.job for new in deferred], merged)
 
 
 def _active(connection: Connection, jobs: Iterable[NewJob]) -> list[_Active]:
@@ -116,8 +124,10 @@ def _active(connection: Connection, jobs: Iterable[NewJob]) -> list[_Active]:
     return [_Active(row[0], (row[1], Interval(row[4]), row[5]), (row[2], row[3])) for row in rows]
 
 
-def _fresh(jobs: Sequence[NewJob], known: set[str], active: Iterable[_Active]) -> list[tuple[NewJob, list[Stretch]]]:
-    """The jobs that there is anything left of, in their order, each with what is left."""
+def _fresh(
+    jobs: Sequence[NewJob], known: set[str], active: Iterable[_Active]
+) -> tuple[list[tuple[NewJob, list[Stretch]]], list[BackfillJob]]:
+    """The jobs that there is anything left of, in their order, each with what is left; and the others."""
     wanted: defaultdict[_Key, Wanted] = defaultdict(Wanted)
     for other in active:
         instrument_id, interval, hint = other.key
@@ -126,13 +136,15 @@ def _fresh(jobs: Sequence[NewJob], known: set[str], active: Iterable[_Active]) -
             wanted[key].add(*other.stretch)
     seen = set(known)
     fresh = []
+    merged = []
     for new in jobs:
-        if new.job.job_id in seen:
-            continue
+        left = [] if new.job.job_id in seen else wanted[new.key].add(*new.stretch)
         seen.add(new.job.job_id)
-        if left := wanted[new.key].add(*new.stretch):
+        if left:
             fresh.append((new, left))
-    return fresh
+        else:
+            merged.append(new.job)
+    return fresh, merged
 
 
 def _named(connection: Connection, fresh: Sequence[tuple[NewJob, list[Stretch]]]) -> list[NewJob]:
