@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from mdtasks.connections import Database, Redis, open_redis
 from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.sessions import Calendars
+from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.providers.registry import Registry
 from mdtasks.queue.app import current_app, make_app
 from mdtasks.queue.enqueue import Enqueuer
@@ -39,9 +40,14 @@ class Deps:
 
 
 def open_deps(settings: Settings | None = None, *, application: str = "mdtasks") -> Deps:
-    """Deps for these settings (default: this process's own). Connects at first use, not here."""
+    """Deps for these settings (default: this process's own). Connects at first use, not here.
+
+    A process that works by its own settings counts its metrics for the stack from now on.
+    """
     app = current_app() if settings is None else make_app(settings)
-    settings = settings or load_settings()
+    if settings is None:
+        settings = load_settings()
+        use_multiprocess_dir(settings.metrics_dir)
     calendars = Calendars(KeptCalendars(settings.calendars_dir))
     broker = open_redis(settings.require_broker_url())
     return Deps(

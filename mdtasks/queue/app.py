@@ -12,7 +12,6 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from mdtasks.domain.jobs import Tier
-from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.queue.letters import DLQ
 from mdtasks.settings import Settings, load_settings
 
@@ -69,10 +68,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 
 @cache
 def current_app() -> Celery:
-    """The app of this process's own settings; from now on the process counts its metrics for the stack."""
-    settings = load_settings()
-    use_multiprocess_dir(settings.metrics_dir)
-    return make_app(settings)
+    """The app of this process's own settings."""
+    return make_app(load_settings())
 
 
 def __getattr__(name: str) -> Celery:

@@ -13,11 +13,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import psycopg
 import redis
@@ -26,7 +26,9 @@ from mdtasks.domain.errors import ConfigurationError, UnavailableError
 from mdtasks.stack.binaries import postgres_binaries, valkey_binary
 from mdtasks.stack.home import write_private
 from mdtasks.stack.kept import free_port, password_of
-from mdtasks.stack.spawn import Command, RunAs, launch_argv, spawn
+from mdtasks.stack.spawn import Command, RunAs, server_environ, spawn
+
+Wait = Callable[[subprocess.Popen[Any]], object]
 
 
 class EmbeddedServer(Protocol):
@@ -39,8 +41,11 @@ class EmbeddedServer(Protocol):
     @property
     def url(self) -> str: ...
 
-    def prepare(self) -> None:
-        """Make folders, password and configuration, and choose a free port. Safe to repeat while it is not running."""
+    def prepare(self, wait: Wait = subprocess.Popen.wait) -> None:
+        """Make folders, password and configuration, and choose a free port. Safe to repeat while it is not running.
+
+        ``wait``: how the end of a program is awaited that takes its time; it may end the program, and raise.
+        """
 
     def command(self) -> Command:
         """How the prepared server is started; it stays in the foreground."""
@@ -62,7 +67,8 @@ class ValkeyServer:
     def url(self) -> str:
         return f"redis://:{password_of(self.home, self.name)}@127.0.0.1:{self.port}/0"
 
-    def prepare(self) -> None:
+    def prepare(self, wait: Wait = subprocess.Popen.wait) -> None:
+        del wait
         folder = self.home / "redis"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # queues hold what users asked for
         self.port = free_port(self.home, self.name)
@@ -84,7 +90,8 @@ class ValkeyServer:
         write_private(folder / "valkey.conf", text)
 
     def command(self) -> Command:
-        return Command((str(valkey_binary()), str((self.home / "redis" / "valkey.conf").absolute())))
+        argv = (str(valkey_binary()), str((self.home / "redis" / "valkey.conf").absolute()))
+        return Command(argv, environ=server_environ(self.home))
 
     def answers(self) -> bool:
         try:
@@ -138,13 +145,13 @@ class PostgresServer:
         """The URL of a database of this server."""
         return f"postgresql://mdtasks:{password_of(self.home, self.name)}@127.0.0.1:{self.port}/{database}"
 
-    def prepare(self) -> None:
+    def prepare(self, wait: Wait = subprocess.Popen.wait) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         run_as = self._run_as()
         if run_as is not None:
             os.chown(self.folder, run_as.uid, run_as.gid)
         if not (self.folder / "data" / "PG_VERSION").exists():
-            self._initdb(run_as)
+            self._initdb(run_as, wait)
         _check_version(self.folder / "data")
         self.port = free_port(self.home, self.name)
 
@@ -152,7 +159,8 @@ class PostgresServer:
         options = {**self._DEFAULTS, "port": str(self.port), **self.options}
         switches = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         argv = (str(postgres_binaries() / "postgres"), "-D", str(self.folder / "data"), *switches)
-        return Command(argv, die_with="SIGINT", run_as=self._run_as(), cwd=self.folder)
+        environ = server_environ(self.home)
+        return Command(argv, die_with="SIGINT", run_as=self._run_as(), environ=environ, cwd=self.folder)
 
     def answers(self) -> bool:
         try:
@@ -168,7 +176,7 @@ class PostgresServer:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
                 connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
 
-    def _initdb(self, run_as: RunAs | None) -> None:
+    def _initdb(self, run_as: RunAs | None, wait: Wait) -> None:
         # Made aside and renamed when whole: a kill in the midst leaves nothing that looks like a cluster.
         fresh = self.folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -188,19 +196,17 @@ class PostgresServer:
         }
         switches = [part for option in options.items() for part in option]
         argv = (str(postgres_binaries() / "initdb"), *switches, "--no-instructions", "--no-sync")
-        done = subprocess.run(
-            launch_argv(Command(argv, run_as=run_as)),
-            capture_output=True,
-            text=True,
-            check=False,
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"},
-            cwd=self.folder,
-        )
-        password.unlink(missing_ok=True)
-        if done.returncode != 0:
-            reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        command = Command(argv, run_as=run_as, environ={**server_environ(self.home), "LC_ALL": "C"}, cwd=self.folder)
+        log = self.home / "logs" / "initdb.log"
+        initdb = spawn(command, log)
+        try:
+            wait(initdb)
+        finally:
+            password.unlink(missing_ok=True)
+        if initdb.returncode != 0:
+            reason = log.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit {initdb.returncode}"]
             raise UnavailableError(
-                f"PostgreSQL could not make its data folder {self.folder}: {reason[-1] if reason else done.returncode}",
+                f"PostgreSQL could not make its data folder {self.folder}: {reason[0]}",
                 hint="is the disk full, or the home on a file system without Unix owners? try another --home",
             )
         os.sync()

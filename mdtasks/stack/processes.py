@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +26,14 @@ from mdtasks.stack.spawn import Command
 StopRule = tuple[tuple[signal.Signals, float], ...]
 
 #: A worker finishes what it holds (warm), then lets go of it (cold: it is redelivered), then ends.
-STOP_WORKER: Final[StopRule] = ((signal.SIGTERM, 10.0), (signal.SIGQUIT, 1.5), (signal.SIGKILL, 1.0))
-STOP_PROCESS: Final[StopRule] = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 1.0))
+STOP_WORKER: Final[StopRule] = ((signal.SIGTERM, 10.0), (signal.SIGQUIT, 0.7), (signal.SIGKILL, 0.1))
+STOP_PROCESS: Final[StopRule] = ((signal.SIGTERM, 1.3), (signal.SIGKILL, 0.1))
+_SERVER_PATIENCES_S: Final = (1.4, 0.5)
+
+
+def stop_server(signals: Sequence[signal.Signals]) -> StopRule:
+    """The rule of a server that is stopped with these signals, the last of which ends it at once."""
+    return (*zip(signals[:-1], _SERVER_PATIENCES_S, strict=False), (signals[-1], 0.1))
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,10 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
     concurrency = str(plan.settings.concurrency)
     tiers = (_worker(plan, tier.lower(), f"{tier}.live,{tier}", concurrency) for tier in map(str, Tier))
     web = ("uvicorn", "mdtasks.web.app:app", "--host", "127.0.0.1", "--port", str(plan.web_port))
-    flower = ("celery", "-A", "mdtasks", "flower", "--address=127.0.0.1", f"--port={plan.flower_port}")
+    argv = ("celery", "-A", "mdtasks", "flower", "--address=127.0.0.1", f"--port={plan.flower_port}")
+    flower = _python(plan, *argv, "--loglevel=WARNING")
+    # What Flower counts is its own: the caller's folder of counts is none of its business.
+    alone = {name: value for name, value in (flower.environ or {}).items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     return (
         *tiers,
         _worker(plan, "control", "control,dlq", "1"),
@@ -85,7 +94,7 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
             phase=1,  # answers /metrics until the workers are done
             ready_url=f"{plan.web_url}/ready",
         ),
-        Spec("flower", _python(plan, *flower, "--loglevel=WARNING"), ready_url=f"{plan.flower_url}/healthcheck"),
+        Spec("flower", replace(flower, environ=alone), ready_url=f"{plan.flower_url}/healthcheck"),
     )
 
 

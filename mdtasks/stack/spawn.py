@@ -12,6 +12,16 @@ from pathlib import Path
 _STUB = Path(__file__).with_name("launch.py")
 
 
+#: What a server needs of the caller's environment; the rest, with its tokens, is none of its business.
+_SERVER_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+def server_environ(home: Path) -> dict[str, str]:
+    """The environment of a server of this home."""
+    kept = {name: os.environ[name] for name in _SERVER_VARIABLES if name in os.environ}
+    return {"PATH": os.defpath, **kept, "MDTASKS_HOME": str(home)}
+
+
 @dataclass(frozen=True)
 class RunAs:
     """Another user to run as (only root can). ``reach``: let it pass folders that are closed to it."""

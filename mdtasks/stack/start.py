@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import psutil
 
-from mdtasks.domain.errors import ConflictError, UnavailableError
+from mdtasks.domain.errors import ConfigurationError, ConflictError, MdtasksError, UnavailableError
 from mdtasks.settings import load_settings
 from mdtasks.stack.home import Home, StackRecord
 from mdtasks.stack.leftovers import stop_leftovers
@@ -24,6 +25,8 @@ from mdtasks.stack.supervisor import Event, Supervisor
 
 #: How long `down` waits for a supervisor, which itself takes less than 15 s.
 _DOWN_PATIENCE_S = 20.0
+#: What the start of a stack may fail with, by the exit code that a daemon leaves.
+_BY_EXIT_CODE: Final = {each.exit_code: each for each in (ConfigurationError, ConflictError, UnavailableError)}
 
 
 class AlreadyRunningError(ConflictError):
@@ -71,7 +74,8 @@ def run_stack(request: Request, on_event: Callable[[Event], None], on_plan: Call
 def detach(request: Request, arguments: list[str], *, timeout_s: float = 60.0) -> StackRecord:
     """Run ``mdtasks`` with these arguments as a daemon; return when its stack is ready.
 
-    Raises UnavailableError with the daemon's last words when it ends, or is not ready in time (it then goes on).
+    Raises what ``run_stack`` raised in the daemon when that ends; UnavailableError with its last words when it said
+    nothing, or is not ready in time (it then goes on).
     """
     home = Home(request.home)
     log = home.log("supervisor")
@@ -90,8 +94,8 @@ def detach(request: Request, arguments: list[str], *, timeout_s: float = 60.0) -
         if record is not None and record.supervisor.pid == daemon.pid and record.ready:
             return record
         with suppress(subprocess.TimeoutExpired):
-            daemon.wait(0.1)
-            raise _ended_early(log)
+            code = daemon.wait(0.1)
+            raise _ended_early(log, code)
     record = home.running()
     late = [each.name for each in record.processes if each.state != "ready"] if record is not None else []
     raise UnavailableError(
@@ -100,11 +104,13 @@ def detach(request: Request, arguments: list[str], *, timeout_s: float = 60.0) -
     )
 
 
-def _ended_early(log: Path) -> UnavailableError:
+def _ended_early(log: Path, code: int) -> MdtasksError:
+    """What the daemon said before it ended, as the error it would have been in the foreground."""
     lines = last_lines(log, 5)
     error = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
     hint = next((line.removeprefix("hint: ") for line in reversed(lines) if line.startswith("hint: ")), f"see {log}")
-    return UnavailableError(error or f"the stack did not start: {' / '.join(lines)}", hint=hint)
+    said = error or f"the stack did not start: {' / '.join(lines)}"
+    return _BY_EXIT_CODE.get(code, UnavailableError)(said, hint=hint)
 
 
 def stop_stack(home: Path) -> bool:

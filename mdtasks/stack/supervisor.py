@@ -28,10 +28,10 @@ from mdtasks.stack.embedded import EmbeddedServer, PostgresServer, ValkeyServer
 from mdtasks.stack.home import SUPERVISOR, Home, ProcessRecord, StackRecord, identity, write_private
 from mdtasks.stack.logs import last_lines, rotate
 from mdtasks.stack.notify import NotifySocket
-from mdtasks.stack.processes import Plan, Spec, process_table
+from mdtasks.stack.processes import Plan, Spec, process_table, stop_server
+from mdtasks.stack.spawn import Command, spawn
 
 _SERVER_PHASE: Final = 2
-_SERVER_PATIENCE_S: Final = 1.5
 _SERVERS_START_WITHIN_S: Final = 30.0
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOGS_LOOKED_AT_EVERY_S: Final = 10.0
@@ -99,9 +99,10 @@ class Supervisor:
             self._servers.append(PostgresServer(self._home.path))
         for server in self._servers:
             self._on_event(Event(server.name, "starting"))
-            server.prepare()
-            stop = tuple((number, _SERVER_PATIENCE_S) for number in server.stop_signals)
-            job = Job(server.name, server.command, stop, _answers(server), phase=_SERVER_PHASE)
+            server.prepare(self._await_end)
+            job = Job(
+                server.name, server.command, stop_server(server.stop_signals), _answers(server), phase=_SERVER_PHASE
+            )
             self._start(Child(job, self._home.log(server.name)))
         until = time.monotonic() + _SERVERS_START_WITHIN_S
         while not all(child.record.state == "ready" for child in self._children):
@@ -122,17 +123,10 @@ class Supervisor:
                 server.ensure_database()
         self._on_event(Event("migrations", "starting"))
         log = self._home.log("migrate")
-        with log.open("ab") as output:
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "mdtasks", "migrate", "--home", str(self._home.path)],
-                env={**os.environ, "MDTASKS_DATABASE_URL": self._database_url()},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                check=False,
-                start_new_session=True,  # a Ctrl-C is for the supervisor, which ends after this step
-            )
-        if done.returncode != 0:
+        argv = (sys.executable, "-P", "-m", "mdtasks", "migrate", "--home", str(self._home.path))
+        process = spawn(Command(argv, environ={**os.environ, "MDTASKS_DATABASE_URL": self._database_url()}), log)
+        self._await_end(process)
+        if process.returncode != 0:
             words = [line for line in last_lines(log, 5) if line.startswith("error: ")] or last_lines(log, 1)
             raise UnavailableError(f"migrations failed: {words[-1].removeprefix('error: ')}", hint=f"see {log}")
         self._on_event(Event("migrations", "ready", (last_lines(log, 1) or [""])[0]))
@@ -188,7 +182,7 @@ class Supervisor:
                     for child in self._children:
                         child.kill()
                 self._step()
-                self._wait(0.1)
+                self._wait(0.05)
         self._home.connection_file.unlink(missing_ok=True)
         self._home.state_file.unlink(missing_ok=True)
         self._on_event(Event("stack", "stopped"))
@@ -244,6 +238,18 @@ class Supervisor:
     def _redis_url(self) -> str:
         server = next((each for each in self._servers if isinstance(each, ValkeyServer)), None)
         return server.url if server is not None else self._plan.settings.require_redis_url()
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a step that is a program. Ends it, with its children, and raises when a stop was asked for: what it
+        did is undone (a transaction) or made again (a data folder) at the next start.
+        """
+        try:
+            while process.poll() is None:
+                self._sleep(0.1)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _sleep(self, seconds: float) -> None:
         """Wait for something to happen, ``seconds`` at most. Raises when a stop was asked for."""

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import psycopg
+import pytest
 import redis
 
 from mdtasks.stack.home import Home, ProcessRecord
@@ -136,6 +137,30 @@ def test_servers_that_are_killed_come_back_at_the_same_place_with_their_data(
             assert client.get("kept") == b"yes"
         with psycopg.connect(place["database_url"]) as connection:
             assert connection.execute("SELECT word FROM kept").fetchone() == ("yes",)
+
+
+@pytest.mark.parametrize("step", ["bin/initdb ", "mdtasks migrate "])
+def test_a_stop_does_not_wait_for_a_step_of_the_start(tmp_path: Path, eventually: Eventually, step: str) -> None:
+    with supervised(tmp_path, "steady") as stack:
+
+        def at_work() -> list[psutil.Process]:
+            below = psutil.Process(stack.process.pid).children(recursive=True)
+            return [each for each in below if step in _words(each) and "launch.py" not in _words(each)]
+
+        eventually(at_work, within_s=30, what=f"{step} runs")
+        (program,) = at_work()
+        program.suspend()  # for as long as it takes
+        stack.process.send_signal(signal.SIGTERM)
+        assert stack.process.wait(15) == 0
+        assert living_in(tmp_path) == []
+    with supervised(tmp_path, "steady") as stack:
+        eventually(lambda: "stack ready" in stack.events(), within_s=30, what="the next start begins it anew")
+
+
+def _words(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_a_process_that_keeps_dying_is_tried_with_growing_pauses_and_does_not_disturb_the_others(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -15,11 +16,14 @@ from hypothesis import strategies as st
 
 from mdtasks.domain.errors import ConflictError
 from mdtasks.observe.ready import tell_ready
+from mdtasks.settings import load_settings
 from mdtasks.stack.child import restart_pause_s
+from mdtasks.stack.embedded import PostgresServer, ValkeyServer
 from mdtasks.stack.home import Home, ProcessRecord, StackRecord, identity, is_alive
 from mdtasks.stack.logs import Follower, last_lines, rotate
 from mdtasks.stack.notify import NotifySocket
 from mdtasks.stack.ports import any_free_port, choose_flower_port, choose_web_port, is_free
+from mdtasks.stack.processes import Plan, StopRule, process_table, stop_server
 from mdtasks.stack.supervisor import exit_words
 
 
@@ -158,3 +162,40 @@ def test_a_process_that_says_it_is_ready_is_heard(monkeypatch: pytest.MonkeyPatc
 )
 def test_exits_are_told_in_words(code: int | None, words: str) -> None:
     assert exit_words(code) == words
+
+
+def _longest_s(rule: StopRule) -> float:
+    return sum(seconds for _, seconds in rule)
+
+
+def test_a_stack_whose_processes_all_hang_is_stopped_in_less_than_fifteen_seconds(tmp_path: Path) -> None:
+    specs = process_table(Plan(load_settings({}, home=tmp_path), 1, 2))
+    phases = {spec.phase: 0.0 for spec in specs}
+    for spec in specs:
+        phases[spec.phase] = max(phases[spec.phase], _longest_s(spec.stop))
+    servers = max(_longest_s(stop_server(server.stop_signals)) for server in (ValkeyServer, PostgresServer))
+    looks_s = 0.5  # what is over is seen at the next look, 20 of them a second
+    assert sum(phases.values()) + servers + looks_s < 15
+    assert {spec.stop[0] for spec in specs if spec.name in {"t0", "t1", "t2", "control"}} == {(signal.SIGTERM, 10.0)}
+
+
+def test_servers_get_nothing_of_the_callers_environment_that_they_do_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MDTASKS_API_TOKEN", "a secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    for server in (ValkeyServer(tmp_path), PostgresServer(tmp_path)):
+        environ = server.command().environ
+        assert environ is not None
+        assert "a secret" not in environ.values()
+        assert environ["TZ"] == "Asia/Tokyo"
+        assert "PATH" in environ
+
+
+def test_flower_does_not_count_into_a_folder_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    specs = process_table(Plan(load_settings({}, home=tmp_path), 1, 2))
+    environ = next(spec.command.environ for spec in specs if spec.name == "flower")
+    assert environ is not None
+    assert "PROMETHEUS_MULTIPROC_DIR" not in environ
