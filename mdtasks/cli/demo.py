@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from mdtasks.cli.frame import Commands, say, settings_of
-from mdtasks.domain.errors import UnavailableError
+from mdtasks.domain.errors import ConflictError, UnavailableError
 
 if TYPE_CHECKING:
     from mdtasks.connections import Database
@@ -52,7 +52,8 @@ def demo(args: argparse.Namespace) -> int:
         if args.live:
             with opened_database(args) as database:
                 _watch(database)
-        settings = _with_simulator(settings_of(args))
+        settings = settings_of(args)
+        _refuse_without_simulator(settings)
         with opened_deps(args, settings) as deps:
             _fill(deps)
         _say_what_next(settings.home)
@@ -70,10 +71,18 @@ def _become_the_watcher(home: Path) -> None:
     os.execv(sys.executable, argv)  # noqa: S606 - itself
 
 
-def _with_simulator(settings: Settings) -> Settings:
-    """The settings of the stack's processes: `up --demo` has given them the simulator."""
+def _refuse_without_simulator(settings: Settings) -> None:
+    """Raise ConflictError when the workers have no simulator: each job of the demonstration would be a dead letter."""
+    from mdtasks.settings import CONNECTION_FILE, load_settings
+
     settings.require_database_url()
-    return settings.model_copy(update={"simulator": True})
+    # What the stack here was started with; this terminal's variables say nothing of its workers.
+    here = (settings.home / CONNECTION_FILE).exists()
+    if not (load_settings({}, home=settings.home) if here else settings).simulator:
+        raise ConflictError(
+            "the simulator is off here: the demonstration is made of its bars",
+            hint="`mdtasks down`, then `mdtasks up --demo`; or give stack and command MDTASKS_SIMULATOR=1",
+        )
 
 
 def _fill(deps: Deps) -> None:

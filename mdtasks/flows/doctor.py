@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,6 +27,7 @@ from mdtasks.flows.dispatch import last_proof
 from mdtasks.queue import backlog
 from mdtasks.settings import Settings
 from mdtasks.store import job_reports
+from mdtasks.store.reference import Instrument, instruments
 from mdtasks.store.schema import current_revision, head_revision
 
 #: Libraries whose versions decide whether things work; with the first version that does not, where there is one.
@@ -49,6 +50,8 @@ _HEARTBEAT_EVERY_S: Final = 2.0
 #: The reconciler runs every 10 s: past this, beat or the control worker stand still.
 _PROOF_LATE_S: Final = 60.0
 _SKEW_S: Final = 2.0
+#: A calendar that ends within this is to be renewed: vendors of calendars publish the next year in its last months.
+_HORIZON_NEAR: Final = timedelta(days=60)
 _AWAY: Final = "does it run, and is its URL right? `mdtasks status`, `mdtasks logs postgres`, `mdtasks logs redis`"
 
 State = Literal["ok", "warn", "bad"]
@@ -100,6 +103,7 @@ def examine_services(deps: Deps, now: datetime) -> Iterator[Check]:
         yield checked("beat", lambda: _beat(deps, now))
     if store_answers:
         yield checked("jobs", lambda: _jobs(deps))
+        yield examine_horizons(deps, now)
     yield from _providers(deps)
 
 
@@ -250,6 +254,26 @@ def _jobs(deps: Deps) -> tuple[State, str, str]:
         todo = "`mdtasks dlq groups` says why they failed, `mdtasks dlq requeue` sends them again"
         return "warn", ", ".join([*shown, f"{failed:,}{'+' if failed == 10_000 else ''} failed"]), todo
     return "ok", ", ".join(shown) or "nothing waits, nothing failed", ""
+
+
+def examine_horizons(deps: Deps, now: datetime) -> Check:
+    """Whether the calendars of the instruments in the universe reach far enough: past their end nothing is fetched."""
+
+    def reach() -> tuple[State, str, str]:
+        with deps.database.transaction() as connection:
+            traded = [each for each in instruments(connection) if not _delisted(each, now)]
+        ends = {mic: deps.calendars.get(mic).horizon for mic in sorted({each.mic for each in traded})}
+        near = [f"{mic} until {end:%Y-%m-%d}" for mic, end in ends.items() if end < now + _HORIZON_NEAR]
+        if near:
+            todo = "install a newer exchange_calendars before then: past it these exchanges' sessions are not known"
+            return "warn", f"sessions are known of {', '.join(near)}", todo
+        return "ok", f"of {len(ends)} exchanges sessions are known for {_HORIZON_NEAR.days} days and more", ""
+
+    return checked("horizons", reach)
+
+
+def _delisted(instrument: Instrument, now: datetime) -> bool:
+    return instrument.delisted_on is not None and instrument.delisted_on <= now.date()
 
 
 def _providers(deps: Deps) -> Iterator[Check]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import orjson
 import pytest
 import redis
 
+from mdtasks.cli.demo import _refuse_without_simulator
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import reconcile_once
+from mdtasks.flows.doctor import examine_horizons
+from mdtasks.settings import CONNECTION_FILE, load_settings
+from mdtasks.store.reference import Instrument, add_instruments
 from tests.integration.cli_calls import Called, Cli, work
 
 
@@ -116,3 +121,38 @@ def test_the_demo_fills_an_empty_stack_and_does_little_in_a_full_one(cli: Cli, c
         assert found["present"] > 1000 or found["symbol"] in {"AAPL", "SPY", "MSFT", "NVDA"}
     # Only the two pairs that never close lack anything by then: the minutes since.
     assert "(2 jobs)" in again.err or "(0 jobs)" in again.err
+
+
+def test_the_demo_is_refused_where_the_workers_have_no_simulator(
+    cli: Cli, cli_deps: Deps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = cli_deps.settings.home
+    home.mkdir(parents=True, exist_ok=True)
+    urls = {name: os.environ[f"MDTASKS_{name.upper()}"] for name in ("database_url", "redis_url")}
+    for name, simulator in (("1", False), ("", False), ("", True)):
+        monkeypatch.setenv("MDTASKS_SIMULATOR", name)
+        content = {**urls, "settings": {"simulator": True} if simulator else {}}
+        (home / CONNECTION_FILE).write_bytes(orjson.dumps(content))
+        if simulator:
+            _refuse_without_simulator(load_settings(home=home))
+        else:
+            refused = cli("demo", "--no-live")
+            assert refused.code == 4
+            assert "mdtasks up --demo" in refused.err
+    assert cli("universe", "list", "--json").json == []
+
+
+@pytest.mark.parametrize(("days", "state"), [(61, "ok"), (59, "warn"), (-1, "warn")])
+def test_a_calendar_that_ends_soon_is_told_while_an_instrument_trades_by_it(
+    cli_deps: Deps, days: int, state: str
+) -> None:
+    horizon = cli_deps.calendars.get("XSHG").horizon
+    now = horizon - timedelta(days=days)
+    gone = Instrument("GONE", "XBOM", delisted_on=date(2020, 1, 1))
+    with cli_deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument("600000", "XSHG"), Instrument("BTC-USD", "24/7", "crypto"), gone])
+    found = examine_horizons(cli_deps, now)
+    assert found.state == state
+    assert (f"XSHG until {horizon:%Y-%m-%d}" in found.found) == (state == "warn")
+    assert "XBOM" not in found.found
+    assert bool(found.todo) == (state == "warn")
