@@ -39,8 +39,9 @@ def test_a_redis_that_cannot_write_to_its_disk_is_full(
 
 
 def test_a_redis_that_became_a_replica_is_away_for_writers(own_redis: redis.Redis) -> None:
-    own_redis.replicaof("127.0.0.1", "1")  # type: ignore[no-untyped-call]
-    for write in (lambda: own_redis.set("key", "x"), lambda: _piped(own_redis)):
+    own_redis.replicaof("127.0.0.1", "1")
+    writes: tuple[Callable[[], object], ...] = (lambda: own_redis.set("key", "x"), lambda: _piped(own_redis))
+    for write in writes:
         with pytest.raises(BrokerUnavailableError, match="takes no writes"), translated_redis_errors():
             write()
 
