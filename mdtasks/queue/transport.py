@@ -40,9 +40,12 @@ class QoS(kombu_redis.QoS):
         A letter goes back, never into another letter; unless it cannot be read as one: then it is poison like others.
         """
         message = self._delivered.get(delivery_tag)
+        if message is None:
+            # The connection it came by was lost: it was put back, or will be, and whoever gets it next decides.
+            return
         reason = getattr(message, "dead_reason", _UNEXPLAINED)
-        if requeue or message is None or (is_letter(message.headers) and reason.error_class not in NEVER_A_TASK):
-            super().reject(delivery_tag, requeue=requeue or message is not None)
+        if requeue or (is_letter(message.headers) and reason.error_class not in NEVER_A_TASK):
+            super().reject(delivery_tag, requeue=True)
             return
         queue = message.delivery_info.get("routing_key", "")
         with self.channel.conn_or_acquire() as client:

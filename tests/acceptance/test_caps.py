@@ -122,7 +122,7 @@ def test_64_producers_never_push_a_tier_past_its_cap_and_every_job_is_done(tmp_p
             stack.enter_context(repeating(sampler(servers.redis.url, samples), pause_s=0 if full_size else 0.001))
             stack.enter_context(repeating(rogue(settings, samples), pause_s=0.1))
             # As beat does every second, but more often: one more who could push past the cap.
-            stack.enter_context(repeating(lambda: dispatch_once(deps), pause_s=0.05))
+            stack.enter_context(repeating(lambda: dispatch_once(deps), pause_s=0.2))
             produce(workers, each)
             produced_s = time.monotonic() - began
             until(lambda: statuses(deps.database) == {"done": PRODUCERS * each}, "every job is done", within_s=1500)

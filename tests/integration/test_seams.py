@@ -32,7 +32,7 @@ from mdtasks.queue.letters import Reason, letter
 from mdtasks.settings import Settings
 from mdtasks.store import job_reports, jobs, requests
 from mdtasks.store.reference import Instrument, add_instruments, resolve
-from mdtasks.testing import backfill_job
+from mdtasks.testing import backfill_job, bars_fetch_job
 
 _START = datetime(2025, 1, 2, tzinfo=UTC)
 LOST = Reason("worker_lost", "signal 9 (SIGKILL)", worker="t0@here/1")
@@ -461,6 +461,28 @@ def test_a_node_that_starts_gives_up_what_it_held_and_nobody_elses(deps: Deps) -
     assert release_node(deps, "t0@a_b") == 1
     assert [row(deps, job)["status"] for job in (mine, other, similar)] == ["deferred", "running", "running"]
     assert history(deps, mine) == [(1, "lost", "worker_lost")]
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_failure_after_the_connection_was_lost_does_not_take_the_message_away(
+    deps: Deps, redis_client: redis.Redis, restored: bool
+) -> None:
+    deps.enqueuer.push_live(bars_fetch_job(priority="T0"), datetime.now(UTC), expires_s=60)
+    app = make_app(deps.settings)
+    with app.connection_for_read() as first, app.connection_for_read() as second:
+        message = app.amqp.queues["T0.live"].bind(first.default_channel).get()
+        assert message is not None
+        if not restored:  # Redis was away when the connection broke; kombu then forgets what it delivered
+            first.default_channel.qos._delivered.clear()
+        first.default_channel.close()
+        taken_again = app.amqp.queues["T0.live"].bind(second.default_channel).get()
+        assert (taken_again is not None) == restored
+        message.reject()
+        assert redis_client.hlen("unacked") == 1
+        if taken_again is not None:
+            taken_again.reject()
+            assert (redis_client.hlen("unacked"), redis_client.llen("dlq")) == (0, 1)
+        second.default_channel.do_restore = False
 
 
 # -- odd errors --------------------------------------------------------------------------------------------------
