@@ -8,7 +8,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
+import kombu
 from celery import Celery
+from celery.app import amqp
 from kombu import Exchange, Queue
 
 from mdtasks.domain.jobs import Tier
@@ -33,9 +35,25 @@ def backfill_queue(tier: Tier) -> str:
 QUEUES: Final = (*(name for tier in Tier for name in (live_queue(tier), backfill_queue(tier))), CONTROL, DLQ)
 
 
+class Connection(kombu.Connection):
+    """A broker connection that names itself by the URL it was given, not by its transport's class: Flower chooses by
+    the scheme how to read the lengths of queues.
+    """
+
+    def as_uri(self, *args: Any, **kwargs: Any) -> str:
+        _, _, rest = super().as_uri(*args, **kwargs).partition("://")
+        return f"{'rediss' if self.ssl else 'redis'}://{rest}"
+
+
+class AMQP(amqp.AMQP):
+    """Celery's messaging with our connection."""
+
+    Connection = Connection
+
+
 def make_app(settings: Settings) -> Celery:
     """A Celery app for these settings. It connects at its first message, not here."""
-    app = Celery("mdtasks", set_as_current=True)
+    app = Celery("mdtasks", set_as_current=True, amqp=AMQP)
     app.config_from_object("mdtasks.celeryconfig")
     app.conf.update(
         broker_url=settings.require_broker_url(),

@@ -88,7 +88,7 @@ def test_a_second_terminal_fills_in_bars_by_the_caps_and_providers_of_the_stack(
 
 def test_web_and_flower_answer_where_status_says(folder: Path) -> None:
     found = status(folder)
-    for url in (f"{found['web_url']}/ready", f"{found['flower_url']}/healthcheck"):
+    for url in (f"{found['web_url']}/ready", f"{found['flower_url']}/healthcheck", f"{found['flower_url']}/broker"):
         assert url.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert answer.status == 200

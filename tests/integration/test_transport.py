@@ -166,3 +166,9 @@ def test_a_rejected_message_is_in_the_dead_letters_whole(
     assert kept["body"] == on_the_wire["body"]
     assert kept["headers"] == on_the_wire["headers"]
     assert not redis_client.hlen("unacked")
+
+
+def test_a_connection_names_itself_by_the_url_it_was_given(app: Celery, small: Settings) -> None:
+    with app.connection() as connection:
+        assert connection.as_uri(include_password=True).rstrip("/").startswith(small.require_broker_url().rstrip("/"))
+        assert "**" in connection.as_uri()
