@@ -6,17 +6,20 @@ One worker tree of tier T0 and one for letters live through it all; each test as
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import redis
 
 from mdtasks.flows.backfill import Answer, enqueue_jobs
 from mdtasks.flows.deps import Deps, open_deps
-from mdtasks.flows.dispatch import dispatch_once
+from mdtasks.flows.dispatch import dispatch_once, reconcile_once
 from mdtasks.queue import backlog
 from tests.acceptance.harness import Servers, Worker, add_symbols, crew, differences, job_of, own_servers, rows, until
 
@@ -168,3 +171,32 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(scene: Scene) -> N
     assert set(left) == {"done", "queued"}
     assert scene.ends("LAST") == {("done", None)}
     assert (scene.depth("T0"), scene.deps.broker.hlen("unacked")) == (left["queued"], 0)
+
+
+@pytest.mark.chaos
+def test_a_frozen_worker_that_wakes_up_late_leaves_nothing(tmp_path: Path, full_size: bool) -> None:
+    if not full_size:
+        pytest.skip("waits for leases: at full size only")
+    limits = {**LIMITS, "MDTASKS_LEASE_MARGIN_S": "2", "MDTASKS_SIMULATOR_FAULTS": "latency_s=2"}
+    with own_servers(tmp_path) as servers, crew(servers, tmp_path / "workers", **limits) as workers:
+        deps = open_deps(servers.settings(**limits))
+        add_symbols(deps.database, ["LATE"])
+        frozen = workers.started("frozen", "T0.live,T0")
+        other = workers.start("other", "T0.live,T0,dlq")
+        os.killpg(other.pid, signal.SIGSTOP)
+        scene = Scene(servers, frozen, other, deps)
+        scene.enqueue("LATE", 1)
+        until(lambda: scene.statuses("LATE") == {"running": 1}, "it is at work")
+        os.killpg(frozen.pid, signal.SIGSTOP)
+        os.killpg(other.pid, signal.SIGCONT)
+        until(lambda: reconcile_once(deps, datetime.now(UTC)).expired, "its lease has run out")
+        until(lambda: dispatch_once(deps)["T0"], "it is sent again")
+        until(lambda: scene.statuses("LATE") == {"done": 1}, "the other has done it", told=scene.told)
+        os.killpg(frozen.pid, signal.SIGCONT)
+        until(lambda: not deps.broker.hlen("unacked") and not scene.depth("dlq"), "both messages are settled")
+        scene.all_done("LATE", 1)
+        assert [row["outcome"] for row in rows(deps.database, "SELECT outcome FROM job_attempts ORDER BY id")] == [
+            "lost",
+            "done",
+        ]
+        deps.close()
