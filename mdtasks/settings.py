@@ -139,7 +139,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None
     if a stack runs there. Raises ConfigurationError naming the variable that is unknown or wrong.
     """
     environ = os.environ if environ is None else environ
-    _refuse_unknown(environ)
+    refuse_unknown(environ)
     values: dict[str, Any] = {field: environ[name] for name, field in ENVIRONMENT.items() if environ.get(name)}
     if home is not None:
         values["home"] = home
@@ -156,10 +156,13 @@ def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None
         raise ConfigurationError(f"{name}={shown}: {first['msg']}", name=name, hint="see docs/settings.md") from exc
 
 
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
+def refuse_unknown(environ: Mapping[str, str]) -> None:
+    """Raise ConfigurationError for a variable that looks like a setting and is none, with the nearest that is one."""
     for name in environ:
-        if name.startswith("MDTASKS_") and name not in ENVIRONMENT:
-            near = difflib.get_close_matches(name, ENVIRONMENT, n=1)
+        # The names without our prefix may be somebody else's, unless they are nearly ours.
+        near = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.6 if name.startswith("MDTASKS_") else 0.9)
+        ours = name.startswith("MDTASKS_") or (near and name.startswith(("BACKFILL_", "POLICY_")))
+        if ours and name not in ENVIRONMENT:
             raise ConfigurationError(
                 f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else ""),
                 name=name,

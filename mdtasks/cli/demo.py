@@ -47,7 +47,9 @@ def demo(args: argparse.Namespace) -> int:
     from mdtasks.cli.opened import opened_database, opened_deps
 
     # Ends like Ctrl-C does, so that the terminal gets its cursor back.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A Ctrl-C comes from the terminal and, as a stop, from the stack: the first ends this, the second is no news.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_once)
     try:
         if args.live:
             with opened_database(args) as database:
@@ -111,6 +113,12 @@ def _say_what_next(home: Path) -> None:
     for command, why in _NEXT:
         say(f"  {command + extra:<{width}}  {_dim(why)}")
     say("")
+
+
+def _stop_once(_number: int, _frame: object) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _watch(database: Database) -> NoReturn:

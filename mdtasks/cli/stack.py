@@ -119,8 +119,12 @@ def migrate(args: argparse.Namespace) -> int:
 def home_of(args: argparse.Namespace) -> Path:
     """The home that the command is about: ``--home``, else MDTASKS_HOME, else ``.mdtasks``; absolute.
 
-    Needs nothing else to be right: a stack whose other settings are wrong can still be looked at and stopped.
+    Needs no other value to be right: a stack whose other settings are wrong can still be looked at and stopped. But no
+    name may be mistyped: a command without its MDTASKS_HOME would act on another stack. Raises ConfigurationError.
     """
+    from mdtasks.settings import refuse_unknown
+
+    refuse_unknown(os.environ)
     given: Path | None = args.home
     return (given or Path(os.environ.get("MDTASKS_HOME") or ".mdtasks")).expanduser().absolute()
 

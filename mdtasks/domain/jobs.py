@@ -59,7 +59,9 @@ _SECONDS: Final = {
 
 
 def _refuse_naive(value: object) -> object:
-    """Say that a time is naive before pydantic says so in its own words."""
+    """Say that a time is naive before pydantic says so in its own words. A date alone is its 00:00 UTC."""
+    if isinstance(value, str) and len(value) == 10 and value[4] == value[7] == "-":
+        return f"{value}T00:00:00Z"
     if isinstance(value, datetime) and value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} is naive: add a time zone, such as {value.isoformat()}Z for UTC")
     return value

@@ -108,6 +108,8 @@ def _record_backfill(connection: Connection, job_id: str, dead: Dead, deps: Deps
         return "retried"
     letter = letters.letter_of_failed(connection, job_id, dead.raw, dead.reason.traceback, dead.queue)
     if letter is not None:
+        if held is not None:  # ended here, in place of its worker
+            metrics.BACKFILL_COMPLETED.labels(tier=str(letter.tier), status="failed").inc()
         return "recorded" if letters.record(connection, letter) else "known"
     if not jobs.statuses(connection, [job_id]):
         return None

@@ -40,8 +40,8 @@ def stop_server(signals: Sequence[signal.Signals]) -> StopRule:
 class Spec:
     """One process: how it is started, when it counts as ready, how it is stopped.
 
-    ``ready_url``: ready when this answers 200. ``notifies``: ready when it says so (``observe.ready``). With neither,
-    ready when started. Phase 0 is stopped first, then 1, ...
+    ``ready_url``: ready when this answers 200. ``notifies``: ready when it says so (``observe.ready``). With both, when
+    both; with neither, when started. Phase 0 is stopped first, then 1, ...
     """
 
     name: str
@@ -93,6 +93,7 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
             _python(plan, *web, "--no-access-log", "--timeout-graceful-shutdown", "1"),
             phase=1,  # answers /metrics until the workers are done
             ready_url=f"{plan.web_url}/ready",
+            notifies=True,
         ),
         Spec("flower", replace(flower, environ=alone), ready_url=f"{plan.flower_url}/healthcheck"),
     )

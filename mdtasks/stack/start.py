@@ -14,8 +14,10 @@ from typing import Final
 
 import psutil
 
+from mdtasks.connections import open_redis, translated_redis_errors
 from mdtasks.domain.errors import ConfigurationError, ConflictError, MdtasksError, UnavailableError
-from mdtasks.settings import load_settings
+from mdtasks.providers.registry import Registry
+from mdtasks.settings import Settings, load_settings
 from mdtasks.stack.home import Home, StackRecord
 from mdtasks.stack.leftovers import stop_leftovers
 from mdtasks.stack.logs import last_lines
@@ -65,10 +67,23 @@ def run_stack(request: Request, on_event: Callable[[Event], None], on_plan: Call
         home.connection_file.unlink(missing_ok=True)
         home.state_file.unlink(missing_ok=True)
         settings = load_settings({**os.environ, **request.environ}, home=home.path)
+        _check(settings)
         web_port = choose_web_port(request.web_port)
         plan = Plan(settings, web_port, choose_flower_port(web_port), request.environ)
         on_plan(plan)
         Supervisor(plan, on_event=on_event).run()
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what each process would only stumble over in a loop of restarts: providers, and servers that were given.
+
+    Raises ConfigurationError, ProviderError, UnavailableError.
+    """
+    Registry(settings)
+    for url in (settings.redis_url, settings.broker_url):
+        if url is not None:
+            with translated_redis_errors(), open_redis(url.get_secret_value()) as client:
+                client.ping()
 
 
 def detach(request: Request, arguments: list[str], *, timeout_s: float = 60.0) -> StackRecord:

@@ -225,11 +225,12 @@ class Supervisor:
             self._home.write(self._record)
 
     def _readiness(self, spec: Spec) -> Callable[[int], bool]:
-        if spec.notifies:
-            return self._notify.is_ready
-        if spec.ready_url:
-            return lambda _pid: _answers_200(spec.ready_url)
-        return lambda _pid: True
+        def is_ready(pid: int) -> bool:
+            # Both, where there are both: what answers at the address may be another stack's.
+            said = not spec.notifies or self._notify.is_ready(pid)
+            return said and (not spec.ready_url or _answers_200(spec.ready_url))
+
+        return is_ready
 
     def _database_url(self) -> str:
         server = next((each for each in self._servers if isinstance(each, PostgresServer)), None)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mdtasks.domain.errors import MdtasksError
 from mdtasks.flows.deps import open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
+from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
 from mdtasks.web import backfills, deadletters, landing, probes
 from mdtasks.web.access import LoopbackOnly, TokenGuard
@@ -74,6 +75,7 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         current_default_thread_limiter().total_tokens = _MOST_AT_WORK
         deps = open_deps(settings, application="mdtasks-web")
         use_multiprocess_dir(settings.metrics_dir)
+        tell_ready()
         try:
             yield {"deps": deps}
         finally:

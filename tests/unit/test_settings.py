@@ -84,3 +84,13 @@ def test_every_setting_is_documented_with_its_default() -> None:
         known = Settings.model_fields[field]
         shown = "" if known.default in (None, (), "") else "off" if known.default is False else str(known.default)
         assert rows[name] == (shown, known.description)
+
+
+@pytest.mark.parametrize("name", ["BACKFILL_MAX_QUEUE_T3", "POLICY_BAR_1M"])
+def test_a_typo_in_a_name_without_our_prefix_is_refused_too(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"unknown setting {name}; did you mean"):
+        load_settings({name: "4"})
+
+
+def test_somebody_elses_variables_are_left_alone(tmp_path: Path) -> None:
+    assert load_settings({"POLICY_AGENT_URL": "x", "BACKFILL_OWNER": "y", "HOME": "z"}, home=tmp_path).cap_t0 == 20_000
