@@ -39,6 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-size", action="store_true", help="run the tests marked chaos at their full size")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only makes sense at full size."""
+    if not config.getoption("--full-size"):
+        left_out = [item for item in items if item.get_closest_marker("full_size_only")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def unavailable_here() -> Callable[[str], None]:
     """Call it with a reason when this machine lacks what a test needs: skips at a user's, fails where CI is set."""

@@ -107,8 +107,8 @@ def rogue(settings: Settings, samples: Samples) -> Callable[[], None]:
 
 @pytest.mark.chaos
 def test_64_producers_never_push_a_tier_past_its_cap_and_every_job_is_done(tmp_path: Path, full_size: bool) -> None:
-    jobs, cap = (50_000, 1000) if full_size else (4992, 100)
-    each = jobs // PRODUCERS
+    jobs, cap = (50_000, 1000) if full_size else (5_000, 100)
+    each = -(-jobs // PRODUCERS)
     limits = {"BACKFILL_MAX_QUEUE_T0": str(cap)}
     symbols = [symbol_of(producer) for producer in range(PRODUCERS)]
     with own_servers(tmp_path) as servers, crew(servers, tmp_path / "workers", **limits) as workers:
@@ -125,7 +125,7 @@ def test_64_producers_never_push_a_tier_past_its_cap_and_every_job_is_done(tmp_p
             stack.enter_context(repeating(lambda: dispatch_once(deps), pause_s=0.2))
             produce(workers, each)
             produced_s = time.monotonic() - began
-            until(lambda: statuses(deps.database) == {"done": PRODUCERS * each}, "every job is done", within_s=1500)
+            until(lambda: statuses(deps.database) == {"done": PRODUCERS * each}, "every job is done", within_s=2400)
         drained_s = time.monotonic() - began
         print(
             f"\n{PRODUCERS * each} jobs, cap {cap}: {samples}, produced {produced_s:.1f} s, drained {drained_s:.1f} s"

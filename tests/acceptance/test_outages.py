@@ -174,9 +174,8 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(scene: Scene) -> N
 
 
 @pytest.mark.chaos
-def test_a_frozen_worker_that_wakes_up_late_leaves_nothing(tmp_path: Path, full_size: bool) -> None:
-    if not full_size:
-        pytest.skip("waits for leases: at full size only")
+@pytest.mark.full_size_only
+def test_a_frozen_worker_that_wakes_up_late_leaves_nothing(tmp_path: Path) -> None:
     limits = {**LIMITS, "MDTASKS_LEASE_MARGIN_S": "2", "MDTASKS_SIMULATOR_FAULTS": "latency_s=2"}
     with own_servers(tmp_path) as servers, crew(servers, tmp_path / "workers", **limits) as workers:
         deps = open_deps(servers.settings(**limits))
