@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -190,13 +189,12 @@ class Watch:
 def fire(monkey: Monkey, watch: Watch, batches: Iterator[Sequence[BackfillJob]], *, rounds: int, every_s: int) -> None:
     """Kill somebody each second, take a server away every few seconds, and ask for more meanwhile."""
     servers = [monkey.kill_redis, monkey.restart_postgres, monkey.empty_redis, monkey.crash_postgres]
-    seconds, asked = rounds * every_s, 0
-    for second in range(1, seconds + 1):
+    pace = max(rounds * every_s // (BATCHES - 1), 1)
+    for second in range(1, rounds * every_s + 1):
         due_at = time.monotonic() + 1
         monkey.kill_a_worker()
         if second % every_s == 0:
             servers[(second // every_s - 1) % len(servers)]()
-        pace = max(rounds * every_s // 9, 1)
         batch = next(batches, None) if second % pace == 1 % pace else None
         if batch is not None:
             ask_again_and_again(batch, watch.deps)
