@@ -12,6 +12,7 @@ import traceback
 
 from mdtasks.flows.backfill import enqueue_jobs
 from mdtasks.flows.deps import open_deps
+from mdtasks.worker import tasks
 from tests.acceptance.harness import job_of
 
 #: Jobs of one call: many calls meet each other.
@@ -34,6 +35,7 @@ def _produce(producer: int, jobs: int) -> None:
 
 def main() -> int:
     """Fork, let go all at once, wait for all."""
+    assert tasks  # loaded once, before the fork
     processes, jobs = (int(word) for word in sys.argv[1:])
     gate, opener = os.pipe()
     children = []

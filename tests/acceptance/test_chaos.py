@@ -41,9 +41,10 @@ SEED = 20240102
 BATCHES = 10
 #: Windows of each symbol.
 WINDOWS = 20
-#: What the stack runs with, beside the faults of its provider.
+#: What the stack runs with.
 LIMITS = {
     "MDTASKS_SIMULATOR": "1",
+    "MDTASKS_SIMULATOR_FAULTS": "error=0.03,timeout=0.01,rate_limit=0.01,retry_after_s=0.2,latency_s=0.1",
     # A kill costs the job under work an attempt, and here there are hundreds: this is not about giving up.
     "MDTASKS_MAX_ATTEMPTS": "20",
     "MDTASKS_RETRY_BASE_S": "0.2",
@@ -53,7 +54,6 @@ LIMITS = {
     "MDTASKS_TIME_LIMIT_S": "15",
     "MDTASKS_LEASE_MARGIN_S": "3",
 }
-FAULTS = "error=0.03,timeout=0.01,rate_limit=0.01,retry_after_s=0.2"
 WORKERS = ("t0", "t1", "t2", "control")
 
 
@@ -135,11 +135,10 @@ def at_work(deps: Deps) -> set[int]:
 
 
 @pytest.fixture
-def stack(tmp_path: Path, full_size: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The home of a running stack."""
     home = tmp_path / "home"
-    latency = 0.1 if full_size else 0.2
-    for name, value in {**LIMITS, "MDTASKS_SIMULATOR_FAULTS": f"{FAULTS},latency_s={latency}"}.items():
+    for name, value in LIMITS.items():
         monkeypatch.setenv(name, value)
     started = mdtasks(home, "up", "--detach")
     try:
