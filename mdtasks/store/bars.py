@@ -132,7 +132,8 @@ def write_bars(
         cursor.execute(_SQL[lock], {**about, "instruments": ids})
         _stage(cursor, batches)
         try:
-            cursor.execute(_SQL["write"], {**about, **_extent(batches), **_covered(batches)}, prepare=False)
+            values = {**about, **_extent(batches), **_covered(batches), **_reached(batches, interval)}
+            cursor.execute(_SQL["write"], values, prepare=False)
         except psycopg.errors.CheckViolation as exc:
             forget(connection.engine)
             raise StoreUnavailableError(
@@ -243,6 +244,18 @@ def _covered(batches: Sequence[BarBatch]) -> dict[str, object]:
         "covered_from": [window.start for _, window in windows],
         "covered_to": [window.end for _, window in windows],
     }
+
+
+def _reached(batches: Sequence[BarBatch], interval: Interval) -> dict[str, object]:
+    """Until when each series is fresh by its newest bar, settled or not, and by what is covered."""
+    found: dict[int, datetime] = {}
+    for batch in batches:
+        ends = [window.end for window in batch.covered]
+        if len(batch.bars):
+            ends.append(from_us(int(batch.bars.ts_us[-1]) + interval.seconds * 1_000_000))
+        if ends:
+            found[batch.instrument_id] = max(ends)
+    return {"reached": list(found), "fresh_until": list(found.values())}
 
 
 def _quarantine(cursor: Any, batches: Sequence[BarBatch], about: Mapping[str, object]) -> int:

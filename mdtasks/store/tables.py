@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
+    CheckConstraint,
     Column,
     Date,
     DateTime,
@@ -16,6 +18,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Sequence,
     Table,
     Text,
     func,
@@ -107,8 +110,112 @@ coverage = Table(
     Column("interval", bar_interval, primary_key=True),
     Column("covered", TSTZMULTIRANGE, nullable=False, comment="what a provider has answered for"),
     Column("updated_at", _utc, nullable=False, server_default=func.now()),
+    Column(
+        "fresh_until",
+        _utc,
+        nullable=False,
+        comment="end of the newest interval that has a bar, final or not, or is covered: lateness counts from here",
+    ),
     # Every job extends its row in place: room in the page keeps those updates off the index (HOT).
     postgresql_with={"fillfactor": 70},
+)
+
+silences = Table(
+    "silences",
+    metadata,
+    Column("instrument_id", Integer, primary_key=True, autoincrement=False),
+    Column("interval", bar_interval, primary_key=True),
+    Column("starts_at", _utc, primary_key=True),
+    Column("provider", Text, primary_key=True, comment="who said so; person:NAME for somebody who accepted it by hand"),
+    Column("ends_at", _utc, nullable=False, comment="end of the last interval of the run, exclusive"),
+    Column(
+        "believed",
+        Boolean,
+        nullable=False,
+        comment="whether it became coverage: no_trade; if not, the run is still missing",
+    ),
+    Column("attempt_id", BigInteger, comment="job_attempts.id; null for a person"),
+    Column("answered_at", _utc, nullable=False, server_default=func.now()),
+    comment="runs of expected intervals for which a provider was asked and had no bar",
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("instrument_id", Integer, nullable=False),
+    Column("interval", bar_interval, nullable=False),
+    Column(
+        "window",
+        TSTZRANGE,
+        nullable=False,
+        comment="from the first missing interval to the end of the last, nights between included",
+    ),
+    Column("missing", Integer, nullable=False, comment="expected intervals missing when it was found"),
+    Column("found_at", _utc, nullable=False, server_default=func.now()),
+    Column("found_by", Text, nullable=False, comment="scan or live"),
+    Column("closed_at", _utc),
+    Column(
+        "outcome",
+        Text,
+        comment="repaired: answered for; accepted: by a person; withdrawn: no longer expected; null: open",
+    ),
+    Index("gaps_open", "instrument_id", "interval", postgresql_where=text("closed_at is null")),
+    Index("gaps_series", "instrument_id", "interval", "id"),
+    comment="the ledger: each stretch found missing, and what became of it",
+)
+
+calendar_versions = Sequence("calendar_versions", metadata=metadata)
+
+calendar_overrides = Table(
+    "calendar_overrides",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("mic", Text, comment="the exchange that was shut"),
+    Column(
+        "instrument_id",
+        Integer,
+        ForeignKey("instruments.id", ondelete="CASCADE"),
+        comment="the instrument that was halted, where one was alone",
+    ),
+    Column("kind", Text, nullable=False, comment="closed, late_open, early_close or halt"),
+    Column("session", Date, comment="label of the session it is about; null for a halt"),
+    Column("window", TSTZRANGE, nullable=False, comment="the time that was no trading"),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("version", BigInteger, nullable=False, comment="version of all calendars from which on it holds"),
+    Column("created_at", _utc, nullable=False, server_default=func.now()),
+    Column("undone_at", _utc),
+    Column("undone_by", Text),
+    Column("undone_version", BigInteger, comment="version from which on it no longer holds"),
+    CheckConstraint("(mic is null) <> (instrument_id is null)"),
+    Index("calendar_overrides_standing", "mic", "instrument_id", postgresql_where=text("undone_at is null")),
+    comment="time that the calendar counts as trading and that was none",
+)
+
+slo_snapshots = Table(
+    "slo_snapshots",
+    metadata,
+    Column(
+        "objective",
+        Text,
+        primary_key=True,
+        comment="gap: series that are too late; coverage: series without a complete last session",
+    ),
+    Column("tier", tier, primary_key=True),
+    Column("interval", bar_interval, primary_key=True),
+    Column("at", _utc, primary_key=True),
+    Column("expected", Integer, nullable=False, comment="series looked at: those whose exchange traded"),
+    Column("violations", Integer, nullable=False),
+    Column("lag_s", Double, comment="greatest lateness in trading time; null when nothing was looked at"),
+    Column(
+        "session_s",
+        Double,
+        nullable=False,
+        comment="trading time since the snapshot before it, which this one stands for",
+    ),
+    Column("calendar_version", BigInteger, nullable=False),
+    Column("worst", JSONB, nullable=False, comment="the latest series, with evidence"),
 )
 
 quotes = Table(

@@ -178,6 +178,26 @@ def test_silence_is_covered_without_bars_and_windows_that_touch_merge(january: D
         assert _write(connection) == WriteCounts()
 
 
+def test_a_series_is_as_fresh_as_its_newest_bar_or_coverage_and_never_less(january: Database) -> None:
+    def fresh() -> dict[int, datetime]:
+        found = connection.execute(text("SELECT instrument_id, fresh_until FROM coverage ORDER BY 1"))
+        return {row.instrument_id: row.fresh_until for row in found}
+
+    def at(minutes: int) -> datetime:
+        return _OPEN + timedelta(minutes=minutes)
+
+    with january.transaction() as connection:
+        # Two bars that are not settled, so nothing is covered; silence of another that is.
+        _write(connection, BarBatch(1, _bars([1.0, 2.0]), _NONE_FINAL), BarBatch(2, Bars.empty(), 0, [_window(9)]))
+        assert fresh() == {1: at(2), 2: at(9)}
+        assert read_coverage(connection, [1], Interval.M1) == {1: []}
+        # What comes of an earlier time makes nothing staler; what is covered past the last bar makes it fresher.
+        _write(connection, BarBatch(1, _bars([1.0]), _ALL_FINAL, [_window(1)]), BarBatch(2, _bars([1.0]), _ALL_FINAL))
+        assert fresh() == {1: at(2), 2: at(9)}
+        _write(connection, BarBatch(1, _bars([1.0]), _ALL_FINAL, [_window(5)]))
+        assert fresh() == {1: at(5), 2: at(9)}
+
+
 def test_a_rejected_bar_is_kept_as_it_came_whatever_it_is(january: Database) -> None:
     broken = [
         RejectedBar(-(2**63), "outside_window", float("nan"), float("inf"), float("-inf"), -0.0, 0.1),

@@ -102,18 +102,24 @@ WITH spans AS (
     FROM unnest(%(covered)s::integer[], %(covered_from)s::timestamptz[], %(covered_to)s::timestamptz[])
         AS a (instrument_id, answered_from, answered_to)
     GROUP BY instrument_id
+), reached AS (
+    SELECT f.instrument_id, f.fresh_until, coalesce(a.covered, '{}') AS covered
+    FROM unnest(%(reached)s::integer[], %(fresh_until)s::timestamptz[]) AS f (instrument_id, fresh_until)
+    LEFT JOIN answered a USING (instrument_id)
 ), extended AS (
-    INSERT INTO coverage AS c (instrument_id, interval, covered, updated_at)
-    SELECT a.instrument_id, %(interval)s::bar_interval, a.covered, moment.at
-    FROM answered a CROSS JOIN moment
+    INSERT INTO coverage AS c (instrument_id, interval, covered, fresh_until, updated_at)
+    SELECT r.instrument_id, %(interval)s::bar_interval, r.covered, r.fresh_until, moment.at
+    FROM reached r CROSS JOIN moment
     -- Told by a look beforehand: a DO UPDATE that is called off by its WHERE still locks and so writes the row.
     WHERE NOT EXISTS (
         SELECT FROM coverage k
-        WHERE k.instrument_id = a.instrument_id AND k.interval = %(interval)s::bar_interval AND k.covered @> a.covered
+        WHERE k.instrument_id = r.instrument_id AND k.interval = %(interval)s::bar_interval
+          AND k.covered @> r.covered AND k.fresh_until >= r.fresh_until
     )
-    ORDER BY a.instrument_id
+    ORDER BY r.instrument_id
     ON CONFLICT (instrument_id, interval) DO UPDATE
-    SET covered = c.covered + excluded.covered, updated_at = excluded.updated_at
+    SET covered = c.covered + excluded.covered, fresh_until = greatest(c.fresh_until, excluded.fresh_until),
+        updated_at = excluded.updated_at
 )
 SELECT count(*) FILTER (WHERE fate = 'inserted'), count(*) FILTER (WHERE fate = 'revised'),
        count(*) FILTER (WHERE fate = 'promoted'), count(*) FILTER (WHERE fate = 'unchanged')
