@@ -17,7 +17,8 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from mdtasks.domain.errors import ConfigurationError, StackNotRunningError
-from mdtasks.domain.jobs import Tier
+from mdtasks.domain.jobs import Interval, Tier
+from mdtasks.domain.slo import TARGETS
 
 #: The file in a home that tells where its running servers are (mode 0600: it holds their passwords).
 CONNECTION_FILE: Final = "connection.json"
@@ -83,7 +84,35 @@ class Settings(BaseModel):
         "MDTASKS_CONCURRENCY", 2, "Processes of each tier's worker under `mdtasks up`", ge=1, le=64
     )
 
-    @field_validator("policy_bars", "policy_eod", "policy_quotes", mode="before")
+    keep_t0: tuple[Interval, ...] = _field(
+        "MDTASKS_KEEP_T0", (Interval.M1, Interval.D1), "Intervals kept complete in T0"
+    )
+    keep_t1: tuple[Interval, ...] = _field(
+        "MDTASKS_KEEP_T1", (Interval.M1, Interval.D1), "Intervals kept complete in T1"
+    )
+    keep_t2: tuple[Interval, ...] = _field("MDTASKS_KEEP_T2", (Interval.D1,), "Intervals kept complete in T2")
+    gap_scan_s: float = _field("MDTASKS_GAP_SCAN_S", 60.0, "Gaps are looked for this often, seconds; 0: never", ge=0)
+    look_back_sessions: int = _field(
+        "MDTASKS_LOOK_BACK_SESSIONS", 5, "Gaps of intraday bars are looked for in so many last sessions", ge=1, le=1000
+    )
+    look_back_days: int = _field(
+        "MDTASKS_LOOK_BACK_DAYS", 365, "Gaps of daily bars are looked for in so many last days", ge=1, le=40_000
+    )
+    silence_odds: float = _field(
+        "MDTASKS_SILENCE_ODDS", 1e-6, "Silence that is less likely than this by itself is not believed", ge=0, lt=1
+    )
+    slo_every_s: float = _field("SLO_EVERY_S", 30.0, "Lateness is looked at this often, seconds; 0: never", ge=0)
+    slo_grace_s: float = _field(
+        "SLO_GRACE_S", 30.0, "Lateness forgiven beside cadence, settle and provider delay, seconds", ge=0
+    )
+    slo_sample_t0: int = _field("SLO_SAMPLE_T0", 0, "Series of T0 in one look at lateness; 0: all", ge=0)
+    slo_sample_t1: int = _field("SLO_SAMPLE_T1", 0, "Series of T1 in one look at lateness; 0: all", ge=0)
+    slo_sample_t2: int = _field("SLO_SAMPLE_T2", 0, "Series of T2 in one look at lateness; 0: all", ge=0)
+    slo_target_t0: float = _field("SLO_TARGET_T0", TARGETS[Tier.T0], "Share of T0 that may be late", gt=0, lt=1)
+    slo_target_t1: float = _field("SLO_TARGET_T1", TARGETS[Tier.T1], "Share of T1 that may be late", gt=0, lt=1)
+    slo_target_t2: float = _field("SLO_TARGET_T2", TARGETS[Tier.T2], "Share of T2 that may be late", gt=0, lt=1)
+
+    @field_validator("policy_bars", "policy_eod", "policy_quotes", "keep_t0", "keep_t1", "keep_t2", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -91,6 +120,18 @@ class Settings(BaseModel):
     def cap(self, tier: Tier) -> int:
         """Most backfills that may wait in the tier's queue."""
         return {Tier.T0: self.cap_t0, Tier.T1: self.cap_t1, Tier.T2: self.cap_t2}[tier]
+
+    def kept(self, tier: Tier) -> tuple[Interval, ...]:
+        """The intervals that are kept complete for the tier's instruments."""
+        return {Tier.T0: self.keep_t0, Tier.T1: self.keep_t1, Tier.T2: self.keep_t2}[tier]
+
+    def slo_sample(self, tier: Tier) -> int:
+        """Series of the tier that one look at lateness takes; 0: all."""
+        return {Tier.T0: self.slo_sample_t0, Tier.T1: self.slo_sample_t1, Tier.T2: self.slo_sample_t2}[tier]
+
+    def slo_target(self, tier: Tier) -> float:
+        """Share of the tier's series that may be late."""
+        return {Tier.T0: self.slo_target_t0, Tier.T1: self.slo_target_t1, Tier.T2: self.slo_target_t2}[tier]
 
     @property
     def lease_s(self) -> float:
@@ -161,7 +202,7 @@ def refuse_unknown(environ: Mapping[str, str]) -> None:
     for name in environ:
         # The names without our prefix may be somebody else's, unless they are nearly ours.
         near = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.6 if name.startswith("MDTASKS_") else 0.9)
-        ours = name.startswith("MDTASKS_") or (near and name.startswith(("BACKFILL_", "POLICY_")))
+        ours = name.startswith("MDTASKS_") or (near and name.startswith(("BACKFILL_", "POLICY_", "SLO_")))
         if ours and name not in ENVIRONMENT:
             raise ConfigurationError(
                 f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else ""),
