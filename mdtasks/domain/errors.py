@@ -276,6 +276,12 @@ class BadBarsError(ProviderError):
     code = "bad_bars"
 
 
+class SilenceDoubtedError(ProviderError):
+    """No bars came where the symbol's own trading makes that near impossible: a hole, until a second source agrees."""
+
+    code = "silence_doubted"
+
+
 class NoDataError(ProviderError):
     """The provider has no source for this symbol or time (a missing folder or file)."""
 

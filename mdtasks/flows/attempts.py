@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import RateLimitedError, is_retryable
+from mdtasks.domain.errors import RateLimitedError, SilenceDoubtedError, is_retryable
 from mdtasks.domain.jobs import pause_after
 from mdtasks.queue.letters import Reason
 from mdtasks.settings import Settings
@@ -17,11 +17,18 @@ from mdtasks.store import jobs
 _FINAL: Final = frozenset({"time_limit", "invalid_request", "unknown_task", "undecodable"})
 
 
+#: Attempts that meet the same doubtful silence before people are asked.
+_DOUBTS: Final = 3
+
+
 def next_pause_s(error: Exception, attempt: int, max_attempts: int, settings: Settings) -> float | None:
-    """Seconds until the next attempt, or None when there is none. A provider's Retry-After is the least pause."""
-    if attempt >= max_attempts or not is_retryable(error):
+    """Seconds until the next attempt, or None when there is none. A provider's Retry-After is the least pause; silence
+    that is doubted is asked for again after the settle delay, and at most three times.
+    """
+    doubted = isinstance(error, SilenceDoubtedError)
+    if attempt >= (min(_DOUBTS, max_attempts) if doubted else max_attempts) or not is_retryable(error):
         return None
-    wanted_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
+    wanted_s = error.retry_after_s if isinstance(error, RateLimitedError) else settings.settle_s if doubted else None
     return max(_pause_s(attempt, settings), wanted_s or 0.0)
 
 

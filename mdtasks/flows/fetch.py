@@ -1,92 +1,103 @@
-"""Asking providers: each in its turn for what is still open, answers validated and judged before anything is stored."""
+"""Asking providers: each in its turn for what is still open. One failover for backfills and live fetches alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from mdtasks.domain import gaps
-from mdtasks.domain.answers import Answered, judge
-from mdtasks.domain.bars import Bars, RejectedBar, from_us, to_us, validated
-from mdtasks.domain.errors import BadBarsError, ProviderError, UnsupportedError
+from mdtasks.domain.bars import Bars
+from mdtasks.domain.errors import ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.universe import Listing
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
 from mdtasks.observe import metrics
 from mdtasks.providers.base import BarsAnswer, Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store.partitions import ensure_partitions
 
+#: Takes what one call brought; what it raises ends the fetch.
+Keep = Callable[[Sequence[Fetched]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked of a provider, and when."""
+    """What is asked of the providers, and when. ``hint``: of this one alone."""
 
     interval: Interval
     window: TimeWindow
     now: datetime
+    hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """Settled trading time that nobody has answered for yet, and why."""
+@dataclass(slots=True)
+class Outcome:
+    """How a fetch ended: the holes that are left, what those said who did not answer, and what each subject got."""
 
-    window: TimeWindow
-    error: ProviderError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What one provider answered for one listing, judged: bars to store, bars to quarantine, windows covered."""
-
-    provider: str
-    bars: Bars
-    rejected: Sequence[RejectedBar]
-    covered: Sequence[TimeWindow]
-    #: Bars that start before this are final.
-    settled_before: datetime
     holes: Sequence[Hole] = ()
+    heard: list[ProviderError] = field(default_factory=list)
+    brought: dict[int, list[Fetched]] = field(default_factory=dict)
+
+    @property
+    def shortfall(self) -> ProviderError | None:
+        """Why a part stays open: an error that leaves hope, where there is one. None: nothing does."""
+        errors = [hole.error for hole in self.holes if hole.error is not None]
+        return next((error for error in errors if error.retryable), errors[0] if errors else None)
+
+    @property
+    def words(self) -> str | None:
+        """What was heard, for the record of the attempt."""
+        return "; ".join(dict.fromkeys(f"{error.code}: {error}" for error in self.heard)) or None
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """What the providers answered together. ``shortfall``: why a part stays open; None when nothing does."""
+def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outcome:
+    """Ask the providers in their order, each only for what those before it left open; ``keep`` takes what each brings.
 
-    parts: Sequence[Fetched]
-    shortfall: ProviderError | None
-    #: What those said who did not answer: kept with the attempt.
-    heard: str | None
-
-
-def fetch(deps: Deps, listing: Listing, ask: Ask, hint: str | None) -> Gathered:
-    """Ask the providers in their order, each only for what those before it left open.
-
-    Raises ProviderError when none answered anything: of the first that may answer later, else of the first.
+    Raises UnsupportedError when no configured provider serves the interval, and what ``keep`` raises.
     """
-    parts: list[Fetched] = []
-    heard: list[ProviderError] = []
-    open_ = [Hole(ask.window)]
-    for provider in deps.registry.order(ask.interval, hint):
-        left: list[Hole] = []
-        for hole in open_:
-            try:
-                part = _ask_for(provider, listing, replace(ask, window=hole.window), deps)
-            except ProviderError as error:
-                heard.append(error)
-                left.append(Hole(hole.window, _graver(hole.error, error)))
-            else:
-                parts.append(part)
-                left += [Hole(each.window, _graver(hole.error, each.error)) for each in part.holes]
-        open_ = left
-        if not open_:
+    providers = deps.registry.order(ask.interval, ask.hint)
+    if not providers:
+        raise UnsupportedError(f"no configured provider serves {ask.interval} bars", provider=ask.hint or "registry")
+    outcome = Outcome([Hole(subject, ask.window) for subject in subjects])
+    for provider in providers:
+        outcome.holes = _asked(provider, outcome, ask, keep, deps)
+        if not outcome.holes:
             break
-    errors = [hole.error for hole in open_ if hole.error is not None]
-    shortfall = next((error for error in errors if error.retryable), errors[0] if errors else None)
-    if not parts:
-        nobody = UnsupportedError(f"no configured provider serves {ask.interval} bars", provider=hint or "registry")
-        raise shortfall or nobody
-    return Gathered(parts, shortfall, "; ".join(f"{error.code}: {error}" for error in heard) or None)
+    return outcome
+
+
+def _asked(provider: Provider, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> list[Hole]:
+    """Ask one provider for all that is open; returns what is open still."""
+    left: list[Hole] = []
+    for packet in _packets(outcome.holes, provider):
+        asked = Asked(provider, ask.interval, packet[0].window, ask.now)
+        try:
+            answer = fetch_bars(asked, packet)
+        except ProviderError as error:
+            outcome.heard.append(error)
+            left += [replace(hole, error=_graver(hole.error, error)) for hole in packet]
+            continue
+        failed = [hole for hole in packet if hole.subject.symbol in answer.errors]
+        outcome.heard += [answer.errors[hole.subject.symbol] for hole in failed]
+        left += [replace(hole, error=_graver(hole.error, answer.errors[hole.subject.symbol])) for hole in failed]
+        sound = [hole for hole in packet if hole.subject.symbol in answer.bars]
+        found = judged(answer, asked, sound, outcome.brought, deps)
+        keep(found)
+        for hole, part in zip(sound, found, strict=True):
+            outcome.brought.setdefault(hole.subject.instrument_id, []).append(part)
+            left += [replace(each, error=_graver(hole.error, each.error)) for each in part.holes]
+    return left
+
+
+def _packets(holes: Sequence[Hole], provider: Provider) -> Iterator[Sequence[Hole]]:
+    """Holes of one window, as many as the provider takes in one call."""
+    by_window: defaultdict[TimeWindow, list[Hole]] = defaultdict(list)
+    for hole in holes:
+        by_window[hole.window].append(hole)
+    size = provider.capabilities.max_symbols
+    for same in by_window.values():
+        yield from (same[start : start + size] for start in range(0, len(same), size))
 
 
 def _graver(earlier: ProviderError | None, later: ProviderError | None) -> ProviderError | None:
@@ -95,60 +106,20 @@ def _graver(earlier: ProviderError | None, later: ProviderError | None) -> Provi
     return later if earlier is None or hope else earlier
 
 
-def _ask_for(provider: Provider, listing: Listing, ask: Ask, deps: Deps) -> Fetched:
-    answer = fetch_bars(provider, [listing], ask)
-    if listing.symbol in answer.errors:
-        raise answer.errors[listing.symbol]
-    return judged(provider, answer, listing, ask, deps)
-
-
-def fetch_bars(provider: Provider, listings: Sequence[Listing], ask: Ask) -> BarsAnswer:
+def fetch_bars(asked: Asked, holes: Sequence[Hole]) -> BarsAnswer:
     """One provider call, timed and counted. Never for time that the provider says it cannot have."""
-    history = provider.capabilities.history
-    if history is not None and ask.window.start < ask.now - history:
+    provider, history = asked.provider, asked.provider.capabilities.history
+    if history is not None and asked.window.start < asked.now - history:
         raise UnsupportedError(f"reaches back {history.days} days only", provider=provider.name)
-    capability = f"bars_{ask.interval}"
+    capability = f"bars_{asked.interval}"
     metrics.PROVIDER_SELECTED.labels(capability=capability, provider=provider.name).inc()
+    listings = [hole.subject.listing for hole in holes]
     try:
         with metrics.PROVIDER_LATENCY.labels(provider=provider.name, capability=capability).time():
-            return provider.fetch_bars(listings, ask.interval, ask.window, ask.now)
+            return provider.fetch_bars(listings, asked.interval, asked.window, asked.now)
     except ProviderError as error:
         metrics.PROVIDER_ERRORS.labels(provider=provider.name, endpoint="bars", code=error.code).inc()
         raise
-
-
-def judged(provider: Provider, answer: BarsAnswer, listing: Listing, ask: Ask, deps: Deps) -> Fetched:
-    """Validate a listing's bars and say what they cover and what they leave open."""
-    good, rejected = validated(answer.bars[listing.symbol], ask.window, ask.interval)
-    calendar = deps.calendars.get(listing.mic)
-    settled_at = ask.now - timedelta(seconds=provider.capabilities.delay_s + deps.settings.settle_s)
-    settled = gaps.settled_before(calendar, ask.interval, settled_at)
-    cuts = answer.unanswered.get(listing.symbol, ())
-    windows = [cut.window for cut in cuts]
-    complete = provider.capabilities.complete
-    said = judge(Answered(ask.window, ask.interval, good, rejected, windows, complete), calendar, settled)
-    holes = [Hole(window, cut.error) for cut, window in zip(cuts, said.cut, strict=True) if window is not None]
-    holes += [Hole(window, _bad_bars(provider.name, window, rejected)) for window in said.doubted]
-    return Fetched(provider.name, good, rejected, said.covered, settled, holes)
-
-
-def _bad_bars(provider: str, window: TimeWindow, rejected: Sequence[RejectedBar]) -> BadBarsError:
-    reasons = ", ".join(sorted({bar.reason for bar in rejected}))
-    first = next((bar for bar in rejected if bar.ts_us >= to_us(window.start)), rejected[0])
-    return BadBarsError(
-        f"{len(rejected)} bars quarantined ({reasons}), one at {from_us(first.ts_us).isoformat()}", provider=provider
-    )
-
-
-def batch(fetched: Fetched, instrument_id: int) -> store_bars.BarBatch:
-    """What of an answer goes to the store."""
-    return store_bars.BarBatch(
-        instrument_id=instrument_id,
-        bars=fetched.bars,
-        final_before_us=to_us(fetched.settled_before),
-        covered=fetched.covered,
-        rejected=fetched.rejected,
-    )
 
 
 def make_partitions(deps: Deps, parts: Sequence[Bars]) -> None:
@@ -160,9 +131,10 @@ def make_partitions(deps: Deps, parts: Sequence[Bars]) -> None:
         ensure_partitions(deps.database, "bars", first, last)
 
 
-def count_written(interval: Interval, fetched: Fetched, counts: store_bars.WriteCounts) -> None:
+def count_written(interval: Interval, parts: Sequence[Fetched], counts: store_bars.WriteCounts) -> None:
     """Count what a commit wrote."""
     metrics.BARS_WRITTEN.labels(interval=interval, kind="inserted").inc(counts.inserted)
     metrics.BARS_WRITTEN.labels(interval=interval, kind="revised").inc(counts.revised)
-    for bar in fetched.rejected:
-        metrics.BARS_QUARANTINED.labels(provider=fetched.provider, reason=bar.reason).inc()
+    for part in parts:
+        for bar in part.batch.rejected:
+            metrics.BARS_QUARANTINED.labels(provider=part.provider, reason=bar.reason).inc()

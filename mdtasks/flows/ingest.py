@@ -18,7 +18,9 @@ from mdtasks.domain.errors import ProviderError, StaleClaimError, error_class
 from mdtasks.domain.jobs import BackfillJob
 from mdtasks.flows.attempts import next_pause_s
 from mdtasks.flows.deps import Deps, patience_s, patiently
-from mdtasks.flows.fetch import Ask, Gathered, batch, count_written, fetch, make_partitions
+from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
+from mdtasks.flows.fetch import Outcome as FetchOutcome
+from mdtasks.flows.judging import Subject
 from mdtasks.observe import metrics
 from mdtasks.settings import Settings
 from mdtasks.store import bars as store_bars
@@ -76,8 +78,7 @@ def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
         metrics.STALE_MESSAGES.labels(reason="no_claim").inc()
         return Report(Outcome.STALE)
     try:
-        ask = Ask(claim.interval, claim.window, now)
-        return _commit(deps, claim, fetch(deps, claim.listing, ask, claim.provider_hint))
+        return _commit(deps, claim, _fetched(deps, claim, now))
     except StaleClaimError as error:
         metrics.STALE_MESSAGES.labels(reason="fenced").inc()
         return Report(Outcome.STALE, error=error)
@@ -90,28 +91,36 @@ def _claim(job_id: str, deps: Deps, worker: str) -> jobs.Claim | None:
         return jobs.claim(connection, job_id, worker, deps.settings.lease_s)
 
 
-def _commit(deps: Deps, claim: jobs.Claim, gathered: Gathered) -> Report:
+def _fetched(deps: Deps, claim: jobs.Claim, now: datetime) -> FetchOutcome:
+    """Raises ProviderError when nobody answered anything: of the first who may answer later, else of the first."""
+    ask = Ask(claim.interval, claim.window, now, claim.provider_hint)
+    outcome = fetch(deps, [Subject(claim.instrument_id, claim.listing)], ask, lambda _parts: None)
+    if not outcome.brought and outcome.shortfall is not None:
+        raise outcome.shortfall
+    return outcome
+
+
+def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
     """Everything the attempt leaves behind, in one transaction. A shortfall fails the job but keeps what was answered.
 
     Raises StaleClaimError when the claim was taken over: nothing was written.
     """
-    make_partitions(deps, [part.bars for part in gathered.parts])
-    provider = ",".join(dict.fromkeys(part.provider for part in gathered.parts))
+    parts = outcome.brought.get(claim.instrument_id, [])
+    make_partitions(deps, [part.bars for part in parts])
+    provider = ",".join(dict.fromkeys(part.provider for part in parts))
     with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
         counts = [
-            store_bars.write_bars(
-                connection, claim.interval, [batch(part, claim.instrument_id)], part.provider, claim.attempt_id
-            )
-            for part in gathered.parts
+            store_bars.write_bars(connection, claim.interval, [part.batch], part.provider, claim.attempt_id)
+            for part in parts
         ]
-        if gathered.shortfall is None:
-            bars = sum(len(part.bars) for part in gathered.parts)
-            jobs.finish(connection, claim, jobs.Ending("done", provider=provider, bars=bars, message=gathered.heard))
+        if outcome.shortfall is None:
+            bars = sum(len(part.bars) for part in parts)
+            jobs.finish(connection, claim, jobs.Ending("done", provider=provider, bars=bars, message=outcome.words))
             report = Report(Outcome.DONE)
         else:
-            report = _fail(connection, claim, gathered.shortfall, deps.settings)
-    for part, written in zip(gathered.parts, counts, strict=True):
-        count_written(claim.interval, part, written)
+            report = _fail(connection, claim, outcome.shortfall, deps.settings)
+    for part, written in zip(parts, counts, strict=True):
+        count_written(claim.interval, [part], written)
     if report.outcome is not Outcome.RETRY:
         metrics.BACKFILL_COMPLETED.labels(tier=claim.tier, status=report.outcome).inc()
     return replace(

@@ -16,7 +16,8 @@ from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, ProviderError, UnsupportedError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
 from mdtasks.flows.deps import Deps, patiently
-from mdtasks.flows.fetch import Ask, batch, count_written, fetch_bars, judged, make_partitions
+from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
+from mdtasks.flows.judging import Fetched, Subject
 from mdtasks.observe import metrics
 from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
@@ -50,8 +51,10 @@ def tick(tier: Tier, cadence_s: float, deps: Deps, now: datetime) -> int:
 
 def look_back(cadence_s: float, deps: Deps) -> int:
     """How many minutes a tick asks for: back to what was too young at the last tick, and one to spare for its drift."""
-    delays_s = [provider.capabilities.delay_s for provider in deps.registry.order(Interval.M1)]
-    young_s = deps.settings.settle_s + max(delays_s, default=0.0)
+    settle_s = deps.settings.settle_s
+    told = [provider.capabilities for provider in deps.registry.order(Interval.M1)]
+    # The silence of one that may leave bars out counts only when it has settled twice.
+    young_s = max((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
     return math.ceil((cadence_s + young_s) / Interval.M1.seconds) + 2
 
 
@@ -77,13 +80,11 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     A symbol that fails alone is counted and stays a gap. Raises ProviderError when no symbol was answered,
     UnknownSymbolError, StoreUnavailableError.
     """
-    ask = Ask(job.interval, job.time_window or ended_window(job.interval, now, LOOK_BACK), now)
+    window = job.time_window or ended_window(job.interval, now, LOOK_BACK)
+    ask = Ask(job.interval, window, now, job.provider_hint)
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        ending, errors = _fetch_and_store(job, members, ask, attempt_id, deps)
-        if len(errors) == len(members):
-            raise errors[0]
-        return ending
+        return _fetch_and_store(members, ask, attempt_id, deps)
 
     ending = _attempt(job, deps, worker, work)
     return {"symbols": len(job.symbols), "inserted": ending.bars, "failed": ending.message}
@@ -146,53 +147,33 @@ def _store_quotes(provider: Provider, packet: Sequence[Instrument], deps: Deps, 
     return len(found)
 
 
-def _fetch_and_store(
-    job: BarsFetchJob, members: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps
-) -> tuple[jobs.Ending, list[ProviderError]]:
-    """Ask the first provider of the order, a packet of symbols a call; what it refuses goes to the next one."""
+def _fetch_and_store(members: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps) -> jobs.Ending:
+    """Ask the providers in their turn and commit what each call brings. Raises ProviderError when none was answered."""
     inserted = 0
-    answered: list[str] = []
-    errors: list[ProviderError] = []
-    left = list(members)
-    providers = deps.registry.order(job.interval, job.provider_hint)
-    if not providers:
-        raise UnsupportedError(f"no configured provider serves {job.interval} bars", provider="registry")
-    for provider in providers:
-        errors, refused = [], []
-        for packet in _packets(left, provider):
-            stored, failed = _fetch_packet(provider, packet, ask, attempt_id, deps)
-            inserted += stored
-            answered += [provider.name] if len(failed) < len(packet) else []
-            errors += failed.values()
-            refused += [member for member in packet if member.symbol in failed]
-        left = refused
-        if not left:
-            break
-    heard = f"{len(errors)} of {len(members)} symbols failed: {errors[0]}" if errors else None
-    provider_names = ",".join(dict.fromkeys(answered)) or None
-    return jobs.Ending("done", provider=provider_names, bars=inserted, message=heard), errors
+    providers: dict[str, None] = {}
+
+    def keep(parts: Sequence[Fetched]) -> None:
+        nonlocal inserted
+        if parts:
+            providers[parts[0].provider] = None
+            inserted += _stored(parts, ask.interval, attempt_id, deps)
+
+    outcome = fetch(deps, [Subject(member.id, member.listing) for member in members], ask, keep)
+    failed = len(members) - len(outcome.brought)
+    if failed == len(members) and outcome.shortfall is not None:
+        raise outcome.shortfall
+    heard = f"{failed} of {len(members)} symbols failed: {outcome.heard[0]}" if failed else None
+    return jobs.Ending("done", provider=",".join(providers) or None, bars=inserted, message=heard)
 
 
-def _fetch_packet(
-    provider: Provider, packet: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps
-) -> tuple[int, dict[str, ProviderError]]:
-    """One call and one commit; returns bars inserted and the error of each symbol that was not answered."""
-    try:
-        answer = fetch_bars(provider, [member.listing for member in packet], ask)
-    except ProviderError as error:
-        return 0, {member.symbol: error for member in packet}
-    answered = [
-        (member, judged(provider, answer, member.listing, ask, deps))
-        for member in packet
-        if member.symbol in answer.bars
-    ]
-    make_partitions(deps, [fetched.bars for _, fetched in answered])
-    batches = [batch(fetched, member.id) for member, fetched in answered]
+def _stored(parts: Sequence[Fetched], interval: Interval, attempt_id: int, deps: Deps) -> int:
+    """Commit what one call brought; returns how many bars were new."""
+    make_partitions(deps, [part.bars for part in parts])
+    batches = [part.batch for part in parts]
     with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
-        counts = store_bars.write_bars(connection, ask.interval, batches, provider.name, attempt_id)
-    if answered:
-        count_written(ask.interval, answered[0][1], counts)
-    return counts.inserted, dict(answer.errors)
+        counts = store_bars.write_bars(connection, interval, batches, parts[0].provider, attempt_id)
+    count_written(interval, parts, counts)
+    return counts.inserted
 
 
 def _close(deps: Deps, attempt_id: int, ending: jobs.Ending) -> None:

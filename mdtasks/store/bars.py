@@ -24,6 +24,8 @@ from mdtasks.connections import load_statements, raw_psycopg
 from mdtasks.domain.bars import Bars, RejectedBar, from_us
 from mdtasks.domain.errors import StoreUnavailableError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.silence import Silence
+from mdtasks.store import silences
 from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
 from mdtasks.store.partitions import forget
 
@@ -46,7 +48,7 @@ class BarBatch:
 
     Bars that start before ``final_before_us`` (us since 1970) are final, the others provisional. ``covered``: the
     settled windows the answer speaks for. Windows that touch merge, so windows that leave out nights and weekends cost
-    a range each for ever.
+    a range each for ever. ``retracted``: windows that are covered no longer, their silence is doubted now.
     """
 
     instrument_id: int
@@ -54,6 +56,8 @@ class BarBatch:
     final_before_us: int
     covered: Sequence[TimeWindow] = ()
     rejected: Sequence[RejectedBar] = ()
+    retracted: Sequence[TimeWindow] = ()
+    silences: Sequence[Silence] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ def write_bars(
             ) from exc
         inserted, revised, promoted, unchanged = cursor.fetchone()
         quarantined = _quarantine(cursor, batches, about)
+        silences.keep(cursor, [(batch.instrument_id, each) for batch in batches for each in batch.silences], about)
     return WriteCounts(inserted, revised, promoted, unchanged, quarantined)
 
 
@@ -238,11 +243,16 @@ def _extent(batches: Sequence[BarBatch]) -> dict[str, object]:
 
 
 def _covered(batches: Sequence[BarBatch]) -> dict[str, object]:
-    windows = [(batch.instrument_id, window) for batch in batches for window in batch.covered]
+    added = [(batch.instrument_id, window) for batch in batches for window in batch.covered]
+    taken = [(batch.instrument_id, window) for batch in batches for window in batch.retracted]
+    return {**_stretches("covered", added), **_stretches("retracted", taken)}
+
+
+def _stretches(name: str, windows: Sequence[tuple[int, TimeWindow]]) -> dict[str, object]:
     return {
-        "covered": [instrument for instrument, _ in windows],
-        "covered_from": [window.start for _, window in windows],
-        "covered_to": [window.end for _, window in windows],
+        name: [instrument for instrument, _ in windows],
+        f"{name}_from": [window.start for _, window in windows],
+        f"{name}_to": [window.end for _, window in windows],
     }
 
 
@@ -250,7 +260,7 @@ def _reached(batches: Sequence[BarBatch], interval: Interval) -> dict[str, objec
     """Until when each series is fresh by its newest bar, settled or not, and by what is covered."""
     found: dict[int, datetime] = {}
     for batch in batches:
-        ends = [window.end for window in batch.covered]
+        ends = [window.end for window in (*batch.covered, *batch.retracted)]
         if len(batch.bars):
             ends.append(from_us(int(batch.bars.ts_us[-1]) + interval.seconds * 1_000_000))
         if ends:

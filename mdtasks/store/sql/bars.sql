@@ -102,10 +102,15 @@ WITH spans AS (
     FROM unnest(%(covered)s::integer[], %(covered_from)s::timestamptz[], %(covered_to)s::timestamptz[])
         AS a (instrument_id, answered_from, answered_to)
     GROUP BY instrument_id
+), doubted AS (
+    SELECT instrument_id, range_agg(tstzrange(doubted_from, doubted_to)) AS retracted
+    FROM unnest(%(retracted)s::integer[], %(retracted_from)s::timestamptz[], %(retracted_to)s::timestamptz[])
+        AS d (instrument_id, doubted_from, doubted_to)
+    GROUP BY instrument_id
 ), reached AS (
-    SELECT f.instrument_id, f.fresh_until, coalesce(a.covered, '{}') AS covered
+    SELECT f.instrument_id, f.fresh_until, coalesce(a.covered, '{}') AS covered, coalesce(d.retracted, '{}') AS retracted
     FROM unnest(%(reached)s::integer[], %(fresh_until)s::timestamptz[]) AS f (instrument_id, fresh_until)
-    LEFT JOIN answered a USING (instrument_id)
+    LEFT JOIN answered a USING (instrument_id) LEFT JOIN doubted d USING (instrument_id)
 ), extended AS (
     INSERT INTO coverage AS c (instrument_id, interval, covered, fresh_until, updated_at)
     SELECT r.instrument_id, %(interval)s::bar_interval, r.covered, r.fresh_until, moment.at
@@ -114,12 +119,13 @@ WITH spans AS (
     WHERE NOT EXISTS (
         SELECT FROM coverage k
         WHERE k.instrument_id = r.instrument_id AND k.interval = %(interval)s::bar_interval
-          AND k.covered @> r.covered AND k.fresh_until >= r.fresh_until
+          AND k.covered @> r.covered AND NOT k.covered && r.retracted AND k.fresh_until >= r.fresh_until
     )
     ORDER BY r.instrument_id
     ON CONFLICT (instrument_id, interval) DO UPDATE
-    SET covered = c.covered + excluded.covered, fresh_until = greatest(c.fresh_until, excluded.fresh_until),
-        updated_at = excluded.updated_at
+    SET covered = c.covered - (SELECT r.retracted FROM reached r WHERE r.instrument_id = c.instrument_id)
+                  + excluded.covered,
+        fresh_until = greatest(c.fresh_until, excluded.fresh_until), updated_at = excluded.updated_at
 )
 SELECT count(*) FILTER (WHERE fate = 'inserted'), count(*) FILTER (WHERE fate = 'revised'),
        count(*) FILTER (WHERE fate = 'promoted'), count(*) FILTER (WHERE fate = 'unchanged')
