@@ -49,12 +49,14 @@ create table gaps (
 );
 create index gaps_open on gaps (instrument_id, interval) where closed_at is null;
 create index gaps_series on gaps (instrument_id, interval, id);
+create index backfill_jobs_stuck on backfill_jobs (instrument_id, interval) where status = 'failed';
+comment on column dead_letters.state is 'open, requeued, or resolved: what was missing came by another way';
 comment on table gaps is 'the ledger: each stretch found missing, and what became of it';
 comment on column gaps."window" is 'from the first missing interval to the end of the last, nights between included';
 comment on column gaps.missing is 'expected intervals missing when it was found';
 comment on column gaps.found_by is 'scan or live';
 comment on column gaps.outcome is
-    'repaired: answered for; accepted: by a person; withdrawn: no longer expected; null: open';
+    'repaired: answered for; accepted: by a person; withdrawn: not expected any more; null: open';
 """
 
 _CALENDARS = """
@@ -123,4 +125,6 @@ def downgrade() -> None:
     for table in ("slo_snapshots", "calendar_overrides", "gaps", "silences"):
         op.execute(f"drop table {table}")
     op.execute("drop sequence calendar_versions")
+    op.execute("drop index backfill_jobs_stuck")
+    op.execute("comment on column dead_letters.state is 'open, requeued'")
     op.execute("alter table coverage drop column fresh_until")

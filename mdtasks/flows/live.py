@@ -27,6 +27,8 @@ from mdtasks.store.reference import Instrument
 
 log = logging.getLogger(__name__)
 
+#: Seconds between live fetches of 1m bars per tier; T2 has none.
+CADENCE_BARS_1M_S: Final = {Tier.T0: 60.0, Tier.T1: 300.0}
 #: Intervals that a live fetch without a window of its own asks for.
 LOOK_BACK: Final = 5
 #: Symbols in one live job: the schema's limit.

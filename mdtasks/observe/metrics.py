@@ -111,6 +111,13 @@ PROVIDER_LATENCY = Histogram(
     "provider_latency_seconds", "Time a provider took to answer, failures included", ("provider", "capability")
 )
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
+GAPS_FOUND = Counter("gaps_found_total", "Gaps that a look found new", ("tier", "interval"))
+GAP_REPAIR = Histogram(
+    "gap_repair_seconds",
+    "Time from when a gap was found until a provider had answered for all of it",
+    ("tier", "interval"),
+    buckets=(10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 86_400),
+)
 STALE_MESSAGES = Counter(
     "stale_messages_total", "Messages dropped because another attempt owns or ended their job", ("reason",)
 )

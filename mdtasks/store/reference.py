@@ -97,6 +97,11 @@ def instruments(connection: Connection, tier: Tier | None = None) -> list[Instru
     return [_instrument(row) for row in connection.execute(_SQL["members"], {"tier": tier and tier.value})]
 
 
+def mics(connection: Connection, tier: Tier | None = None) -> list[str]:
+    """The exchanges on which a tier's instruments (all tiers': None) are traded, each once, by name."""
+    return list(connection.execute(_SQL["mics"], {"tier": tier and tier.value}).scalars())
+
+
 def set_tier(connection: Connection, symbols: Iterable[str], tier: Tier) -> int:
     """Move instruments to a tier; returns how many were elsewhere. Raises UnknownSymbolError, with nothing moved."""
     asked = list(resolve(connection, symbols))

@@ -158,7 +158,7 @@ gaps = Table(
     Column(
         "outcome",
         Text,
-        comment="repaired: answered for; accepted: by a person; withdrawn: no longer expected; null: open",
+        comment="repaired: answered for; accepted: by a person; withdrawn: not expected any more; null: open",
     ),
     Index("gaps_open", "instrument_id", "interval", postgresql_where=text("closed_at is null")),
     Index("gaps_series", "instrument_id", "interval", "id"),
@@ -289,6 +289,7 @@ backfill_jobs = Table(
     Index("backfill_jobs_request", "request_id", postgresql_where=text("request_id is not null")),
     Index("backfill_jobs_queued", "queued_at", postgresql_where=text("status = 'queued'")),
     Index("backfill_jobs_failed", "updated_at", postgresql_where=text("status = 'failed'")),
+    Index("backfill_jobs_stuck", "instrument_id", "interval", postgresql_where=text("status = 'failed'")),
 )
 
 request_jobs = Table(
@@ -337,7 +338,13 @@ dead_letters = Table(
     Column("traceback", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("envelope", Text, nullable=False, comment="the message as it was on the wire"),
-    Column("state", Text, nullable=False, server_default="open", comment="open, requeued"),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        server_default="open",
+        comment="open, requeued, or resolved: what was missing came by another way",
+    ),
     Column("requeued_by", Text),
     Column("died_at", _utc, nullable=False, server_default=func.now()),
     Column("updated_at", _utc, nullable=False, server_default=func.now()),

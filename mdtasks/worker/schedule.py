@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from redbeat import RedBeatScheduler
 
 from mdtasks.domain.jobs import Tier
-
-#: Seconds between live fetches of 1m bars per tier; T2 has none.
-CADENCE_BARS_1M_S: Final = {Tier.T0: 60.0, Tier.T1: 300.0}
+from mdtasks.flows.live import CADENCE_BARS_1M_S
+from mdtasks.settings import Settings, load_settings
 
 
 def _every(seconds: float, task: str, *args: object) -> dict[str, Any]:
@@ -22,17 +21,21 @@ def _every(seconds: float, task: str, *args: object) -> dict[str, Any]:
     }
 
 
-SCHEDULE: Final[dict[str, dict[str, Any]]] = {
-    "dispatch": _every(1.0, "mdtasks.dispatch"),
-    "reconcile": _every(10.0, "mdtasks.reconcile"),
-    "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
-    **{f"live_{tier}": _every(s, "mdtasks.live_tick", str(tier), s) for tier, s in CADENCE_BARS_1M_S.items()},
-}
+def entries(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Beat's table for these settings; a cadence of 0 leaves its entry out."""
+    table = {
+        "dispatch": _every(1.0, "mdtasks.dispatch"),
+        "reconcile": _every(10.0, "mdtasks.reconcile"),
+        "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
+        **{f"live_{tier}": _every(s, "mdtasks.live_tick", str(tier), s) for tier, s in CADENCE_BARS_1M_S.items()},
+        **{f"gaps_{tier}": _every(settings.gap_scan_s, "mdtasks.gap_scan", str(tier)) for tier in Tier},
+    }
+    return {name: entry for name, entry in table.items() if entry["schedule"]}
 
 
 class Scheduler(RedBeatScheduler):
     """RedBeat with this table as its static entries; entries that left the table leave Redis at the next start."""
 
     def setup_schedule(self) -> None:
-        self.app.redbeat_conf.schedule = SCHEDULE
+        self.app.redbeat_conf.schedule = entries(load_settings())
         super().setup_schedule()

@@ -9,7 +9,7 @@ from celery import Task, shared_task
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
-from mdtasks.flows import dispatch, ingest, letters, live
+from mdtasks.flows import dispatch, ingest, letters, live, scan
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
 from mdtasks.worker.process import deps, worker_name
@@ -83,6 +83,12 @@ def reconcile() -> dict[str, object]:
 def live_tick(tier: str, cadence_s: float) -> int:
     """Ask for the latest bars of a tier."""
     return live.tick(Tier(tier), cadence_s, deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.gap_scan")
+def gap_scan(tier: str) -> dict[str, dict[str, int]]:
+    """Look for what a tier lacks, and ask for it."""
+    return scan.scan_tier(Tier(tier), deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.make_partitions")

@@ -17,6 +17,13 @@ FROM symbols s JOIN instruments i ON i.id = s.instrument_id
 WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
 ORDER BY s.symbol
 
+-- name: mics
+-- The exchanges of a tier, or of all.
+SELECT DISTINCT i.mic
+FROM symbols s JOIN instruments i ON i.id = s.instrument_id
+WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
+ORDER BY i.mic
+
 -- name: all_symbols
 -- Every symbol borne now.
 SELECT symbol FROM symbols WHERE valid_to = 'infinity' ORDER BY symbol

@@ -1,0 +1,208 @@
+"""The gap scan: what every series of a tier should have and has not, kept in the ledger, and asked for.
+
+One round a tier and interval, repeated by beat and after a live fetch that left holes. Safe at any time: what is asked
+for already is not asked for again, and a job that has failed waits for people instead of being asked for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from mdtasks.domain import gaps
+from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
+from mdtasks.domain.ledger import OpenGap, Run, Settled, runs_of, settle
+from mdtasks.domain.schedules import Times
+from mdtasks.domain.silence import slots
+from mdtasks.flows.backfill import Answer, enqueue
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.live import CADENCE_BARS_1M_S
+from mdtasks.observe import metrics
+from mdtasks.store import gaps as store_gaps
+from mdtasks.store import reference, requests
+from mdtasks.store.gaps import Closed, Lacking, Scope
+
+log = logging.getLogger(__name__)
+
+#: Who asks, for the record of requests and of letters that are resolved.
+ACTOR: Final = "gap scan"
+#: An interval is missed when live fetching has had its chances, and this, seconds.
+_MARGIN_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a round did: series that lack something, gaps found and closed, letters resolved, and jobs asked for."""
+
+    lacking: int = 0
+    found: int = 0
+    closed: int = 0
+    resolved: int = 0
+    queued: int = 0
+    deferred: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def scan_tier(tier: Tier, deps: Deps, now: datetime) -> dict[str, dict[str, int]]:
+    """One round over all that the tier keeps complete: interval -> counts."""
+    kept = deps.settings.kept(tier)
+    with deps.database.transaction() as connection:
+        store_gaps.withdraw_unkept(connection, tier, kept)
+    return {str(interval): scan(Scope(tier, interval), deps, now).as_dict() for interval in kept}
+
+
+def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Scanned:
+    """One round: look, keep the ledger, ask for what nobody asks for yet, newest first.
+
+    An interval that no configured provider serves is not looked at: nobody could fill it.
+    Raises StoreUnavailableError.
+    """
+    if not deps.registry.order(scope.interval):
+        return Scanned()
+    with deps.database.transaction() as connection:
+        look = _Look(deps, scope, reference.mics(connection, scope.tier), now)
+        store_gaps.lock(connection)
+        found = store_gaps.lacking(connection, scope, look.spans, look.halted)
+        settled = _settled(found, store_gaps.standing(connection, scope), look)
+        new, closed = store_gaps.record(connection, scope.interval, settled, found_by)
+        resolved = _resolve(connection, scope, closed, found, look) if closed else 0
+    _count(scope, new, closed)
+    answer = _ask(found, scope, look, deps)
+    return Scanned(len(found), new, len(closed), resolved, answer.queued, answer.deferred)
+
+
+class _Look:
+    """What is expected of each exchange in a round: intervals that are due, within the look-back, by start and end."""
+
+    def __init__(self, deps: Deps, scope: Scope, mics: Sequence[str], now: datetime) -> None:
+        self._deps = deps
+        self._scope = scope
+        self.expected: dict[str, tuple[Times, Times]] = {}
+        for mic in mics:
+            try:
+                self.expected[mic] = self._due(mic, now)
+            except InvalidRequestError as error:  # one exchange whose calendar ends must not stop the others
+                log.warning("%s is not looked at: %s", mic, error)
+        self.spans = {mic: slots(starts, scope.interval) for mic, (starts, _) in self.expected.items()}
+        self.halted: Mapping[int, gaps.Spans] = {}
+        self._runs: dict[tuple[str, bytes], list[Run]] = {}
+        self._pieces: dict[tuple[str, bytes], list[TimeWindow]] = {}
+
+    def _due(self, mic: str, now: datetime) -> tuple[Times, Times]:
+        calendar, interval = self._deps.calendars.get(mic), self._scope.interval
+        settings = self._deps.settings
+        if interval is Interval.D1:
+            window = TimeWindow(start=now - timedelta(days=settings.look_back_days), end=now)
+        else:
+            window = calendar.last_sessions(settings.look_back_sessions, now, interval)
+        starts = calendar.expected(window, interval)
+        ends = calendar.interval_end(starts, interval)
+        due = ends <= to_us(now - timedelta(seconds=due_after_s(self._scope.tier, interval, self._deps)))
+        # A job asks for whole intervals of the grid, also for one that the close cuts short.
+        return starts[due], starts[due] + interval.seconds * 1_000_000
+
+    def since_us(self, mic: str) -> int:
+        """From where on this round knows what is missing."""
+        starts, _ = self.expected.get(mic, (None, None))
+        return int(starts[0]) if starts is not None and len(starts) else 0
+
+    def runs(self, mic: str, missing: gaps.Spans) -> list[Run]:
+        """Missing time as runs across nights; the same for all that lack the same."""
+        key = (mic, missing.tobytes())
+        if key not in self._runs:
+            self._runs[key] = runs_of(missing, *self.expected[mic])
+        return self._runs[key]
+
+    def pieces(self, mic: str, unasked: gaps.Spans) -> list[TimeWindow]:
+        """Job-sized windows of the time that nobody works on."""
+        key = (mic, unasked.tobytes())
+        if key not in self._pieces:
+            calendar, minutes = self._deps.calendars.get(mic), self._deps.settings.chunk_minutes
+            self._pieces[key] = [
+                piece
+                for run in self.runs(mic, unasked)
+                for piece in gaps.chunks(_window(run), calendar, self._scope.interval, minutes)
+            ]
+        return self._pieces[key]
+
+
+def due_after_s(tier: Tier, interval: Interval, deps: Deps) -> float:
+    """Seconds after its end from which on an interval that is not covered is a gap: settling, the providers' delay and,
+    where the tier is fetched live, two ticks come first."""
+    told = [provider.capabilities for provider in deps.registry.order(interval)]
+    settle_s = deps.settings.settle_s
+    settled_s = max((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
+    live = CADENCE_BARS_1M_S.get(tier, 0.0) if interval is Interval.M1 else 0.0
+    return settled_s + 2 * live + _MARGIN_S
+
+
+def _window(run: Run) -> TimeWindow:
+    start, end = run.stretch
+    return TimeWindow(start=from_us(start), end=from_us(end))
+
+
+def _settled(
+    found: Sequence[Lacking], standing: Mapping[tuple[int, str], Sequence[OpenGap]], look: _Look
+) -> dict[int, Settled]:
+    """What the ledger is to learn, by instrument."""
+    settled: dict[int, Settled] = {}
+    for each in found:
+        mic = each.listing.mic
+        open_ = standing.get((each.instrument_id, mic), ())
+        settled[each.instrument_id] = settle(open_, look.runs(mic, each.missing), look.since_us(mic))
+    for (instrument, mic), open_ in standing.items():
+        if instrument not in settled and mic in look.expected:
+            settled[instrument] = settle(open_, (), look.since_us(mic))
+    return settled
+
+
+def _resolve(
+    connection: Connection, scope: Scope, closed: Sequence[Closed], found: Sequence[Lacking], look: _Look
+) -> int:
+    """Resolve the letters of failed jobs of which nothing is missing any more."""
+    runs = {each.instrument_id: look.runs(each.listing.mic, each.missing) for each in found}
+    over = [
+        job
+        for job, instrument, (start, end) in store_gaps.failed_jobs(connection, scope.interval, closed)
+        if not any(run.stretch[0] < end and start < run.stretch[1] for run in runs.get(instrument, ()))
+    ]
+    return store_gaps.resolve(connection, over, ACTOR) if over else 0
+
+
+def _count(scope: Scope, new: int, closed: Sequence[Closed]) -> None:
+    labels = {"tier": scope.tier, "interval": scope.interval}
+    metrics.GAPS_FOUND.labels(**labels).inc(new)
+    for each in closed:
+        if each.outcome == "repaired":
+            metrics.GAP_REPAIR.labels(**labels).observe(each.took_s)
+
+
+def _ask(found: Sequence[Lacking], scope: Scope, look: _Look, deps: Deps) -> Answer:
+    """Ask for what nobody works on. A round that has nothing to ask for leaves no request."""
+    lacking = [each for each in found if len(each.unasked)]
+    if not lacking:
+        return Answer("")
+    spec = {"scan": scope.tier.value, "interval": scope.interval.value, "series": len(lacking)}
+    with deps.database.transaction() as connection:
+        answer = Answer(requests.create_request(connection, ACTOR, spec))
+    enqueue(_wanted(lacking, scope, look), deps, answer)
+    log.info("%s %s: %d queued, %d deferred", scope.tier, scope.interval, answer.queued, answer.deferred)
+    return answer
+
+
+def _wanted(lacking: Sequence[Lacking], scope: Scope, look: _Look) -> Iterator[requests.NewJob]:
+    for each in lacking:
+        for piece in look.pieces(each.listing.mic, each.unasked):
+            job = BackfillJob(
+                symbol=each.listing.symbol, interval=scope.interval, time_window=piece, priority=scope.tier
+            )
+            yield requests.NewJob(job, each.instrument_id)

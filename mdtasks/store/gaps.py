@@ -1,0 +1,199 @@
+"""Gaps at rest: what is missing of a whole tier by one statement, and the ledger of what was found and became of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+from sqlalchemy import Connection
+
+from mdtasks.connections import load_statements, raw_psycopg
+from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.gaps import Spans
+from mdtasks.domain.jobs import Interval, Tier
+from mdtasks.domain.ledger import OpenGap, Run, Settled, Stretch
+from mdtasks.domain.universe import Listing
+from mdtasks.store.binary_copy import PG_EPOCH_US
+
+_SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "gaps.sql").items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The series that are looked at: of a tier and an interval, all or these ``instruments``."""
+
+    tier: Tier
+    interval: Interval
+    instruments: Sequence[int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        chosen = None if self.instruments is None else list(self.instruments)
+        return {"tier": self.tier.value, "interval": self.interval.value, "instruments": chosen}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lacking:
+    """What a series lacks: ``missing`` all of it, ``unasked`` what of it no job works on. Never empty."""
+
+    instrument_id: int
+    listing: Listing
+    missing: Spans
+    unasked: Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A gap that was closed. ``took_s``: from when it was found, seconds. ``stretch``: microseconds since 1970."""
+
+    instrument_id: int
+    outcome: str
+    took_s: float
+    stretch: Stretch
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """A gap as people read of it, with the newest job that works, or has worked, on it, and its letter if it died."""
+
+    id: int
+    start: datetime
+    end: datetime
+    missing: int
+    found_at: datetime
+    found_by: str
+    closed_at: datetime | None
+    outcome: str | None
+    job: str | None
+    job_status: str | None
+    attempts: int | None
+    max_attempts: int | None
+    last_error: str | None
+    not_before: datetime | None
+    letter: str | None
+
+    @property
+    def took_s(self) -> float | None:
+        """Time to repair, seconds; None while it is open."""
+        return None if self.closed_at is None else (self.closed_at - self.found_at).total_seconds()
+
+
+def lock(connection: Connection) -> None:
+    """Keep others from looking until the transaction ends."""
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["lock"])
+
+
+def lacking(
+    connection: Connection, scope: Scope, expected: Mapping[str, Spans], halted: Mapping[int, Spans]
+) -> list[Lacking]:
+    """What is missing now of each series in the scope; a series that lacks nothing is absent.
+
+    ``expected``: by exchange, the time in which intervals are expected that are due, on the interval's grid.
+    ``halted``: by instrument, the time in which it did not trade.
+    """
+    values = {
+        **scope.as_dict(),
+        **_columns(("mics", "starts", "ends"), expected),
+        **_columns(("halted", "halted_from", "halted_to"), halted),
+    }
+    with raw_psycopg(connection).cursor(binary=True) as cursor:
+        cursor.execute(_SQL["missing"], values, prepare=False)
+        return [
+            Lacking(instrument, Listing(symbol, mic, kind), _spans(missing), _spans(unasked))
+            for instrument, symbol, mic, kind, missing, unasked in cursor
+        ]
+
+
+def standing(connection: Connection, scope: Scope) -> dict[tuple[int, str], list[OpenGap]]:
+    """The open gaps of the scope's series, by (instrument id, exchange)."""
+    found: defaultdict[tuple[int, str], list[OpenGap]] = defaultdict(list)
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["standing"], scope.as_dict())
+        for instrument, gap, start, end, mic in cursor:
+            found[instrument, mic].append(OpenGap(gap, (to_us(start), to_us(end))))
+    return dict(found)
+
+
+def record(
+    connection: Connection, interval: Interval, settled: Mapping[int, Settled], found_by: str
+) -> tuple[int, list[Closed]]:
+    """Write what a look found, by instrument id; returns how many gaps are new, and those that were closed."""
+    new = [(instrument, run) for instrument, each in settled.items() for run in each.new]
+    grown = [pair for each in settled.values() for pair in each.grown]
+    closed = [gap for each in settled.values() for gap in each.closed]
+    with raw_psycopg(connection).cursor() as cursor:
+        if new:
+            about = {"interval": interval.value, "found_by": found_by}
+            cursor.execute(_SQL["add"], {**about, **_run_columns("instruments", new)})
+        if grown:
+            cursor.execute(_SQL["grow"], _run_columns("ids", grown))
+        if not closed:
+            return len(new), []
+        cursor.execute(_SQL["close"], {"ids": closed})
+        return len(new), [Closed(row[0], row[1], row[2], (to_us(row[3]), to_us(row[4]))) for row in cursor]
+
+
+def withdraw_unkept(connection: Connection, tier: Tier, kept: Iterable[Interval]) -> int:
+    """Close the open gaps of a tier's series that are not kept complete any more; returns how many."""
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["withdraw"], {"tier": tier.value, "kept": [interval.value for interval in kept]})
+        return int(cursor.rowcount)
+
+
+def failed_jobs(connection: Connection, interval: Interval, closed: Sequence[Closed]) -> list[tuple[str, int, Stretch]]:
+    """(job, instrument, window) of the failed jobs that reach into gaps that were closed."""
+    columns = _stretch_columns([(each.instrument_id, each.stretch) for each in closed])
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["failed_jobs"], {"interval": interval.value, **columns})
+        return [(job, instrument, (to_us(start), to_us(end))) for job, instrument, start, end in cursor]
+
+
+def resolve(connection: Connection, jobs: Sequence[str], actor: str) -> int:
+    """Give up failed jobs of which nothing is missing any more, and close their letters; returns how many letters."""
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["resolve"], {"jobs": list(jobs), "actor": actor})
+        return int(cursor.rowcount)
+
+
+def history(
+    connection: Connection, instrument_id: int, interval: Interval, window: tuple[datetime, datetime], limit: int = 200
+) -> list[LedgerEntry]:
+    """The ledger of a series where it reaches into a window: open gaps first, then the newest."""
+    about = {"instrument": instrument_id, "interval": interval.value, "start": window[0], "end": window[1]}
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["history"], {**about, "limit": limit})
+        return [LedgerEntry(*row) for row in cursor]
+
+
+def open_count(connection: Connection) -> dict[tuple[Tier, Interval], int]:
+    """How many gaps are open, by tier and interval; none where nothing is."""
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["open_count"])
+        return {(Tier(tier), Interval(interval)): count for tier, interval, count in cursor}
+
+
+def _columns(names: tuple[str, str, str], spans: Mapping[Any, Spans]) -> dict[str, list[Any]]:
+    keys = [key for key, each in spans.items() for _ in range(len(each))]
+    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *spans.values()]).tolist()
+    return dict(zip(names, (keys, [from_us(a) for a, _ in pairs], [from_us(b) for _, b in pairs]), strict=True))
+
+
+def _stretch_columns(stretches: Sequence[tuple[int, Stretch]]) -> dict[str, list[Any]]:
+    return {
+        "instruments": [key for key, _ in stretches],
+        "starts": [from_us(start) for _, (start, _) in stretches],
+        "ends": [from_us(end) for _, (_, end) in stretches],
+    }
+
+
+def _run_columns(key: str, runs: Sequence[tuple[int, Run]]) -> dict[str, list[Any]]:
+    columns = _stretch_columns([(owner, run.stretch) for owner, run in runs])
+    return {key: columns.pop("instruments"), **columns, "missing": [run.missing for _, run in runs]}
+
+
+def _spans(raw: bytes | None) -> Spans:
+    return np.frombuffer(raw or b"", ">i8").astype(np.int64).reshape(-1, 2) + PG_EPOCH_US

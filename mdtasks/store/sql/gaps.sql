@@ -1,0 +1,135 @@
+-- Gaps: what is missing of a tier, the ledger, and the jobs that work on it. They run on psycopg.
+
+-- name: lock
+-- One look at a time: two would both find the same gap new.
+SELECT pg_advisory_xact_lock(hashtext('mdtasks.gaps'))
+
+-- name: missing
+-- What is missing now of every series of a tier, in one statement: the time in which its exchange is expected to trade,
+-- within the listing's life, that is neither covered nor halted. Per series: all of it, and what of it nobody works on,
+-- as pairs of big-endian times. A job that failed works on it too: it waits for people.
+WITH expected AS MATERIALIZED (
+    SELECT mic, range_agg(tstzrange(starts_at, ends_at)) AS parts
+    FROM unnest(%(mics)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS e (mic, starts_at, ends_at)
+    GROUP BY mic
+), halted AS MATERIALIZED (
+    SELECT instrument_id, range_agg(tstzrange(starts_at, ends_at)) AS spans
+    FROM unnest(%(halted)s::integer[], %(halted_from)s::timestamptz[], %(halted_to)s::timestamptz[])
+        AS h (instrument_id, starts_at, ends_at)
+    GROUP BY instrument_id
+), series AS (
+    SELECT i.id, s.symbol, i.mic, i.kind,
+           e.parts * tstzmultirange(tstzrange(i.listed_from::timestamp AT TIME ZONE 'UTC',
+                                              i.delisted_on::timestamp AT TIME ZONE 'UTC'))
+               - coalesce(c.covered, '{}') - coalesce(h.spans, '{}') AS missing
+    FROM instruments i
+    JOIN symbols s ON s.instrument_id = i.id AND s.valid_to = 'infinity'
+    JOIN expected e ON e.mic = i.mic
+    LEFT JOIN coverage c ON c.instrument_id = i.id AND c.interval = %(interval)s::bar_interval
+    LEFT JOIN halted h ON h.instrument_id = i.id
+    WHERE i.tier = %(tier)s::tier
+      AND (%(instruments)s::integer[] IS NULL OR i.id = ANY (%(instruments)s::integer[]))
+)
+SELECT m.id, m.symbol, m.mic, m.kind,
+       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
+        FROM unnest(m.missing) AS r),
+       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
+        FROM unnest(m.missing - coalesce(b.spans, '{}')) AS r)
+FROM series m
+LEFT JOIN LATERAL (
+    SELECT range_agg(j."window") AS spans
+    FROM backfill_jobs j
+    WHERE j.instrument_id = m.id AND j.interval = %(interval)s::bar_interval
+      AND (j.status IN ('deferred', 'queued', 'running') OR (j.status = 'failed' AND j.provider_hint IS NULL))
+) b ON true
+WHERE NOT isempty(m.missing)
+
+-- name: standing
+-- The open gaps of a tier's series.
+SELECT g.instrument_id, g.id, lower(g."window"), upper(g."window"), i.mic
+FROM gaps g JOIN instruments i ON i.id = g.instrument_id
+WHERE g.closed_at IS NULL AND g.interval = %(interval)s::bar_interval AND i.tier = %(tier)s::tier
+  AND (%(instruments)s::integer[] IS NULL OR g.instrument_id = ANY (%(instruments)s::integer[]))
+ORDER BY g.instrument_id, g.id
+
+-- name: add
+INSERT INTO gaps (instrument_id, interval, "window", missing, found_by)
+SELECT n.instrument_id, %(interval)s::bar_interval, tstzrange(n.starts_at, n.ends_at), n.missing, %(found_by)s
+FROM unnest(%(instruments)s::integer[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(missing)s::integer[])
+    AS n (instrument_id, starts_at, ends_at, missing)
+ORDER BY n.instrument_id, n.starts_at
+
+-- name: grow
+UPDATE gaps g SET "window" = tstzrange(n.starts_at, n.ends_at), missing = greatest(g.missing, n.missing)
+FROM unnest(%(ids)s::bigint[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(missing)s::integer[])
+    AS n (id, starts_at, ends_at, missing)
+WHERE g.id = n.id AND g.closed_at IS NULL
+
+-- name: close
+-- Close gaps that are missing no longer. Answered for: repaired, or accepted where a person took it on them since it was
+-- found. Not covered: nobody expects it any more (a closed day, a halt, a delisting, or it is too old to be looked for).
+UPDATE gaps g
+SET closed_at = clock_timestamp(),
+    outcome = CASE
+        WHEN c.covered IS NULL OR NOT c.covered && g."window" THEN 'withdrawn'
+        WHEN EXISTS (
+            SELECT FROM silences s
+            WHERE s.instrument_id = g.instrument_id AND s.interval = g.interval AND s.provider LIKE 'person:%%'
+              AND s.starts_at < upper(g."window") AND s.ends_at > lower(g."window") AND s.answered_at >= g.found_at
+        ) THEN 'accepted'
+        ELSE 'repaired'
+    END
+FROM gaps o LEFT JOIN coverage c ON c.instrument_id = o.instrument_id AND c.interval = o.interval
+WHERE o.id = g.id AND g.id = ANY (%(ids)s::bigint[]) AND g.closed_at IS NULL
+RETURNING g.instrument_id, g.outcome, extract(epoch FROM g.closed_at - g.found_at)::double precision,
+          lower(g."window"), upper(g."window")
+
+-- name: withdraw
+-- Open gaps of series that nobody keeps complete any more: the instrument has another tier, or bears no symbol.
+UPDATE gaps g SET closed_at = clock_timestamp(), outcome = 'withdrawn'
+FROM instruments i
+WHERE i.id = g.instrument_id AND g.closed_at IS NULL AND i.tier = %(tier)s::tier
+  AND (g.interval <> ALL (%(kept)s::bar_interval[])
+       OR NOT EXISTS (SELECT FROM symbols s WHERE s.instrument_id = i.id AND s.valid_to = 'infinity'))
+
+-- name: failed_jobs
+-- Failed jobs, asked of no provider in particular, that reach into stretches of time.
+SELECT DISTINCT j.id, j.instrument_id, lower(j."window"), upper(j."window")
+FROM unnest(%(instruments)s::integer[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+    AS n (instrument_id, starts_at, ends_at)
+JOIN backfill_jobs j ON j.instrument_id = n.instrument_id AND j.interval = %(interval)s::bar_interval
+ AND j.status = 'failed' AND j.provider_hint IS NULL AND j."window" && tstzrange(n.starts_at, n.ends_at)
+
+-- name: resolve
+-- Failed jobs of which nothing is missing any more: given up, their letters resolved.
+WITH over AS (
+    UPDATE backfill_jobs SET status = 'cancelled', updated_at = now()
+    WHERE id = ANY (%(jobs)s::text[]) AND status = 'failed'
+    RETURNING id
+)
+UPDATE dead_letters l SET state = 'resolved', requeued_by = %(actor)s, updated_at = now()
+FROM over WHERE l.job_id = over.id AND l.state = 'open'
+
+-- name: history
+-- The ledger of a series where it reaches into a window, newest first, with the newest job on each gap.
+SELECT g.id, lower(g."window"), upper(g."window"), g.missing, g.found_at, g.found_by, g.closed_at, g.outcome,
+       j.id, j.status, j.attempts, j.max_attempts, j.last_error, j.not_before, l.id
+FROM gaps g
+LEFT JOIN LATERAL (
+    SELECT * FROM backfill_jobs j
+    WHERE j.instrument_id = g.instrument_id AND j.interval = g.interval AND j."window" && g."window"
+      AND (g.closed_at IS NULL OR j.created_at <= g.closed_at) AND j.updated_at >= g.found_at
+    ORDER BY j.status IN ('deferred', 'queued', 'running') DESC, j.updated_at DESC LIMIT 1
+) j ON true
+LEFT JOIN dead_letters l ON l.job_id = j.id AND l.state = 'open'
+WHERE g.instrument_id = %(instrument)s AND g.interval = %(interval)s::bar_interval
+  AND g."window" && tstzrange(%(start)s, %(end)s)
+ORDER BY g.closed_at IS NULL DESC, g.id DESC
+LIMIT %(limit)s
+
+-- name: open_count
+-- Open gaps by tier and interval.
+SELECT i.tier, g.interval, count(*)
+FROM gaps g JOIN instruments i ON i.id = g.instrument_id
+WHERE g.closed_at IS NULL
+GROUP BY i.tier, g.interval
