@@ -6,8 +6,10 @@ import argparse
 import difflib
 import errno
 import importlib
+import itertools
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +27,43 @@ MODULES: Final = ("stack", "backfill", "data", "universe", "jobs", "dlq", "docto
 CommandFunction = Callable[[argparse.Namespace], "int | None"]
 
 
+#: The option or place that argparse names first in what it says of a wrong value.
+_NAMED: Final = re.compile(r"argument (?:-\w/)?-{0,2}([\w-]+)")
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses wrong arguments the way every other error is refused."""
 
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, but each command refuses what it does not know itself: it knows its own options."""
+        self._words = tuple(args or ())
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
-        raise InvalidRequestError(message, field="arguments", hint=f"see `{self.prog} --help`")
+        named = _NAMED.match(message)
+        near = self._nearest_option()
+        raise InvalidRequestError(
+            message + (f"; did you mean {near}?" if near else ""),
+            field=named[1].lower() if named else "arguments",
+            hint=f"see `{self.prog} --help`",
+        )
+
+    def _nearest_option(self) -> str:
+        """The option of this command that a mistyped one among its words looks like; "" when none does."""
+        known = {name.lstrip("-"): name for name in self._option_string_actions if name.startswith("--")}
+        below = {name for action in self._actions if isinstance(action.choices, dict) for name in action.choices}
+        for word in itertools.takewhile(lambda word: word != "--" and word not in below, self._words):
+            name = word.partition("=")[0].removeprefix("--")
+            if not word.startswith("--") or any(option.startswith(name) for option in known):
+                continue
+            if near := difflib.get_close_matches(name, known, n=1):
+                return known[near[0]]
+        return ""
 
 
 class Commands:

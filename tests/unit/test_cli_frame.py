@@ -47,7 +47,14 @@ def test_an_error_is_json_on_standard_output_where_json_was_asked_for(
     [
         (["statsu"], "unknown command 'statsu'; did you mean `mdtasks status`?"),
         (["up", "--port", "70000"], "'70000' is not a port"),
-        (["up", "--prot", "1"], "unrecognized arguments: --prot"),
+        (["up", "--prot", "1"], "unrecognized arguments: --prot 1; did you mean --port?"),
+        (["bars", "AAPL", "--sesions", "5"], "unrecognized arguments: --sesions 5; did you mean --sessions?"),
+        (["bars", "AAPL", "--sesions=5"], "; did you mean --sessions?"),
+        (["dlq", "list", "--limt", "5"], "; did you mean --limit?"),
+        (["jobs", "show", "ID", "--limit", "5"], "unrecognized arguments: --limit 5\n"),
+        (["universe", "add", "AAPL", "--mci", "XNYS"], "required: --mic; did you mean --mic?"),
+        (["--hme", "here", "status"], "; did you mean --home?"),
+        (["gaps", "--zzz"], "unrecognized arguments: --zzz\n"),
         (["down", "--home"], "expected one argument"),
     ],
 )
@@ -56,6 +63,24 @@ def test_wrong_arguments_are_refused_with_code_2(
 ) -> None:
     assert main(argv) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "field", "help_of"),
+    [
+        (["up", "--port", "0", "--json"], "port", "mdtasks up"),
+        (["dlq", "purge", "--days", "-3", "--json"], "days", "mdtasks dlq purge"),
+        (["jobs", "--stats", "--json"], "arguments", "mdtasks jobs"),
+        (["bars", "--json"], "arguments", "mdtasks bars"),
+    ],
+)
+def test_a_wrong_argument_names_its_field_and_the_help_of_its_command(
+    argv: list[str], field: str, help_of: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert (said["code"], said["field"]) == ("invalid_request", field)
+    assert said["hint"] == f"see `{help_of} --help`"
 
 
 @pytest.mark.parametrize("argv", [["--home", "{home}", "status"], ["status", "--home", "{home}"]])
