@@ -10,6 +10,16 @@ from mdtasks.cli.inputs import add_symbol, add_tier, count_of, explain
 
 _STATES: Final = ("deferred", "queued", "running", "done", "failed", "cancelled")
 
+#: Why a job of this status cannot be cancelled.
+_WHY_NOT: Final = {
+    "deferred": "it began to wait again just now; try again",
+    "queued": "it began to wait again just now; try again",
+    "running": "it is running; it ends by itself",
+    "done": "it is done",
+    "failed": "it has failed; `mdtasks dlq purge` gives up old ones",
+    "cancelled": "it was cancelled before",
+}
+
 _EXAMPLES = """
 examples:
   mdtasks jobs --status failed --tier T0
@@ -91,21 +101,32 @@ def show_job(args: argparse.Namespace) -> int:
 
 
 def cancel_jobs(args: argparse.Namespace) -> int:
-    """Cancel jobs that wait; what runs or is over stays as it is. Exit code 4 when one of them did not wait."""
+    """Cancel jobs that wait; what runs or is over stays as it is. Exit code 3 when one of them is not there, 4 when one
+    did not wait."""
     from mdtasks.cli.opened import opened_database
-    from mdtasks.domain.errors import ConflictError
+    from mdtasks.domain.errors import ConflictError, NotFoundError
     from mdtasks.store import jobs
 
+    asked = list(dict.fromkeys(args.jobs))
     with opened_database(args) as database, database.transaction() as connection:
-        cancelled = jobs.cancel(connection, args.jobs)
-    left = [job for job in args.jobs if job not in cancelled]
+        cancelled = set(jobs.cancel(connection, asked))
+        left = [job for job in asked if job not in cancelled]
+        standing = jobs.statuses(connection, left)
+    why = {job: _WHY_NOT.get(standing.get(job, ""), "there is no such job") for job in left}
+    unknown = [job for job in left if job not in standing]
     if args.json:
-        print_json({"cancelled": cancelled, "left": left})
-        return ConflictError.exit_code if left else 0
-    say(f"{len(cancelled)} of {len(args.jobs)} cancelled")
-    if left:
-        raise ConflictError(f"{left[0]} does not wait", hint=f"`mdtasks jobs show {left[0]}` tells how it stands")
-    return 0
+        print_json({"cancelled": [job for job in asked if job in cancelled], "left": why})
+        return NotFoundError.exit_code if unknown else ConflictError.exit_code if left else 0
+    if len(asked) > 1 or not left:
+        say(f"{len(cancelled)} of {len(asked)} cancelled")
+    for job, reason in list(why.items())[:-1]:
+        say(f"not cancelled: {job}: {reason}")
+    if not left:
+        return 0
+    message = f"not cancelled: {left[-1]}: {why[left[-1]]}"
+    if unknown:
+        raise NotFoundError(message, hint="`mdtasks jobs` lists them")
+    raise ConflictError(message, hint=f"`mdtasks jobs show {left[-1]}` tells how it stands")
 
 
 def show_attempts(attempts: list[dict[str, Any]]) -> None:

@@ -213,10 +213,28 @@ def test_a_command_line_that_a_script_reads_keeps_talk_off_standard_output(unive
     assert all(reader() is not None for reader in readers)
 
 
-def test_jobs_that_wait_are_cancelled_and_others_are_named(universe: Cli) -> None:
+def test_jobs_that_wait_are_cancelled_and_for_the_others_it_is_said_why(universe: Cli, cli_deps: Deps) -> None:
     universe("backfill", "AAPL", "--sessions", "2")
-    (job,) = universe("jobs", "--json").json
-    assert universe("jobs", "cancel", job["id"]).code == 0
+    (done,) = universe("jobs", "--json").json
+    work(cli_deps)
+    universe("backfill", "AAPL", "--sessions", "2", "--interval", "1d")
+    (job,) = universe("jobs", "--status", "queued", "--json").json
+    cancelled = universe("jobs", "cancel", job["id"], job["id"])
+    assert (cancelled.code, cancelled.err) == (0, "1 of 1 cancelled\n")
     assert universe("jobs", "show", job["id"], "--json").json["status"] == "cancelled"
     again = universe("jobs", "cancel", job["id"])
-    assert (again.code, "does not wait" in again.err) == (4, True)
+    assert (again.code, again.err.splitlines()[0]) == (4, f"error: not cancelled: {job['id']}: it was cancelled before")
+    unknown = universe("jobs", "cancel", "nothing")
+    assert (unknown.code, unknown.err.splitlines()[0]) == (3, "error: not cancelled: nothing: there is no such job")
+    several = universe("jobs", "cancel", "nothing", job["id"], done["id"])
+    assert several.code == 3
+    assert several.err.splitlines()[:-1] == [
+        "0 of 3 cancelled",
+        "not cancelled: nothing: there is no such job",
+        f"not cancelled: {job['id']}: it was cancelled before",
+        f"error: not cancelled: {done['id']}: it is done",
+    ]
+    as_json = universe("jobs", "cancel", "nothing", done["id"], "--json")
+    left = {"nothing": "there is no such job", done["id"]: "it is done"}
+    assert (as_json.code, as_json.json) == (3, {"cancelled": [], "left": left})
+    assert universe("jobs", "cancel", done["id"], "--json").code == 4
