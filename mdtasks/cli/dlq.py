@@ -17,7 +17,7 @@ examples:
   mdtasks dlq show 3f0c9c1e-8d3e-4f4e-9b44-0a6b2f7d1c55
   mdtasks dlq requeue --error no_data --tier T0 --dry-run
   mdtasks dlq requeue --plan PLAN --yes
-  mdtasks dlq purge --days 30
+  mdtasks dlq purge --days 90 --dry-run
 
 A requeue first freezes the exact set as a plan, shows it, and then acts on that set alone, whatever dies meanwhile.
 """
@@ -45,8 +45,9 @@ def add_parser(commands: Commands) -> None:
         "purge", purge_letters, "Delete old letters; their jobs are given up, an audit row stays", json=True
     )
     old.add_argument(
-        "--days", type=count_of("days", 36_500, least=0), required=True, metavar="N", help="those older than N days"
+        "--days", type=count_of("days", 36_500), default=30, metavar="N", help="those older than N days (default: 30)"
     )
+    old.add_argument("--dry-run", action="store_true", help="only show what would be deleted")
     old.add_argument("--yes", "-y", action="store_true", help="do not ask")
     counts = below.add("stats", show_stats, "Count the letters", json=True)
     for parser in (show, one, causes, again, old, counts):

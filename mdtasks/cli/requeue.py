@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import print_json, say
@@ -138,27 +138,44 @@ def requeue_one(args: argparse.Namespace) -> int:
 
 
 def purge_letters(args: argparse.Namespace) -> int:
-    """Delete letters by age."""
+    """Show what is old enough, and on a yes delete exactly what is older than the moment it was shown for."""
     from mdtasks.cli.opened import opened_database
-    from mdtasks.cli.output import plural
+    from mdtasks.cli.output import json_row, plural
     from mdtasks.store import letters
 
     who = actor()
+    before = datetime.now(UTC) - timedelta(days=args.days)
     with opened_database(args) as database:
         with database.transaction() as connection:
-            count = letters.count_older(connection, args.days)
-        if count:
-            what = f"{plural(count, 'letter')} older than {plural(args.days, 'day')}"
-            if not args.json:
-                say(f"{what}; recorded as purged by {who}; their jobs are given up")
+            found = letters.older(connection, before)
+        count = sum(row["letters"] for row in found)
+        what = f"{plural(count, 'letter')} older than {plural(args.days, 'day')}"
+        if found and not args.json:
+            _show_older(found)
+        if args.dry_run:
+            if args.json:
+                print_json({"purged": 0, "would_purge": count, "causes": [json_row(row) for row in found]})
+            else:
+                say(f"{what} would be deleted; nothing was")
+            return 0
+        if found:
             _confirm(args, f"delete {what}", f"mdtasks dlq purge --days {args.days} --yes")
         with database.transaction() as connection:
-            purged = letters.purge(connection, args.days, who)
+            purged = letters.purge(connection, before, who)
     if args.json:
         print_json({"purged": purged, "by": who})
     else:
-        print(
-            f"{plural(purged, 'letter')} purged"
-            + ("" if purged else f": none is older than {plural(args.days, 'day')}")
-        )
+        nothing = "" if purged else f": none is older than {plural(args.days, 'day')}"
+        print(f"{plural(purged, 'letter')} purged{nothing}")
     return 0
+
+
+def _show_older(found: list[dict[str, Any]]) -> None:
+    from mdtasks.cli.output import plural, show_table
+
+    headers = ("letters", "state", "error", "provider", "first (UTC)", "last (UTC)")
+    names = ("letters", "state", "error_class", "provider", "first_died", "last_died")
+    show_table(headers, [tuple(row[name] for name in names) for row in found])
+    given_up = sum(row["jobs"] for row in found)
+    if given_up:
+        say(f"{plural(given_up, 'job')} that failed would be given up with them and could not be sent again")

@@ -15,11 +15,14 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from mdtasks.connections import load_statements, storable
-from mdtasks.domain.errors import ConflictError, NotFoundError
+from mdtasks.domain.errors import NotFoundError
 from mdtasks.domain.jobs import Tier
 from mdtasks.store.job_reports import known_uuid
 
 SQL: Final = load_statements("mdtasks.store.sql", "letters.sql")
+#: A purge deletes letters older than so many days where nobody says otherwise, and at least and at most so many.
+PURGE_DAYS: Final = 30
+LEAST_DAYS, MOST_DAYS = 1, 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +176,13 @@ def mark_requeued(connection: Connection, letter_ids: Sequence[str], actor: str)
     connection.execute(SQL["mark_requeued"], {"ids": json.dumps(list(letter_ids)), "actor": actor})
 
 
-def count_older(connection: Connection, days: int, backfills: bool | None = None) -> int:
-    """How many letters a purge of these days would delete now."""
-    return int(connection.execute(SQL["count_older"], {"days": days, "backfills": backfills}).scalar_one())
+def older(connection: Connection, before: datetime, backfills: bool | None = None) -> list[dict[str, Any]]:
+    """What a purge with this ``before`` would delete now: a row per state and cause, with the jobs it would give up."""
+    rows = connection.execute(SQL["older"], {"before": before, "backfills": backfills})
+    return [dict(row._mapping) for row in rows]
 
 
-def purge(connection: Connection, days: int, actor: str, backfills: bool | None = None) -> int:
-    """Delete letters older than ``days`` and leave an audit row; returns how many."""
-    if days < 0:
-        raise ConflictError(f"days must not be negative: {days}")
-    values = {"days": days, "actor": actor, "backfills": backfills}
+def purge(connection: Connection, before: datetime, actor: str, backfills: bool | None = None) -> int:
+    """Delete letters that died earlier than ``before`` and leave an audit row; returns how many."""
+    values = {"before": before, "actor": actor, "backfills": backfills}
     return int(connection.execute(SQL["purge"], values).scalar_one())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -74,9 +75,10 @@ class RequeueQuery(LetterQuery):
 
 
 class PurgeQuery(Query):
-    """How old a letter must be to go, days."""
+    """How old a letter must be to go, days; ``dry_run``: only tell what would go."""
 
-    days: Annotated[int, Field(ge=0, le=36_500)] = 30
+    days: Annotated[int, Field(ge=letters.LEAST_DAYS, le=letters.MOST_DAYS)] = letters.PURGE_DAYS
+    dry_run: bool = False
 
 
 def letter_routes(path: str, *, backfills: bool) -> list[Route]:
@@ -119,10 +121,14 @@ def requeue_many(request: Request, *, backfills: bool) -> Response:
 
 
 def purge(request: Request, *, backfills: bool) -> Response:
-    """Delete old letters, with an audit row that says which and by whom."""
+    """Delete old letters, with an audit row that says which and by whom; dry_run=true only tells what would go."""
     asked = parse_query(request, PurgeQuery)
+    before = datetime.now(UTC) - timedelta(days=asked.days)
     with request.state.deps.database.transaction() as connection:
-        purged = letters.purge(connection, asked.days, request.state.actor, backfills)
+        if asked.dry_run:
+            found = letters.older(connection, before, backfills)
+            return Json({"purged": 0, "would_purge": sum(row["letters"] for row in found), "causes": found})
+        purged = letters.purge(connection, before, request.state.actor, backfills)
     return Json({"purged": purged})
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
+from mdtasks.cli.dlq import add_parser
+from mdtasks.cli.frame import Commands
 from mdtasks.flows import letters
 from mdtasks.flows.deps import Deps
 from mdtasks.providers.faults import Faults
 from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.queue.letters import Reason
+from mdtasks.store.letters import LEAST_DAYS, MOST_DAYS, PURGE_DAYS
+from mdtasks.web.deadletters import PurgeQuery
 from tests.integration.cli_calls import Cli, work
 
 
@@ -153,14 +158,54 @@ def test_one_job_is_requeued_once(dead: Cli, cli_deps: Deps) -> None:
     assert [attempt["outcome"] for attempt in history] == ["failed", "failed"]
 
 
-def test_a_purge_says_how_many_and_leaves_an_audit_row(dead: Cli, cli_deps: Deps) -> None:
+def age_letters(deps: Deps, days: int) -> None:
+    """Let every letter be so many days old."""
+    with deps.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE dead_letters SET died_at = now() - make_interval(days => :days)"), {"days": days}
+        )
+
+
+def test_a_purge_shows_what_it_would_delete_and_leaves_an_audit_row(dead: Cli, cli_deps: Deps) -> None:
     assert dead("dlq", "purge", "--days", "1").out == "0 letters purged: none is older than 1 day\n"
-    refused = dead("dlq", "purge", "--days", "0")
-    assert (refused.code, "3 letters older than 0 days" in refused.err) == (2, True)
+    age_letters(cli_deps, 2)
+    looked = dead("dlq", "purge", "--days", "1", "--dry-run")
+    assert (looked.code, looked.out.splitlines()[1].split()[:4]) == (0, ["3", "open", "no_data", "simulator"])
+    assert "3 jobs that failed would be given up" in looked.err
+    assert dead("dlq", "purge", "--days", "1", "--dry-run", "--json").json["would_purge"] == 3
+    refused = dead("dlq", "purge", "--days", "1")
+    assert (refused.code, "`mdtasks dlq purge --days 1 --yes` does it" in refused.err) == (2, True)
+    assert "no_data" in refused.out
     assert len(ids(dead)) == 3
-    purged = dead("dlq", "purge", "--days", "0", "--yes", "--json").json
+    purged = dead("dlq", "purge", "--days", "1", "--yes", "--json").json
     assert purged["purged"] == 3
     with cli_deps.database.transaction() as connection:
         row = connection.execute(text("SELECT actor, details FROM audit_log WHERE action = 'dlq.purge'")).all()[-1]
     assert (row.actor, row.details["count"]) == (purged["by"], 3)
     assert set(statuses(dead).values()) == {"cancelled"}
+
+
+def test_a_purge_at_a_terminal_asks_and_takes_what_is_older_than_30_days(dead: Cli, cli_deps: Deps) -> None:
+    age_letters(cli_deps, 29)
+    assert dead("dlq", "purge").out == "0 letters purged: none is older than 30 days\n"
+    age_letters(cli_deps, 31)
+    asked = dead("dlq", "purge", typed="no\n")
+    assert (asked.code, "delete 3 letters older than 30 days? [y/N] " in asked.err) == (2, True)
+    assert len(ids(dead)) == 3
+    assert dead("dlq", "purge", typed="y\n").out.endswith("\n3 letters purged\n")
+    assert ids(dead) == []
+
+
+@pytest.mark.parametrize("days", ["-1", "0", "99999", "9" * 30, "1.5", "a", ""])
+def test_a_purge_of_wrong_days_names_the_field(cli: Cli, days: str) -> None:
+    refused = cli("dlq", "purge", f"--days={days}", "--json")
+    assert (refused.code, refused.json["field"]) == (2, "days")
+    assert f"{days!r} is not a number of days (1 to 36500)" in refused.json["error"]
+
+
+def test_the_days_of_a_purge_are_those_of_the_endpoint() -> None:
+    parser = argparse.ArgumentParser(prog="mdtasks")
+    add_parser(Commands(parser))
+    assert parser.parse_args(["dlq", "purge"]).days == PURGE_DAYS == PurgeQuery().days
+    assert parser.parse_args(["dlq", "purge", "--days", str(MOST_DAYS)]).days == MOST_DAYS
+    assert parser.parse_args(["dlq", "purge", "--days", str(LEAST_DAYS)]).days == LEAST_DAYS

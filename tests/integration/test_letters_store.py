@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -53,7 +54,11 @@ def age_letters(deps: Deps) -> None:
 def purge(deps: Deps) -> int:
     """Purge what is older than a week."""
     with deps.database.transaction() as connection:
-        return letters.purge(connection, 7, "test")
+        before = datetime.now(UTC) - timedelta(days=7)
+        found = letters.older(connection, before)
+        purged = letters.purge(connection, before, "test")
+    assert purged == sum(row["letters"] for row in found)
+    return purged
 
 
 def test_a_purge_gives_up_the_jobs_of_the_open_letters_it_deletes(deps: Deps, failed: Answer) -> None:

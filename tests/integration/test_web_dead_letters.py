@@ -207,6 +207,8 @@ def test_a_purge_deletes_old_letters_and_tells_who_did_it(
     with deps.database.transaction() as connection:
         old = "UPDATE dead_letters SET died_at = died_at - interval '31 days' WHERE job_id = :job OR kind <> 'backfill'"
         connection.execute(text(old), {"job": dead[0]})
+    looked = client.delete(f"{DLQ}/purge?dry_run=true").json()
+    assert (looked["purged"], looked["would_purge"], [cause["letters"] for cause in looked["causes"]]) == (0, 1, [1])
     assert client.delete(f"{DLQ}/purge").json() == {"purged": 1}  # 30 days; letters of other kinds stay
     assert client.delete(f"{DLQ}/purge?days=30").json() == {"purged": 0}
     assert [letter["id"] for letter in client.get(DLQ).json()] == dead[:0:-1]
@@ -217,7 +219,7 @@ def test_a_purge_deletes_old_letters_and_tells_who_did_it(
 
 
 def test_a_wrong_purge_is_refused(client: httpx.Client, dead: list[str]) -> None:
-    for query in ("days=-1", "days=a", "days=1.5", "days=99999999", "day=3"):
+    for query in ("days=-1", "days=0", "days=a", "days=", "days=1.5", "days=99999999", "day=3"):
         answer = client.delete(f"{DLQ}/purge?{query}")
         assert (answer.status_code, answer.json()["field"]) == (422, query.partition("=")[0]), query
     assert len(client.get(DLQ).json()) == 3

@@ -141,18 +141,24 @@ FOR UPDATE
 UPDATE dead_letters SET state = 'requeued', requeued_by = :actor, updated_at = now()
 WHERE id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))) AND state = 'open'
 
--- name: count_older
--- What a purge would delete.
-SELECT count(*) FROM dead_letters
-WHERE died_at < now() - make_interval(days => CAST(:days AS integer))
-  AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
+-- name: older
+-- What a purge of letters that died before :before would delete, by cause, and how many jobs it would give up.
+SELECT d.state, d.error_class, d.provider, count(*) AS letters, count(j.id) AS jobs,
+       min(d.died_at) AS first_died, max(d.died_at) AS last_died
+FROM dead_letters d
+LEFT JOIN backfill_jobs j
+    ON d.state = 'open' AND j.id = d.job_id AND j.status = 'failed' AND d.id = j.id || ':' || j.fence
+WHERE d.died_at < CAST(:before AS timestamptz)
+  AND (CAST(:backfills AS boolean) IS NULL OR (d.kind = 'backfill') = :backfills)
+GROUP BY d.state, d.error_class, d.provider
+ORDER BY d.state, letters DESC, d.error_class, d.provider
 
 -- name: purge
--- Delete letters older than :days, with an audit row that says which, by whom. A job is given up,
+-- Delete letters that died before :before, with an audit row that says which, by whom. A job is given up,
 -- 'cancelled', when the open letter of its last failure goes: an older one, requeued since, says nothing of it.
 WITH purged AS (
     DELETE FROM dead_letters
-    WHERE died_at < now() - make_interval(days => CAST(:days AS integer))
+    WHERE died_at < CAST(:before AS timestamptz)
       AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
     RETURNING id, job_id, state
 ), given_up AS (
@@ -162,7 +168,8 @@ WITH purged AS (
 ), audited AS (
     INSERT INTO audit_log (actor, action, details)
     SELECT :actor, 'dlq.purge',
-           jsonb_build_object('days', CAST(:days AS integer), 'count', count(*), 'ids', coalesce(jsonb_agg(id), '[]'))
+           jsonb_build_object('before', CAST(:before AS timestamptz), 'count', count(*),
+                              'ids', coalesce(jsonb_agg(id), '[]'))
     FROM purged
 )
 SELECT count(*) FROM purged
