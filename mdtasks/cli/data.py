@@ -16,6 +16,7 @@ from mdtasks.domain.errors import InvalidRequestError
 if TYPE_CHECKING:
     from mdtasks.cli.bar_formats import Found
     from mdtasks.flows.gaps import Completeness
+    from mdtasks.store.bar_reports import Series
     from mdtasks.store.bars import BarCount
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
@@ -72,19 +73,19 @@ def bars(args: argparse.Namespace) -> int:
     from mdtasks.cli import bar_formats
 
     chosen = _format(args)
-    found, count = _read(args)
+    found, stored = _read(args)
     if chosen == "table":
         shown = found if args.all else found.last(_SHOWN)
         if len(found):
             bar_formats.write_table(shown)
-        _say_what_was_shown(shown, found, count)
+        _say_what_was_shown(shown, found, stored)
         return 0
     to_file = args.output not in (None, "-")
     with bar_formats.whole_file(Path(args.output)) if to_file else nullcontext(sys.stdout.buffer) as stream:
         bar_formats.WRITERS[chosen](found, stream)
         stream.flush()
     if to_file or not len(found):
-        _say_what_was_shown(found, found, count)
+        _say_what_was_shown(found, found, stored)
     return 0
 
 
@@ -106,12 +107,13 @@ def _format(args: argparse.Namespace) -> str:
     return chosen or ("table" if to_terminal else "csv")
 
 
-def _read(args: argparse.Namespace) -> tuple[Found, BarCount | None]:
+def _read(args: argparse.Namespace) -> tuple[Found, BarCount | list[Series]]:
+    """The bars asked for; where there are none, how many there are at other times, or else of other intervals."""
     from mdtasks.cli.bar_formats import Found
     from mdtasks.cli.opened import calendars_of, opened_database
     from mdtasks.domain.jobs import Interval
+    from mdtasks.store import bar_reports, reference
     from mdtasks.store import bars as store_bars
-    from mdtasks.store import reference
 
     symbol, *others = symbols_of([args.symbol])
     if others:
@@ -124,11 +126,14 @@ def _read(args: argparse.Namespace) -> tuple[Found, BarCount | None]:
         member = reference.resolve(connection, [symbol])[symbol]
         window = asked.on(calendars_of(args).get(member.mic), interval, datetime.now(UTC))
         stored = store_bars.read_bars(connection, member.id, interval, window, as_of)
-        count = None if len(stored) else store_bars.bar_counts(connection, [member.id], interval).get(member.id)
-    return Found(symbol, interval, window, as_of, stored), count
+        found = Found(symbol, interval, window, as_of, stored)
+        if len(found):
+            return found, []
+        count = store_bars.bar_counts(connection, [member.id], interval).get(member.id)
+        return found, count or bar_reports.stored_series(connection, member.id)
 
 
-def _say_what_was_shown(shown: Found, found: Found, count: BarCount | None) -> None:
+def _say_what_was_shown(shown: Found, found: Found, stored: BarCount | list[Series]) -> None:
     """Say where the data came from, or where data would be when there is none."""
     span = f"{found.window.start:%Y-%m-%d %H:%M} to {found.window.end:%Y-%m-%d %H:%M} UTC"
     if len(shown) < len(found):
@@ -137,11 +142,23 @@ def _say_what_was_shown(shown: Found, found: Found, count: BarCount | None) -> N
         say(f"{len(found):,} bars from {span}")
     else:
         say(f"no {found.interval} bars of {found.symbol} from {span}")
-        if count is not None:
-            stored = f"{count.first_at:%Y-%m-%d %H:%M} to {count.last_at:%Y-%m-%d %H:%M} UTC"
-            say(f"hint: {count.bars:,} are stored from {stored}: give --start and --end")
-        else:
-            say(f"hint: `mdtasks gaps {found.symbol}` says what is missing, `mdtasks backfill` fetches it")
+        say(f"hint: {_where_there_are_bars(found, stored)}")
+
+
+def _where_there_are_bars(found: Found, stored: BarCount | list[Series]) -> str:
+    """What is stored of the symbol in place of what was asked for, and what to type to see it."""
+    of_it = f"{found.symbol} --interval {found.interval}"
+    if not stored:
+        return f"nothing is stored of {found.symbol}: `mdtasks backfill {of_it} --sessions {_SESSIONS}` fetches some"
+    if not isinstance(stored, list):
+        span = f"{stored.first_at:%Y-%m-%d %H:%M} to {stored.last_at:%Y-%m-%d %H:%M} UTC"
+        return f"{stored.bars:,} are stored from {span}: `mdtasks bars {of_it} --start {stored.last_at:%Y-%m-%d}`"
+    known = ", ".join(f"{each.interval} ({each.first_at:%Y-%m-%d} to {each.last_at:%Y-%m-%d})" for each in stored)
+    one = stored[0]
+    return (
+        f"stored are {known}: `mdtasks bars {found.symbol} --interval {one.interval} --start {one.last_at:%Y-%m-%d}`; "
+        f"`mdtasks backfill {of_it} --sessions {_SESSIONS}` fetches {found.interval}"
+    )
 
 
 def gaps(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mdtasks.settings import Settings
 
 #: The modules of this package that bring commands, in the order in which ``mdtasks --help`` shows them.
-MODULES: Final = ("stack", "backfill", "data", "universe", "jobs", "dlq", "doctor", "bench", "demo")
+MODULES: Final = ("stack", "backfill", "data", "quarantine", "universe", "jobs", "dlq", "doctor", "bench", "demo")
 
 CommandFunction = Callable[[argparse.Namespace], "int | None"]
 

@@ -37,12 +37,10 @@ def explain(parser: argparse.ArgumentParser, epilog: str) -> None:
     parser.epilog = epilog.strip("\n")
 
 
-def add_interval(parser: argparse.ArgumentParser) -> None:
-    """``--interval``, 1m where not given."""
-    known = ", ".join(INTERVALS)
-    parser.add_argument(
-        "--interval", type=_one_of("interval", INTERVALS), default="1m", metavar="I", help=f"{known} (default: 1m)"
-    )
+def add_interval(parser: argparse.ArgumentParser, default: str | None = "1m") -> None:
+    """``--interval``, with the one that holds where none is given (None: all)."""
+    text = f"{', '.join(INTERVALS)} (default: {default or 'all'})"
+    parser.add_argument("--interval", type=_one_of("interval", INTERVALS), default=default, metavar="I", help=text)
 
 
 def add_tier(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:

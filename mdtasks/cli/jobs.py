@@ -84,6 +84,7 @@ def show_job(args: argparse.Namespace) -> int:
     """Show one job with its attempts."""
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import json_row, show_fields
+    from mdtasks.domain.errors import BadBarsError
     from mdtasks.store import job_reports
 
     with opened_database(args) as database, database.transaction() as connection:
@@ -95,6 +96,8 @@ def show_job(args: argparse.Namespace) -> int:
     show_fields({name.replace("_", " "): value for name, value in job.items() if value is not None})
     print()
     show_attempts(attempts)
+    if any(each["error_class"] == BadBarsError.code for each in attempts):
+        say(f"`mdtasks quarantine {job['symbol']} --interval {job['interval']}` shows the bars that were not stored")
     if job["status"] == "failed":
         say(f"`mdtasks requeue {job['id']}` gives it another life")
     return 0

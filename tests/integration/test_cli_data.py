@@ -22,7 +22,7 @@ from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.store import bars as store_bars
 from mdtasks.store import reference
 from mdtasks.store.partitions import ensure_partitions
-from tests.integration.cli_calls import Cli, work
+from tests.integration.cli_calls import Called, Cli, work
 
 PRICES = ("open", "high", "low", "close", "volume")
 DAY = ("--start", "2026-11-02", "--end", "2026-11-03")
@@ -102,6 +102,60 @@ def test_where_there_are_no_bars_it_says_where_there_are(stored: Cli) -> None:
     assert (none.code, none.out) == (0, "ts,open,high,low,close,volume,provider,status,known_at\n")
     assert "no 1m bars of BTC-USD" in none.err
     assert "1,440 are stored from 2026-11-02 00:00 to 2026-11-02 23:59 UTC" in none.err
+    assert len(typed(stored, none.err)[0].out.splitlines()) > 1
+
+
+def test_where_the_interval_is_not_stored_it_says_which_are_and_what_to_type(stored: Cli, cli_deps: Deps) -> None:
+    none = stored("bars", "BTC-USD", "--interval", "5m")
+    assert (none.code, len(none.out.splitlines())) == (0, 1)
+    assert "no 5m bars of BTC-USD" in none.err
+    assert "hint: stored are 1m (2026-11-02 to 2026-11-02): `mdtasks bars" in none.err
+    shown, fetched = typed(stored, none.err)
+    assert len(shown.out.splitlines()) == 1441
+    assert (fetched.code, work(cli_deps) > 0) == (0, True)
+    assert len(stored("bars", "BTC-USD", "--interval", "5m").out.splitlines()) > 1
+    both = stored("bars", "BTC-USD", "--interval", "1h").err
+    assert "hint: stored are 1m (2026-11-02 to 2026-11-02), 5m (" in both
+
+
+def test_where_nothing_is_stored_it_says_how_to_fetch_some(cli: Cli) -> None:
+    cli("universe", "add", "BTC-USD", "--mic", "24/7")
+    none = cli("bars", "BTC-USD", "--json")
+    assert none.json["bars"] == []
+    assert "hint: nothing is stored of BTC-USD: `mdtasks backfill BTC-USD" in none.err
+    assert typed(cli, none.err)[0].code == 0
+
+
+def typed(cli: Cli, said: str) -> list[Called]:
+    """Do what a hint says."""
+    return [cli(*command.split()[1:]) for command in said.split("`")[1::2]]
+
+
+def test_bars_that_broke_a_rule_are_listed_with_what_they_were_and_the_job_hints_at_them(
+    cli: Cli, cli_deps: Deps
+) -> None:
+    cli_deps.registry._providers["simulator"] = SimulatorProvider(cli_deps.calendars, Faults.parse("wrong=0.01"))
+    cli("universe", "add", "BTC-USD", "ETH-USD", "--mic", "24/7")
+    assert cli("quarantine").err == "no quarantined bars\n"
+    cli("backfill", "BTC-USD", *DAY)
+    assert work(cli_deps) == 1
+    (job,) = cli("jobs", "--json").json
+    assert job["last_error_class"] == "bad_bars"
+    found = cli("quarantine", "--json").json
+    assert len(found) > 3
+    assert {(each["symbol"], each["interval"], each["provider"], each["job_id"]) for each in found} == {
+        ("BTC-USD", "1m", "simulator", job["id"])
+    }
+    assert all(each["reason"] and each["seen_at"].endswith("Z") and "close" in each["bar"] for each in found)
+    shown = cli("jobs", "show", job["id"])
+    (hinted,) = typed(cli, shown.err)
+    assert len(hinted.out.splitlines()) == len(found) + 1
+    assert found[0]["reason"] in hinted.out.splitlines()[1]
+    assert cli("quarantine", "ETH-USD").err == "no quarantined bars like that\n"
+    for none in (("--interval", "5m"), ("--provider", "files"), ("--since", "2999-01-01")):
+        assert cli("quarantine", *none, "--json").json == []
+    assert "the 2 seen last" in cli("quarantine", "--limit", "2").err
+    assert cli("quarantine", "NOPE").code == 2
 
 
 def test_a_file_is_written_whole_or_not_at_all(stored: Cli, tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+-- What people read of the bars beside the bars themselves.
+
+-- name: stored_series
+-- The intervals of which an instrument has bars, with the first and the last start. Two looks into the key each: no count.
+SELECT i.interval, first.ts AS first_at, last.ts AS last_at
+FROM unnest(enum_range(NULL::bar_interval)) AS i (interval)
+CROSS JOIN LATERAL (
+    SELECT ts FROM bars WHERE instrument_id = :instrument AND interval = i.interval ORDER BY ts LIMIT 1
+) first
+CROSS JOIN LATERAL (
+    SELECT ts FROM bars WHERE instrument_id = :instrument AND interval = i.interval ORDER BY ts DESC LIMIT 1
+) last
+ORDER BY i.interval
+
+-- name: quarantined
+-- Bars that were kept out, those seen last first: what broke which rule, and the job whose attempt brought it first.
+SELECT s.symbol, q.interval, q.ts, q.reason, q.provider, q.bar, q.seen_at, q.attempt_id, a.job_id
+FROM bar_quarantine q
+JOIN symbols s ON s.instrument_id = q.instrument_id AND s.valid_to = 'infinity'
+LEFT JOIN job_attempts a ON a.id = q.attempt_id
+WHERE (CAST(:symbols AS text[]) IS NULL OR s.symbol = ANY (CAST(:symbols AS text[])))
+  AND (CAST(:interval AS text) IS NULL OR q.interval = CAST(:interval AS bar_interval))
+  AND (CAST(:provider AS text) IS NULL OR q.provider = :provider)
+  AND (CAST(:since AS timestamptz) IS NULL OR q.seen_at >= :since)
+ORDER BY q.seen_at DESC, q.id DESC
+LIMIT :limit
