@@ -141,13 +141,16 @@ def _arguments(args: argparse.Namespace, request: Request) -> list[str]:
 
 
 def _announce(args: argparse.Namespace, record: StackRecord, *, already: bool = False) -> None:
-    """Say where the stack is."""
+    """Say where the stack is, and why not where it is looked for."""
+    from mdtasks.stack.ports import why_moved
+
     if args.json:
-        urls = {"web_url": record.web_url, "flower_url": record.flower_url}
+        urls = {"web_url": record.web_url, "flower_url": record.flower_url, "taken_port": record.taken_port}
         print_json({"pid": record.supervisor.pid, "ready": record.ready, **urls})
         return
+    why = why_moved(record.taken_port)
     say(f"{'already running' if already else 'running'} (pid {record.supervisor.pid})")
-    say(f"web     {record.web_url}")
+    say(f"web     {record.web_url}" + (f" ({why})" if why else ""))
     say(f"flower  {record.flower_url}")
     say("`mdtasks status` shows it, `mdtasks down` stops it")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from mdtasks.stack.ports import why_moved
 from mdtasks.stack.supervisor import exit_words
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def show_status(status: StackStatus) -> None:
     console.print()
     colour = _COLOURS.get(status.word, "")
     console.print(f"[{colour}]{status.word}[/]  {status.memory_bytes / 1e6:,.0f} MB in all (PSS)", soft_wrap=True)
-    console.print(
-        f"web     {status.record.web_url}\nflower  {status.record.flower_url}\nhome    {status.home}", soft_wrap=True
-    )
+    why = why_moved(status.record.taken_port)
+    web_url = status.record.web_url + (f" ({why})" if why else "")
+    console.print(f"web     {web_url}\nflower  {status.record.flower_url}\nhome    {status.home}", soft_wrap=True)
 
 
 def _cells(row: ProcessStatus) -> tuple[str, ...]:

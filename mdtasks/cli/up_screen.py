@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from mdtasks.stack.ports import why_moved
+
 if TYPE_CHECKING:
     from mdtasks.stack.processes import Plan
     from mdtasks.stack.supervisor import Event
@@ -85,8 +87,9 @@ class UpScreen:
         assert self._plan is not None
         home = "" if self._home == Path.cwd() / ".mdtasks" else f" --home {self._home}"
         try_next = "bars BTC-USD --interval 1m" if self._demo else "backfill --help"
+        why = why_moved(self._plan.taken_port)
         rows = [
-            ("web", self._plan.web_url),
+            ("web", self._plan.web_url + (f" ({why})" if why else "")),
             ("Flower", self._plan.flower_url),
             ("", ""),
             ("next", f"mdtasks status{home}"),

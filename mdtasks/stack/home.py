@@ -48,6 +48,8 @@ class StackRecord:
     web_url: str = ""
     flower_url: str = ""
     processes: tuple[ProcessRecord, ...] = field(default_factory=tuple)
+    #: The default port, where another program had it at the start, so that the web app had to move.
+    taken_port: int | None = None
 
 
 @dataclass(frozen=True)

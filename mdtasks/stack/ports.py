@@ -45,6 +45,16 @@ def choose_web_port(wanted: int | None) -> int:
     return wanted
 
 
+def taken_port(wanted: int | None, chosen: int) -> int | None:
+    """The default port, when nobody asked for another and the web app had to move all the same."""
+    return WEB_PORT if wanted is None and chosen != WEB_PORT else None
+
+
+def why_moved(taken: int | None) -> str:
+    """Why the web app is not where it is looked for; "" when it is."""
+    return "" if taken is None else f"port {taken} is taken by another program"
+
+
 def choose_flower_port(web_port: int) -> int:
     """The port after the web app's, or another free one."""
     return web_port + 1 if web_port < 65535 and is_free(web_port + 1) else any_free_port()

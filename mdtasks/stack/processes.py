@@ -61,6 +61,8 @@ class Plan:
     flower_port: int
     #: Variables for the processes beside those of the caller.
     environ: Mapping[str, str] = field(default_factory=dict)
+    #: The default port, where another program has it and the web app had to move.
+    taken_port: int | None = None
 
     @property
     def home(self) -> Path:

@@ -70,6 +70,7 @@ class StackStatus:
             "ready": self.record.ready,
             "web_url": self.record.web_url,
             "flower_url": self.record.flower_url,
+            "taken_port": self.record.taken_port,
             "memory_mb": round(self.memory_bytes / 1e6, 1),
             "processes": [row.as_dict() for row in self.rows],
         }

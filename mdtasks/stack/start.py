@@ -21,7 +21,7 @@ from mdtasks.settings import Settings, load_settings
 from mdtasks.stack.home import Home, StackRecord
 from mdtasks.stack.leftovers import stop_leftovers
 from mdtasks.stack.logs import last_lines
-from mdtasks.stack.ports import choose_flower_port, choose_web_port
+from mdtasks.stack.ports import choose_flower_port, choose_web_port, taken_port
 from mdtasks.stack.processes import Plan
 from mdtasks.stack.supervisor import Event, Supervisor
 
@@ -69,7 +69,8 @@ def run_stack(request: Request, on_event: Callable[[Event], None], on_plan: Call
         settings = load_settings({**os.environ, **request.environ}, home=home.path)
         _check(settings)
         web_port = choose_web_port(request.web_port)
-        plan = Plan(settings, web_port, choose_flower_port(web_port), request.environ)
+        taken = taken_port(request.web_port, web_port)
+        plan = Plan(settings, web_port, choose_flower_port(web_port), request.environ, taken)
         on_plan(plan)
         Supervisor(plan, on_event=on_event).run()
 

@@ -69,7 +69,7 @@ class Supervisor:
         self._stops_asked = 0
         self._began = time.monotonic()
         me = ProcessRecord(SUPERVISOR, "ready", os.getpid(), identity(os.getpid()), time.time())
-        self._record = StackRecord(me, web_url=plan.web_url, flower_url=plan.flower_url)
+        self._record = StackRecord(me, web_url=plan.web_url, flower_url=plan.flower_url, taken_port=plan.taken_port)
 
     def run(self) -> None:
         """Start everything, watch until a signal asks to stop, stop everything.

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from mdtasks.stack.ports import WEB_PORT
+
 Eventually = Callable[..., None]
+MOVED = f"port {WEB_PORT} is taken by another program"
 _NAMES = {"supervisor", "redis", "postgres", "t0", "t1", "t2", "control", "beat", "web", "flower"}
 
 
@@ -53,12 +58,24 @@ def living_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def default_port_taken() -> Iterator[None]:
+    """Another program, this one or whoever has it already, is where the web app would be."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            other.bind(("127.0.0.1", WEB_PORT))
+            other.listen()
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, default_port_taken: None) -> Iterator[Path]:
     """A folder in which a stack has been started with `mdtasks up --detach`."""
     place = tmp_path_factory.mktemp("an empty folder")
     started = mdtasks("up", "--detach", cwd=place, MDTASKS_SIMULATOR="1", BACKFILL_MAX_QUEUE_T0="3")
     try:
         assert started.returncode == 0, started.stderr + mdtasks("logs", cwd=place).stdout
+        assert f"({MOVED})" in started.stderr
         yield place
     finally:
         mdtasks("down", cwd=place)
@@ -99,6 +116,9 @@ def test_a_second_up_says_that_it_runs_and_where(folder: Path) -> None:
         again = mdtasks(*words, cwd=folder)
         assert again.returncode == 0
         assert status(folder)["web_url"] in again.stdout + again.stderr
+        assert f"({MOVED})" in again.stderr or json.loads(again.stdout)["taken_port"] == WEB_PORT
+    assert status(folder)["taken_port"] == WEB_PORT
+    assert f"({MOVED})" in mdtasks("status", cwd=folder).stdout
     assert {each["restarts"] for each in status(folder)["processes"]} == {0}
 
 
@@ -153,9 +173,9 @@ def test_down_leaves_nothing_behind(folder: Path) -> None:
 
 
 def test_a_killed_supervisor_leaves_nothing_that_the_next_up_does_not_clear(
-    tmp_path: Path, eventually: Eventually
+    tmp_path: Path, eventually: Eventually, default_port_taken: None
 ) -> None:
-    assert mdtasks("up", "--detach", cwd=tmp_path).returncode == 0
+    assert json.loads(mdtasks("up", "--detach", "--json", cwd=tmp_path).stdout)["taken_port"] == WEB_PORT
     os.kill(process(tmp_path, "supervisor")["pid"], signal.SIGKILL)
     eventually(lambda: mdtasks("status", cwd=tmp_path).returncode == 5, what="status sees that it is gone")
     output = tmp_path / "output"
@@ -168,5 +188,6 @@ def test_a_killed_supervisor_leaves_nothing_that_the_next_up_does_not_clear(
         finally:
             again.kill()
             again.wait()
+    assert f"({MOVED})" in output.read_text()
     assert "stopped, nothing left running" in output.read_text()
     assert living_in(tmp_path) == []

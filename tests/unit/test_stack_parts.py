@@ -22,7 +22,15 @@ from mdtasks.stack.embedded import PostgresServer, ValkeyServer
 from mdtasks.stack.home import Home, ProcessRecord, StackRecord, identity, is_alive
 from mdtasks.stack.logs import Follower, last_lines, rotate
 from mdtasks.stack.notify import NotifySocket
-from mdtasks.stack.ports import any_free_port, choose_flower_port, choose_web_port, is_free
+from mdtasks.stack.ports import (
+    WEB_PORT,
+    any_free_port,
+    choose_flower_port,
+    choose_web_port,
+    is_free,
+    taken_port,
+    why_moved,
+)
 from mdtasks.stack.processes import Plan, StopRule, process_table, stop_server
 from mdtasks.stack.supervisor import exit_words
 
@@ -46,6 +54,13 @@ def test_a_taken_port_that_was_asked_for_is_refused_with_its_number_and_another_
             choose_web_port(port)
         assert "mdtasks up --port" in refused.value.hint
         assert choose_flower_port(port - 1) not in (port, port - 1)
+
+
+def test_a_web_app_that_had_to_move_knows_from_where() -> None:
+    assert taken_port(None, WEB_PORT) is None
+    assert taken_port(WEB_PORT + 2, WEB_PORT + 2) is None  # where it was asked to be
+    assert taken_port(None, WEB_PORT + 2) == WEB_PORT
+    assert (why_moved(None), why_moved(WEB_PORT)) == ("", f"port {WEB_PORT} is taken by another program")
 
 
 def test_a_port_taken_on_all_addresses_is_seen() -> None:
