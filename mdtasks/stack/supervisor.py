@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,13 +25,12 @@ from mdtasks.stack.child import Child, Job
 from mdtasks.stack.embedded import EmbeddedServer, PostgresServer, ValkeyServer
 from mdtasks.stack.home import SUPERVISOR, Home, ProcessRecord, StackRecord, identity, write_private
 from mdtasks.stack.logs import last_lines, rotate
-from mdtasks.stack.notify import NotifySocket
 from mdtasks.stack.processes import Plan, Spec, process_table, stop_server
 from mdtasks.stack.spawn import Command, spawn
+from mdtasks.stack.wakeups import WakeUps, woken_by_signals
 
 _SERVER_PHASE: Final = 2
 _SERVERS_START_WITHIN_S: Final = 30.0
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOGS_LOOKED_AT_EVERY_S: Final = 10.0
 
 
@@ -53,6 +50,8 @@ class _StopRequestedError(Exception):
 class Supervisor:
     """The stack of one home, which the caller holds. Use it once, from the main thread."""
 
+    _woken: WakeUps
+
     def __init__(
         self,
         plan: Plan,
@@ -66,7 +65,6 @@ class Supervisor:
         self._table = table
         self._servers: list[EmbeddedServer] = []
         self._children: list[Child] = []
-        self._stops_asked = 0
         self._began = time.monotonic()
         me = ProcessRecord(SUPERVISOR, "ready", os.getpid(), identity(os.getpid()), time.time())
         self._record = StackRecord(me, web_url=plan.web_url, flower_url=plan.flower_url, taken_port=plan.taken_port)
@@ -76,7 +74,7 @@ class Supervisor:
 
         Raises UnavailableError when a server or a migration fails; then nothing is left running.
         """
-        with self._woken_by_signals():
+        with woken_by_signals() as self._woken:
             try:
                 self._note()
                 self._start_servers()
@@ -148,7 +146,7 @@ class Supervisor:
     def _start_processes(self) -> None:
         for spec in self._table(self._plan):
             job = Job(spec.name, lambda spec=spec: spec.command, spec.stop, self._readiness(spec), spec.phase)  # type: ignore[misc]
-            extra = {"NOTIFY_SOCKET": self._notify.address} if spec.notifies else {}
+            extra = {"NOTIFY_SOCKET": self._woken.notify.address} if spec.notifies else {}
             self._on_event(Event(spec.name, "starting"))
             self._start(Child(job, self._home.log(spec.name), extra_environ=extra))
 
@@ -171,18 +169,18 @@ class Supervisor:
         self._record = replace(self._record, stopping=True, ready=False)
         if self._children:
             self._on_event(Event("stack", "stopping"))
-        asked = self._stops_asked
+        asked = self._woken.stops_asked
         for phase in sorted({child.job.phase for child in self._children}):
             children = [child for child in self._children if child.job.phase == phase]
             for child in children:
                 child.stop(time.monotonic())
             self._note()
             while any(child.running for child in children):
-                if self._stops_asked > asked + 1:
+                if self._woken.stops_asked > asked + 1:
                     for child in self._children:
                         child.kill()
                 self._step()
-                self._wait(0.05)
+                self._woken.wait(0.05)
         self._home.connection_file.unlink(missing_ok=True)
         self._home.state_file.unlink(missing_ok=True)
         self._on_event(Event("stack", "stopped"))
@@ -227,7 +225,7 @@ class Supervisor:
     def _readiness(self, spec: Spec) -> Callable[[int], bool]:
         def is_ready(pid: int) -> bool:
             # Both, where there are both: what answers at the address may be another stack's.
-            said = not spec.notifies or self._notify.is_ready(pid)
+            said = not spec.notifies or self._woken.notify.is_ready(pid)
             return said and (not spec.ready_url or _answers_200(spec.ready_url))
 
         return is_ready
@@ -254,45 +252,9 @@ class Supervisor:
 
     def _sleep(self, seconds: float) -> None:
         """Wait for something to happen, ``seconds`` at most. Raises when a stop was asked for."""
-        self._wait(seconds)
-        if self._stops_asked:
+        self._woken.wait(seconds)
+        if self._woken.stops_asked:
             raise _StopRequestedError
-
-    def _wait(self, seconds: float) -> None:
-        for key, _events in self._selector.select(seconds):
-            if key.fileobj is self._wakes:
-                with suppress(BlockingIOError):
-                    self._wakes.recv(4096)
-            else:
-                self._notify.receive()
-
-    @contextmanager
-    def _woken_by_signals(self) -> Iterator[None]:
-        """Signals become wake-ups of the selector, and those to stop are counted."""
-
-        def asked(_number: int, _frame: object) -> None:
-            self._stops_asked += 1
-
-        self._wakes, writer = socket.socketpair()
-        self._wakes.setblocking(False)
-        writer.setblocking(False)
-        self._notify = NotifySocket()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wakes, selectors.EVENT_READ)
-        self._selector.register(self._notify, selectors.EVENT_READ)
-        before = {number: signal.signal(number, asked) for number in _STOP_SIGNALS}
-        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(-1)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._selector.close()
-            self._notify.close()
-            self._wakes.close()
-            writer.close()
 
 
 def exit_words(code: int | None) -> str:
