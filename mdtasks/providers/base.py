@@ -58,20 +58,6 @@ class BarsAnswer:
     errors: Mapping[str, ProviderError] = field(default_factory=dict)
     unanswered: Mapping[str, tuple[Unanswered, ...]] = field(default_factory=dict)
 
-    def answered(self, symbol: str, window: TimeWindow) -> list[TimeWindow]:
-        """The parts of ``window`` that the answer speaks for, in time order; [] for a symbol that failed."""
-        if symbol not in self.bars:
-            return []
-        parts: list[TimeWindow] = []
-        start = window.start
-        for cut in self.unanswered.get(symbol, ()):
-            if start < cut.window.start:
-                parts.append(TimeWindow(start=start, end=min(cut.window.start, window.end)))
-            start = max(start, cut.window.end)
-        if start < window.end:
-            parts.append(TimeWindow(start=start, end=window.end))
-        return parts
-
 
 class Provider(Protocol):
     """A source of bars and quotes. Instances are used by one thread at a time."""

@@ -24,6 +24,7 @@ from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import BarsAnswer
 from mdtasks.providers.files import FilesProvider
+from tests.integration.answered import answered
 
 CALENDARS = Calendars()
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -146,7 +147,7 @@ def test_the_row_after_the_close_is_delivered(shared_data: Path, tmp_path: Path)
 def test_a_thin_pair_is_answered_for_whole_though_minutes_lack_rows(shared_data: Path, tmp_path: Path) -> None:
     asked = window("2019-10-11T00:00", "2019-10-13T11:20")
     answer = shared(shared_data, tmp_path).fetch_bars([Listing("XRP-ETH", "24/7")], Interval.M1, asked, NOW)
-    assert answer.answered("XRP-ETH", asked) == [asked]
+    assert answered(answer, "XRP-ETH", asked) == [asked]
 
 
 def test_beyond_its_rows_a_file_vouches_for_nothing_and_says_how_far_it_reaches(
@@ -313,7 +314,7 @@ def test_a_day_file_written_before_its_day_was_over_knows_nothing_of_the_rest(tm
     os.utime(path, (noon, noon))
     asked = window("2024-01-02T14:30", "2024-01-02T21:00")
     answer = ask(files, asked=asked)
-    assert answer.answered("A", asked) == [window("2024-01-02T14:30", "2024-01-02T17:00")]
+    assert answered(answer, "A", asked) == [window("2024-01-02T14:30", "2024-01-02T17:00")]
 
 
 def test_no_file_for_the_whole_window_is_an_error_of_the_symbol(tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_a_month_file_vouches_for_its_month(tmp_path: Path) -> None:
     (tmp_path / "A-202401.csv").write_text(f"{HEADER}\n2024-01-10 00:00,1,1,1,1,1\n")
     asked = window("2023-12-31T00:00", "2024-02-02T00:00")
     answer = ask(provider(tmp_path, dataset("{symbol}-{date:%Y%m}.csv")), asked=asked)
-    assert answer.answered("A", asked) == [window("2024-01-01T00:00", "2024-02-01T00:00")]
+    assert answered(answer, "A", asked) == [window("2024-01-01T00:00", "2024-02-01T00:00")]
 
 
 def test_an_end_label_at_midnight_is_found_in_the_next_days_file(tmp_path: Path) -> None:
@@ -342,7 +343,7 @@ def test_of_an_incomplete_dataset_only_the_bars_themselves_are_answered_for(tmp_
     (tmp_path / "A.csv").write_text("\n".join([HEADER, *rows]))
     asked = window("2024-01-02T00:00", "2024-01-02T00:10")
     answer = ask(provider(tmp_path, dataset(complete=False)), asked=asked)
-    assert answer.answered("A", asked) == [
+    assert answered(answer, "A", asked) == [
         window("2024-01-02T00:00", "2024-01-02T00:03"),
         window("2024-01-02T00:05", "2024-01-02T00:07"),
     ]

@@ -16,6 +16,7 @@ from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import BarsAnswer
 from mdtasks.providers.lean import LeanProvider
+from tests.integration.answered import answered
 
 CALENDARS = Calendars()
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -185,7 +186,7 @@ def test_an_empty_day_is_a_day_without_trades(tmp_path: Path) -> None:
     minutes(tmp_path, "20240102", "")
     answer = ask(tmp_path, SESSION)
     assert len(answer.bars["AAPL"]) == 0
-    assert answer.answered("AAPL", SESSION) == [SESSION]
+    assert answered(answer, "AAPL", SESSION) == [SESSION]
 
 
 def test_intervals_that_lean_has_not_are_refused(tmp_path: Path) -> None:

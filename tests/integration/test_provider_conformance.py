@@ -28,6 +28,7 @@ from mdtasks.providers.faults import Faults
 from mdtasks.providers.files import FilesProvider
 from mdtasks.providers.lean import LeanProvider
 from mdtasks.providers.simulator import SimulatorProvider
+from tests.integration.answered import answered
 
 CALENDARS = Calendars()
 NEW_YORK = "America/New_York"
@@ -217,7 +218,7 @@ def test_every_symbol_asked_for_is_in_exactly_one_of_bars_and_errors(world: Worl
 def test_what_is_unanswered_lies_in_the_window_and_holds_no_bar(world: World) -> None:
     wide = TimeWindow(start=WINDOW.start - timedelta(days=3), end=WINDOW.end + timedelta(days=3))
     answer = world.provider.fetch_bars([world.listing], world.interval, wide, NOW)
-    parts = answer.answered(world.listing.symbol, wide)
+    parts = answered(answer, world.listing.symbol, wide)
     cuts = [cut.window for cut in answer.unanswered.get(world.listing.symbol, ())]
     pieces = sorted([*parts, *cuts], key=lambda piece: piece.start)
     assert pieces[0].start == wide.start
