@@ -46,7 +46,9 @@ def backfill(args: argparse.Namespace) -> int:
 
     if args.status is not None:
         if args.symbols:
-            raise InvalidRequestError("--status takes no symbols: they are those of the request", field="symbol")
+            raise InvalidRequestError(
+                "--status takes no symbols: they are those of the request", field="symbol", hint="leave them out"
+            )
         with opened_database(args) as database:
             return follow(args, database, args.status, {})
     symbols = symbols_of(args.symbols)

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.hints import hint_for
 
 
 class Tier(StrEnum):
@@ -146,16 +147,19 @@ def parse_job(data: str | bytes | dict[str, object]) -> BarsFetchJob | QuotesFet
 
 
 def invalid_request(exc: ValidationError) -> InvalidRequestError:
-    """Pydantic's findings as one line: the path of each wrong value and the rule it broke."""
+    """Pydantic's findings as one line: the path of each wrong value and the rule it broke; what to write instead."""
     kinds = {"bars_fetch", "quotes_fetch", "backfill"}
+    errors = exc.errors(include_url=False, include_input=False)
     found = [
         (
             ".".join(str(part) for part in error["loc"] if part not in kinds) or "job",
             error["msg"].removeprefix("Value error, "),
         )
-        for error in exc.errors(include_url=False, include_input=False, include_context=False)
+        for error in errors
     ]
-    return InvalidRequestError("; ".join(f"{field}: {rule}" for field, rule in found), field=found[0][0])
+    return InvalidRequestError(
+        "; ".join(f"{field}: {rule}" for field, rule in found), field=found[0][0], hint=hint_for(errors[0])
+    )
 
 
 def pause_after(attempt: int, *, base_s: float, max_s: float, jitter: float) -> float:

@@ -180,7 +180,9 @@ def _requeue_one(letter_or_job_id: str, backfills: bool, actor: str, deps: Deps)
         except NotFoundError:
             if jobs.statuses(connection, [letter_or_job_id]):  # a better reason
                 status = job_reports.one_job(connection, letter_or_job_id)["status"]
-                raise NotFoundError(f"{letter_or_job_id} is not failed: it is {status}") from None
+                raise NotFoundError(
+                    f"{letter_or_job_id} is not failed: it is {status}", hint=f"GET /ops/jobs/{letter_or_job_id}"
+                ) from None
             raise
     _refuse_other_kind(row, backfills)
     return flow.requeue_job(letter_or_job_id, actor, deps)
@@ -195,10 +197,14 @@ def _refuse_other_kind(row: dict[str, Any], backfills: bool) -> None:
 def _requeue_many(asked: RequeueQuery, backfills: bool, actor: str, deps: Deps) -> dict[str, Any]:
     if asked.plan is not None:
         if asked.model_fields_set != {"plan"}:
-            raise InvalidRequestError("a plan is carried out as it was frozen: give no filter with it", field="plan")
+            raise InvalidRequestError(
+                "a plan is carried out as it was frozen: give no filter with it", field="plan", hint="give plan alone"
+            )
         return flow.carry_out(str(asked.plan), actor, deps)
     if asked.all and asked.is_filtered:
-        raise InvalidRequestError("all=true and a filter contradict each other", field="all")
+        raise InvalidRequestError(
+            "all=true and a filter contradict each other", field="all", hint="leave one of them out"
+        )
     if not (asked.dry_run or asked.all or asked.is_filtered):
         raise InvalidRequestError(
             "without a filter this would requeue every dead letter",

@@ -45,7 +45,9 @@ def parse_query(request: Request, model: type[Asked]) -> Asked:
     if len(values) < len(given):
         names = [name for name, _ in given]
         doubled = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequestError(f"query parameter {doubled} is given more than once", field=doubled)
+        raise InvalidRequestError(
+            f"query parameter {doubled} is given more than once", field=doubled, hint="give it once"
+        )
     try:
         return model.model_validate(values)
     except ValidationError as exc:

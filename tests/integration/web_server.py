@@ -39,12 +39,24 @@ def served(settings: Settings, host: str = "127.0.0.1") -> Iterator[httpx.Client
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            with httpx.Client(base_url=f"http://{host}:{listening.getsockname()[1]}", timeout=30) as client:
+            url = f"http://{host}:{listening.getsockname()[1]}"
+            with httpx.Client(base_url=url, timeout=30, event_hooks={"response": [says_what_next]}) as client:
                 yield client
         finally:
             server.should_exit = True
             thread.join()
             use_multiprocess_dir(None)
+
+
+def says_what_next(answer: httpx.Response) -> None:
+    """Whatever is refused says in JSON what is wrong and what to do about it."""
+    if answer.is_error and answer.request.method != "HEAD":
+        answer.read()
+        said = answer.json()
+        for error in [said] if "error" in said else [part for part in said["parts"].values() if not part["ok"]]:
+            assert error["error"], said
+            assert error["code"], said
+            assert error["hint"], said
 
 
 @contextmanager

@@ -128,26 +128,31 @@ def test_a_job_cannot_be_changed_after_it_was_made(job: BarsFetchJob | QuotesFet
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
+    ("change", "field", "hint"),
     [
-        ({"symbol": ""}, "symbol"),
-        ({"symbol": "A" * 33}, "symbol"),
-        ({"symbol": "AA PL"}, "symbol"),
-        ({"symbol": "../AAPL"}, "symbol"),
-        ({"symbol": "AAPL\n"}, "symbol"),
-        ({"interval": "2m"}, "interval"),
-        ({"priority": "T3"}, "priority"),
-        ({"provider_hint": "Yahoo!"}, "provider_hint"),
-        ({"job_id": ""}, "job_id"),
-        ({"time_window": None}, "time_window"),
-        ({"type": "purge"}, "job"),
+        ({"symbol": ""}, "symbol", "such as AAPL or BTC-USD"),
+        ({"symbol": "A" * 33}, "symbol", "up to 32 letters"),
+        ({"symbol": "AA PL"}, "symbol", "such as AAPL"),
+        ({"symbol": "../AAPL"}, "symbol", "such as AAPL"),
+        ({"symbol": "AAPL\n"}, "symbol", "such as AAPL"),
+        ({"interval": "2m"}, "interval", "known: '1m', '5m', '15m', '1h' or '1d'"),
+        ({"priority": "T3"}, "priority", "known: 'T0', 'T1' or 'T2'"),
+        ({"provider_hint": "Yahoo!"}, "provider_hint", "such as files"),
+        ({"job_id": ""}, "job_id", "a new one is made"),
+        ({"time_window": None}, "time_window", '{"start": "2026-11-02T14:30:00Z"'),
+        ({"type": "purge"}, "job", "known types: 'bars_fetch', 'quotes_fetch', 'backfill'"),
+        ({"time_window": {"start": "2026-11-02T10:00"}}, "time_window.start", "or a date alone for 00:00 UTC"),
+        ({"tier": "T0"}, "tier", "unknown fields are refused"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_field(change: dict[str, object], field: str) -> None:
+def test_a_wrong_value_is_refused_with_its_field_and_what_to_write(
+    change: dict[str, object], field: str, hint: str
+) -> None:
     document = testing.backfill_job().model_dump(mode="json") | change
     with pytest.raises(InvalidRequestError) as refused:
         parse_job(document)
     assert refused.value.field == field
+    assert hint in refused.value.hint
 
 
 @pytest.mark.parametrize("count", [0, 1001])
@@ -159,8 +164,9 @@ def test_a_fetch_takes_one_to_a_thousand_symbols(count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '"backfill"', "{}", '{"type": 1}', "\ud800"])
 def test_what_is_no_job_is_refused_and_not_a_crash(text: str) -> None:
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError) as refused:
         parse_job(text)
+    assert refused.value.hint
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200))
