@@ -151,7 +151,7 @@ def _newest(stored: Stored | None, now: datetime) -> str:
     heads = ("Symbol", "Interval", "Bar (UTC)", "Close", "Provider", "Stored")
     head = "".join(f"<th{_number(name == 'Close')}>{name}</th>" for name in heads)
     rows = "".join(_bar(bar, now) for bar in stored.newest)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<table class="newest"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _bar(bar: NewestBar, now: datetime) -> str:

@@ -185,6 +185,21 @@ def test_the_landing_page_shows_the_newest_bars_as_they_are(client: httpx.Client
     assert "1,234.5" in page
 
 
+def test_a_narrow_landing_page_lays_its_tables_out_in_lines_and_cuts_nothing(client: httpx.Client, deps: Deps) -> None:
+    with deps.database.transaction() as connection:
+        for statement in _ONE_OLD_BAR.split(";"):
+            connection.execute(text(statement))
+    page = client.get("/").text
+    tables = set(re.findall(r'<table class="(\w*)"', page))
+    assert tables == {"newest", "endpoints"}
+    assert len(tables) == page.count("<table")
+    # A phone is at most 40rem wide; what is not a line or a grid there runs out of its frame.
+    narrow = "".join(re.findall(r"@media \(max-width: 4\drem\) \{(.*?)\n\}", page, re.DOTALL))
+    for table in tables:
+        assert re.search(rf"\.{table} tr \{{ display: (grid|block)", narrow), table
+        assert re.search(rf"\.{table} td[^{{]*\{{[^}}]*white-space: normal; overflow-wrap: anywhere", narrow), table
+
+
 def test_the_landing_page_says_what_is_away(settings: Settings) -> None:
     with served(_without(settings, **NO_REDIS, **NO_POSTGRES)) as client:
         page = client.get("/")
