@@ -173,7 +173,8 @@ def _as_ours(exc: Exception) -> MdtasksError:
     )
 
 
-def _run(words: list[str]) -> int:
+def every_command() -> tuple[argparse.ArgumentParser, Commands]:
+    """The whole command line: its parser, and the commands of all modules."""
     parser = _Parser(prog="mdtasks", description="Keeps a market-data store complete.")
     parser.add_argument("--version", action="store_true", help="show the version")
     add_shared_options(parser, json=False)
@@ -181,6 +182,11 @@ def _run(words: list[str]) -> int:
     commands = Commands(parser)
     for module in MODULES:
         importlib.import_module(f"mdtasks.cli.{module}").add_parser(commands)
+    return parser, commands
+
+
+def _run(words: list[str]) -> int:
+    parser, commands = every_command()
     _refuse_unknown_command(commands, parser, words)
     args = parser.parse_args(words)
     if args.version:

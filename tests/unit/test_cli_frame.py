@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mdtasks.cli import main
+from mdtasks.cli.frame import every_command
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -23,6 +27,26 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "mdtasks" in done.stdout
     assert done.stderr.strip() == "[]"
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Every command as it is typed, without ``mdtasks``."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                deeper = list(_commands(below))
+                if not deeper or below.get_default("func").__name__ != "<lambda>":  # not only a group of others
+                    yield name
+                yield from (f"{name} {each}" for each in deeper)
+
+
+def test_every_command_is_on_the_page_of_the_command_line() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    named = re.findall(r"`([a-z][^`]*)`", page)
+    commands = list(_commands(every_command()[0]))
+    assert {"demo", "bench", "jobs", "jobs show", "dlq groups", "universe set-tier"} < set(commands)
+    assert "dlq" not in commands
+    assert [each for each in commands if not any(re.match(rf"{each}(\s|$)", text) for text in named)] == []
 
 
 def test_an_error_is_one_line_and_a_hint_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
