@@ -84,6 +84,12 @@ class Settings(BaseModel):
         "MDTASKS_CONCURRENCY", 2, "Processes of each tier's worker under `mdtasks up`", ge=1, le=64
     )
 
+    cadence_t0: float = _field(
+        "CADENCE_T0__bars_1m", 60.0, "Live 1m bars of T0 are fetched this often, seconds; 0: never", ge=0
+    )
+    cadence_t1: float = _field(
+        "CADENCE_T1__bars_1m", 300.0, "Live 1m bars of T1 are fetched this often, seconds; 0: never", ge=0
+    )
     keep_t0: tuple[Interval, ...] = _field(
         "MDTASKS_KEEP_T0", (Interval.M1, Interval.D1), "Intervals kept complete in T0"
     )
@@ -120,6 +126,10 @@ class Settings(BaseModel):
     def cap(self, tier: Tier) -> int:
         """Most backfills that may wait in the tier's queue."""
         return {Tier.T0: self.cap_t0, Tier.T1: self.cap_t1, Tier.T2: self.cap_t2}[tier]
+
+    def cadence_s(self, tier: Tier) -> float:
+        """How often the tier's 1m bars are fetched live, seconds; 0: not at all."""
+        return {Tier.T0: self.cadence_t0, Tier.T1: self.cadence_t1}.get(tier, 0.0)
 
     def kept(self, tier: Tier) -> tuple[Interval, ...]:
         """The intervals that are kept complete for the tier's instruments."""

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from mdtasks.settings import Settings
 
 #: The modules of this package that bring commands, in the order in which ``mdtasks --help`` shows them.
-MODULES: Final = ("stack", "backfill", "data", "quarantine", "universe", "jobs", "dlq", "doctor", "bench", "demo")
+MODULES: Final = (
+    "stack",
+    "backfill",
+    "bars",
+    "gaps",
+    "quarantine",
+    "universe",
+    "jobs",
+    "dlq",
+    "doctor",
+    "bench",
+    "demo",
+)
 
 CommandFunction = Callable[[argparse.Namespace], "int | None"]
 
@@ -84,6 +96,14 @@ class Commands:
     def group(self, name: str, summary: str) -> Commands:
         """Add a command that only groups others, as ``mdtasks dlq list``."""
         return Commands(self._actions.add_parser(name, help=summary, description=summary), dest=f"{name}_command")
+
+    def joined(self, words: Sequence[str]) -> list[str]:
+        """The words of a command line, those of a command of two words (``gaps accept``) as one."""
+        at = 0
+        while at < len(words) and words[at].startswith("-"):
+            at += 2 if words[at] == "--home" else 1
+        pair = " ".join(words[at : at + 2])
+        return [*words[:at], pair, *words[at + 2 :]] if pair in self._actions.choices else list(words)
 
     def near(self, word: str) -> list[str]:
         """Commands that look like ``word``."""
@@ -187,6 +207,7 @@ def every_command() -> tuple[argparse.ArgumentParser, Commands]:
 
 def _run(words: list[str]) -> int:
     parser, commands = every_command()
+    words = commands.joined(words)
     _refuse_unknown_command(commands, parser, words)
     args = parser.parse_args(words)
     if args.version:

@@ -13,6 +13,8 @@ from typing import TypeAlias
 import numpy as np
 
 from mdtasks.domain import gaps
+from mdtasks.domain.bars import from_us
+from mdtasks.domain.jobs import TimeWindow
 from mdtasks.domain.schedules import Times
 
 #: Microseconds since 1970, half-open.
@@ -33,6 +35,11 @@ class Run:
 
     stretch: Stretch
     missing: int
+
+    @property
+    def window(self) -> TimeWindow:
+        """The stretch as a window."""
+        return TimeWindow(start=from_us(self.stretch[0]), end=from_us(self.stretch[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,56 +1,51 @@
-"""What is missing: the intervals that an exchange's sessions make us expect, minus coverage."""
+"""What is missing: a verdict for each interval that an exchange's sessions make us expect, and the evidence for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Final
 
 import numpy as np
 
-from mdtasks.connections import Database
 from mdtasks.domain import gaps
-from mdtasks.domain.bars import from_us, to_us
-from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.bars import to_us
+from mdtasks.domain.completeness import Completeness, Series
+from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.jobs import Interval, Tier, TimeWindow
 from mdtasks.domain.schedules import Times
-from mdtasks.domain.sessions import Calendar, Calendars
 from mdtasks.domain.windows import AskedWindow
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.scan import ACTOR, due_after_s, scan
+from mdtasks.store import bar_reports, reference, silences
 from mdtasks.store import bars as store_bars
-from mdtasks.store import reference
+from mdtasks.store import gaps as store_gaps
+from mdtasks.store.gaps import LedgerEntry, Scope
 from mdtasks.store.reference import Instrument
-
-#: An interval that ended less than this ago is not missed yet, seconds: the settle delay and a live tick of T1.
-DUE_AFTER_S: Final = 420.0
+from mdtasks.store.silences import Heard
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """A stretch without an answer: ``missing`` expected intervals follow one another in it, nights apart."""
+class Explanation:
+    """The completeness of a symbol with its evidence: bars by provider, the ledger, and what was said of silence."""
 
-    window: TimeWindow
-    missing: int
+    completeness: Completeness
+    tier: Tier
+    providers: dict[str, int]
+    ledger: Sequence[LedgerEntry]
+    heard: Sequence[Heard]
+    rejected: Sequence[bar_reports.Rejected]
 
-
-@dataclass(frozen=True, slots=True)
-class Completeness:
-    """How complete one symbol is in a window. Every expected interval is one of: ``present`` (answered for, a bar),
-    ``no_trade`` (answered for, no bar), ``missing`` (in ``gaps``), ``pending`` (ended just now, not missed yet).
-    """
-
-    symbol: str
-    interval: Interval
-    window: TimeWindow
-    expected: int
-    present: int
-    no_trade: int
-    pending: int
-    gaps: tuple[Gap, ...]
-
-    @property
-    def missing(self) -> int:
-        """Expected intervals that nobody has answered for."""
-        return sum(gap.missing for gap in self.gaps)
+    def as_dict(self) -> dict[str, object]:
+        """As JSON shows it; times are datetimes."""
+        return {
+            **self.completeness.as_dict(),
+            "tier": self.tier.value,
+            "providers": self.providers,
+            "ledger": [{**asdict(each), "took_s": each.took_s} for each in self.ledger],
+            "silences": [asdict(each) for each in self.heard],
+            "rejected": [asdict(each) for each in self.rejected],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +57,121 @@ class Question:
     window: AskedWindow
 
 
-def find_gaps(asked: Question, database: Database, calendars: Calendars, now: datetime) -> Iterator[Completeness]:
+def find_gaps(asked: Question, deps: Deps, now: datetime) -> Iterator[Completeness]:
     """The completeness of each symbol, in the order asked for. Reads only.
 
     Raises InvalidRequestError (the window), UnknownSymbolError, StoreUnavailableError.
     """
-    with database.transaction() as connection:
+    with deps.database.transaction() as connection:
         found = reference.resolve(connection, asked.symbols).values() if asked.symbols else None
         members = list(found) if found is not None else reference.instruments(connection)
         covered = store_bars.read_coverage(connection, [member.id for member in members], asked.interval)
         for member in members:
-            calendar = calendars.get(member.mic)
-            # Beyond what a calendar knows nothing is expected; one that ends must not stop the others.
-            window = asked.window.on(calendar, asked.interval, min(now, calendar.horizon))
+            window = _window(asked, member, deps, now)
             bars_us = store_bars.read_bars(connection, member.id, asked.interval, window).bars.ts_us
-            expected = _expected(member, calendar, window, asked.interval, now)
-            yield _judged(member.symbol, (asked.interval, window), expected, (covered[member.id], bars_us, now))
+            rejected = bar_reports.rejected(connection, member.id, asked.interval, window)
+            yield _series(member, (asked.interval, window), (covered[member.id], bars_us, rejected), deps, now).judged()
+
+
+def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Explanation:
+    """The completeness of one symbol with the evidence for it. Reads only. Raises as ``find_gaps``."""
+    with deps.database.transaction() as connection:
+        member = reference.resolve(connection, [symbol])[symbol]
+        window = _window(asked, member, deps, now)
+        covered = store_bars.read_coverage(connection, [member.id], asked.interval)[member.id]
+        stored = store_bars.read_bars(connection, member.id, asked.interval, window)
+        rejected = bar_reports.rejected(connection, member.id, asked.interval, window)
+        ledger = store_gaps.history(connection, member.id, asked.interval, (window.start, window.end))
+        heard = silences.heard(connection, member.id, asked.interval, window)
+    known = (covered, stored.bars.ts_us, rejected)
+    names, counts = np.unique(stored.provider.astype(str), return_counts=True)
+    return Explanation(
+        completeness=_series(member, (asked.interval, window), known, deps, now).judged(),
+        tier=member.tier,
+        providers=dict(zip(names.tolist(), counts.tolist(), strict=True)),
+        ledger=ledger,
+        heard=heard,
+        rejected=rejected,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a person took responsibility for: the windows, and how many intervals they hold."""
+
+    symbol: str
+    interval: Interval
+    windows: tuple[TimeWindow, ...]
+    intervals: int
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON shows it; times are datetimes."""
+        windows = [{"start": window.start, "end": window.end} for window in self.windows]
+        about = {"symbol": self.symbol, "interval": self.interval.value}
+        return {**about, "accepted": self.intervals, "windows": windows}
+
+
+def accept_gaps(symbol: str, asked: Question, word: tuple[str, str], deps: Deps, now: datetime) -> Accepted:
+    """Count what is missing of a symbol in a window as silence, on somebody's word: (actor, reason). Audited.
+
+    The ledger is closed and letters of failed jobs about it are resolved at once. Raises InvalidRequestError when
+    nothing is missing there, or no reason is given; UnknownSymbolError.
+    """
+    if not word[1].strip():
+        raise InvalidRequestError("say why", field="reason", hint="--reason 'trading was halted for news'")
+    found = explain_gaps(symbol, asked, deps, now)
+    windows = tuple(gap.window for gap in found.completeness.gaps)
+    if not windows:
+        raise InvalidRequestError(
+            f"nothing is missing of {symbol} {asked.interval} in that window",
+            field="start",
+            hint=f"`mdtasks gaps {symbol} --interval {asked.interval}` shows what is",
+        )
+    with deps.database.transaction() as connection:
+        member = reference.resolve(connection, [symbol])[symbol]
+        for window in windows:
+            silences.accept(connection, member.id, asked.interval, window, word)
+    scan(Scope(member.tier, asked.interval, [member.id]), deps, now, found_by=ACTOR)
+    return Accepted(symbol, asked.interval, windows, found.completeness.missing)
+
+
+def _window(asked: Question, member: Instrument, deps: Deps, now: datetime) -> TimeWindow:
+    calendar = deps.calendars.get(member.mic)
+    # Beyond what a calendar knows nothing is expected; one that ends must not stop the others.
+    return asked.window.on(calendar, asked.interval, min(now, calendar.horizon))
+
+
+def _series(
+    member: Instrument,
+    about: tuple[Interval, TimeWindow],
+    known: tuple[Sequence[TimeWindow], Times, Sequence[bar_reports.Rejected]],
+    deps: Deps,
+    now: datetime,
+) -> Series:
+    interval, window = about
+    covered, bars_us, rejected = known
+    starts, ends = _expected(member, deps, window, interval, now)
+    step_us = interval.seconds * 1_000_000
+    due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, deps)))
+    return Series(
+        symbol=member.symbol,
+        interval=interval,
+        window=window,
+        starts=starts,
+        ends=ends,
+        covered=gaps.spans_of(covered),
+        halted=np.empty((0, 2), dtype=np.int64),
+        bars_us=bars_us,
+        rejected_us=np.array([to_us(bar.ts) // step_us * step_us for bar in rejected], dtype=np.int64),
+        due_us=due_us,
+    )
 
 
 def _expected(
-    member: Instrument, calendar: Calendar, window: TimeWindow, interval: Interval, now: datetime
+    member: Instrument, deps: Deps, window: TimeWindow, interval: Interval, now: datetime
 ) -> tuple[Times, Times]:
     """Starts and ends of the intervals that have ended, within the listing's life."""
+    calendar = deps.calendars.get(member.mic)
     starts = calendar.expected(window, interval)
     ends = calendar.interval_end(starts, interval)
     kept = ends <= to_us(now)
@@ -92,39 +180,3 @@ def _expected(
             midnight_us = to_us(datetime.fromisoformat(f"{day}T00:00+00:00"))
             kept &= starts >= midnight_us if sign > 0 else starts < midnight_us
     return starts[kept], ends[kept]
-
-
-def _judged(
-    symbol: str,
-    about: tuple[Interval, TimeWindow],
-    expected: tuple[Times, Times],
-    known: tuple[Sequence[TimeWindow], Times, datetime],
-) -> Completeness:
-    interval, window = about
-    starts, ends = expected
-    covered, bars_us, now = known
-    spans = gaps.spans_of(covered)
-    due = ends <= to_us(now - timedelta(seconds=DUE_AFTER_S))
-    found = gaps.missing(starts[due], ends[due], spans)
-    lacking = _inside(starts, gaps.missing(starts, ends, spans))
-    has_bar = np.isin(starts, bars_us)
-    counts = np.diff(np.searchsorted(starts, found), axis=1).ravel()
-    return Completeness(
-        symbol=symbol,
-        interval=interval,
-        window=window,
-        expected=len(starts),
-        present=int((~lacking & has_bar).sum()),
-        no_trade=int((~lacking & ~has_bar).sum()),
-        pending=int((lacking & ~due).sum()),
-        gaps=tuple(
-            Gap(TimeWindow(start=from_us(start), end=from_us(end)), int(count))
-            for (start, end), count in zip(found.tolist(), counts.tolist(), strict=True)
-        ),
-    )
-
-
-def _inside(starts: Times, spans: gaps.Spans) -> np.ndarray:
-    """Which starts lie in the spans."""
-    inside: np.ndarray = np.searchsorted(spans.ravel(), starts, side="right") % 2 == 1
-    return inside

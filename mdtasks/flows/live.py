@@ -1,14 +1,14 @@
 """Live fetching: what beat asks for on a tier's cadence, and what a worker does with it.
 
-Live fetches are not durable: they expire when their tick is over. What they miss stays a gap: `mdtasks gaps` shows it,
-`mdtasks backfill` fetches it. Each tick asks again for what the one before it found too young to be settled.
+Live fetches are not durable: they expire when their tick is over. What they miss is a gap, which the gap scan finds and
+asks for. Each tick asks again for what the one before it found too young to be settled.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -18,17 +18,17 @@ from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, Ti
 from mdtasks.flows.deps import Deps, patiently
 from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
+from mdtasks.flows.scan import scan
 from mdtasks.observe import metrics
 from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs, quotes, reference
+from mdtasks.store.gaps import Scope
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument
 
 log = logging.getLogger(__name__)
 
-#: Seconds between live fetches of 1m bars per tier; T2 has none.
-CADENCE_BARS_1M_S: Final = {Tier.T0: 60.0, Tier.T1: 300.0}
 #: Intervals that a live fetch without a window of its own asks for.
 LOOK_BACK: Final = 5
 #: Symbols in one live job: the schema's limit.
@@ -85,11 +85,18 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     window = job.time_window or ended_window(job.interval, now, LOOK_BACK)
     ask = Ask(job.interval, window, now, job.provider_hint)
 
+    holes: dict[Tier, set[int]] = {}
+
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        return _fetch_and_store(members, ask, attempt_id, deps)
+        ending, lacking = _fetch_and_store(members, ask, attempt_id, deps)
+        for member in members:
+            if member.id in lacking:
+                holes.setdefault(member.tier, set()).add(member.id)
+        return ending
 
     ending = _attempt(job, deps, worker, work)
-    return {"symbols": len(job.symbols), "inserted": ending.bars, "failed": ending.message}
+    found = _look_at(holes, job.interval, deps, now) if holes else 0
+    return {"symbols": len(job.symbols), "inserted": ending.bars, "failed": ending.message, "gaps": found}
 
 
 def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
@@ -149,8 +156,19 @@ def _store_quotes(provider: Provider, packet: Sequence[Instrument], deps: Deps, 
     return len(found)
 
 
-def _fetch_and_store(members: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps) -> jobs.Ending:
-    """Ask the providers in their turn and commit what each call brings. Raises ProviderError when none was answered."""
+def _look_at(holes: Mapping[Tier, Collection[int]], interval: Interval, deps: Deps, now: datetime) -> int:
+    """Look for gaps of the series that a fetch left holes in, at once; returns how many are new."""
+    kept = {tier: ids for tier, ids in holes.items() if interval in deps.settings.kept(tier)}
+    return sum(scan(Scope(tier, interval, sorted(ids)), deps, now, "live").found for tier, ids in kept.items())
+
+
+def _fetch_and_store(
+    members: Sequence[Instrument], ask: Ask, attempt_id: int, deps: Deps
+) -> tuple[jobs.Ending, set[int]]:
+    """Ask the providers in their turn and commit what each call brings; returns the instruments with holes left, too.
+
+    Raises ProviderError when nobody was answered for.
+    """
     inserted = 0
     providers: dict[str, None] = {}
 
@@ -165,7 +183,8 @@ def _fetch_and_store(members: Sequence[Instrument], ask: Ask, attempt_id: int, d
     if failed == len(members) and outcome.shortfall is not None:
         raise outcome.shortfall
     heard = f"{failed} of {len(members)} symbols failed: {outcome.heard[0]}" if failed else None
-    return jobs.Ending("done", provider=",".join(providers) or None, bars=inserted, message=heard)
+    ending = jobs.Ending("done", provider=",".join(providers) or None, bars=inserted, message=heard)
+    return ending, {hole.subject.instrument_id for hole in outcome.holes}
 
 
 def _stored(parts: Sequence[Fetched], interval: Interval, attempt_id: int, deps: Deps) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mdtasks.domain import gaps
-from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.bars import to_us
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.ledger import OpenGap, Run, Settled, runs_of, settle
@@ -23,7 +23,6 @@ from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.flows.backfill import Answer, enqueue
 from mdtasks.flows.deps import Deps
-from mdtasks.flows.live import CADENCE_BARS_1M_S
 from mdtasks.observe import metrics
 from mdtasks.store import gaps as store_gaps
 from mdtasks.store import reference, requests
@@ -130,7 +129,7 @@ class _Look:
             self._pieces[key] = [
                 piece
                 for run in self.runs(mic, unasked)
-                for piece in gaps.chunks(_window(run), calendar, self._scope.interval, minutes)
+                for piece in gaps.chunks(run.window, calendar, self._scope.interval, minutes)
             ]
         return self._pieces[key]
 
@@ -141,13 +140,8 @@ def due_after_s(tier: Tier, interval: Interval, deps: Deps) -> float:
     told = [provider.capabilities for provider in deps.registry.order(interval)]
     settle_s = deps.settings.settle_s
     settled_s = max((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
-    live = CADENCE_BARS_1M_S.get(tier, 0.0) if interval is Interval.M1 else 0.0
-    return settled_s + 2 * live + _MARGIN_S
-
-
-def _window(run: Run) -> TimeWindow:
-    start, end = run.stretch
-    return TimeWindow(start=from_us(start), end=from_us(end))
+    live_s = deps.settings.cadence_s(tier) if interval is Interval.M1 else 0.0
+    return settled_s + 2 * live_s + _MARGIN_S
 
 
 def _settled(

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from mdtasks.connections import load_statements
-from mdtasks.domain.jobs import Interval
+from mdtasks.domain.jobs import Interval, TimeWindow
 
 _SQL: Final = load_statements("mdtasks.store.sql", "bar_reports.sql")
 
@@ -28,6 +28,22 @@ def stored_series(connection: Connection, instrument_id: int) -> list[Series]:
     """The intervals of which an instrument has bars, the shortest first."""
     rows = connection.execute(_SQL["stored_series"], {"instrument": instrument_id})
     return [Series(Interval(row.interval), row.first_at, row.last_at) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A bar of a series that broke a rule: its time, the rule, who brought it, and when it was first seen."""
+
+    ts: datetime
+    reason: str
+    provider: str
+    seen_at: datetime
+
+
+def rejected(connection: Connection, instrument_id: int, interval: Interval, window: TimeWindow) -> list[Rejected]:
+    """The quarantined bars of a series in a window, in order of time."""
+    about = {"instrument": instrument_id, "interval": interval, "start": window.start, "end": window.end}
+    return [Rejected(*row) for row in connection.execute(_SQL["rejected"], about)]
 
 
 @dataclass(frozen=True, slots=True)

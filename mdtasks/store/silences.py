@@ -43,6 +43,11 @@ class Heard:
     answered_at: datetime
     attempt_id: int | None
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person said so, not a provider."""
+        return self.provider.startswith(PERSON)
+
 
 def keep(cursor: Any, heard: Sequence[tuple[int, Silence]], about: Mapping[str, object]) -> None:
     """Record runs by instrument id, on psycopg's cursor of the write they belong to; idempotent.

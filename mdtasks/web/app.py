@@ -21,7 +21,7 @@ from mdtasks.flows.deps import open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
-from mdtasks.web import backfills, deadletters, landing, probes
+from mdtasks.web import backfills, deadletters, gaps, landing, probes
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
@@ -54,6 +54,7 @@ def _routes() -> list[BaseRoute]:
         Route("/backfill/{request}", backfills.progress),
         Route("/jobs", backfills.list_jobs),
         Route("/jobs/{id:name}", backfills.show_job),
+        Route("/gaps/accept", gaps.accept, methods=["POST"]),
         Route("/dlq/stats", deadletters.stats),
         *deadletters.letter_routes("/dlq/backfills", backfills=True),
         *deadletters.letter_routes("/dlq/letters", backfills=False),
@@ -63,6 +64,7 @@ def _routes() -> list[BaseRoute]:
         Route("/health", probes.health),
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
+        Route("/gaps/{symbol:path}", gaps.show),
         Mount("/ops", Router(ops, redirect_slashes=False), middleware=[Middleware(TokenGuard)]),
     ]
 

@@ -7,7 +7,6 @@ from typing import Any
 from redbeat import RedBeatScheduler
 
 from mdtasks.domain.jobs import Tier
-from mdtasks.flows.live import CADENCE_BARS_1M_S
 from mdtasks.settings import Settings, load_settings
 
 
@@ -23,11 +22,12 @@ def _every(seconds: float, task: str, *args: object) -> dict[str, Any]:
 
 def entries(settings: Settings) -> dict[str, dict[str, Any]]:
     """Beat's table for these settings; a cadence of 0 leaves its entry out."""
+    live = [(tier, settings.cadence_s(tier)) for tier in Tier]
     table = {
         "dispatch": _every(1.0, "mdtasks.dispatch"),
         "reconcile": _every(10.0, "mdtasks.reconcile"),
         "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
-        **{f"live_{tier}": _every(s, "mdtasks.live_tick", str(tier), s) for tier, s in CADENCE_BARS_1M_S.items()},
+        **{f"live_{tier}": _every(s, "mdtasks.live_tick", str(tier), s) for tier, s in live},
         **{f"gaps_{tier}": _every(settings.gap_scan_s, "mdtasks.gap_scan", str(tier)) for tier in Tier},
     }
     return {name: entry for name, entry in table.items() if entry["schedule"]}

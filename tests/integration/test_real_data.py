@@ -177,5 +177,5 @@ def test_a_thin_pair_ends_without_a_gap(deps: Deps, shared_data: Path) -> None:
     span = _span(source, source.rows(shared_data))
     _fill(deps, source, span)
     asked = Question(["XRP-ETH"], Interval.M1, AskedWindow(span.start, span.end))
-    (found,) = find_gaps(asked, deps.database, deps.calendars, NOW)
+    (found,) = find_gaps(asked, deps, NOW)
     assert (found.expected, found.present, found.no_trade, found.missing) == (3560, 2469, 1091, 0)

@@ -170,7 +170,8 @@ INSERT INTO symbols (instrument_id, symbol) SELECT max(id), '<b>X&Y' FROM instru
 CREATE TABLE bars_here PARTITION OF bars FOR VALUES FROM ('1999-01-01') TO ('1999-02-01');
 INSERT INTO bars SELECT max(id), '1m', '1999-01-04 10:30Z', 1, 2, 0.5, 1234.5, 9, 'files', 'final', 1, now()
 FROM instruments;
-INSERT INTO coverage SELECT max(id), '1m', '{[1999-01-04 10:30Z,1999-01-04 10:31Z)}' FROM instruments
+INSERT INTO coverage (instrument_id, interval, covered, fresh_until)
+SELECT max(id), '1m', '{[1999-01-04 10:30Z,1999-01-04 10:31Z)}', '1999-01-04 10:31Z' FROM instruments
 """
 
 

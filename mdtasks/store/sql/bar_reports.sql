@@ -24,3 +24,10 @@ WHERE (CAST(:symbols AS text[]) IS NULL OR s.symbol = ANY (CAST(:symbols AS text
   AND (CAST(:since AS timestamptz) IS NULL OR q.seen_at >= :since)
 ORDER BY q.seen_at DESC, q.id DESC
 LIMIT :limit
+
+-- name: rejected
+-- The quarantined bars of a series in a window.
+SELECT ts, reason, provider, seen_at
+FROM bar_quarantine
+WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts >= :start AND ts < :end
+ORDER BY ts, reason

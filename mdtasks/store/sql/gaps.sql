@@ -118,7 +118,8 @@ FROM gaps g
 LEFT JOIN LATERAL (
     SELECT * FROM backfill_jobs j
     WHERE j.instrument_id = g.instrument_id AND j.interval = g.interval AND j."window" && g."window"
-      AND (g.closed_at IS NULL OR j.created_at <= g.closed_at) AND j.updated_at >= g.found_at
+      AND (g.closed_at IS NULL OR j.created_at <= g.closed_at)
+      AND (j.status IN ('deferred', 'queued', 'running', 'failed') OR j.updated_at >= g.found_at)
     ORDER BY j.status IN ('deferred', 'queued', 'running') DESC, j.updated_at DESC LIMIT 1
 ) j ON true
 LEFT JOIN dead_letters l ON l.job_id = j.id AND l.state = 'open'

@@ -1,4 +1,4 @@
-"""`mdtasks bars` and `mdtasks gaps`: what they give is exactly what is stored, and what is missing."""
+"""`mdtasks bars`: what it gives is exactly what is stored."""
 
 from __future__ import annotations
 
@@ -203,54 +203,3 @@ def test_wrong_questions_for_bars_are_refused(stored: Cli, words: tuple[str, ...
     refused = stored("bars", *words)
     assert refused.code == 2
     assert said in (refused.err or refused.out)
-
-
-def test_gaps_are_what_is_expected_and_not_covered(stored: Cli, cli_deps: Deps) -> None:
-    week = ("--start", "2026-11-01", "--end", "2026-11-05")
-    found = stored("gaps", "BTC-USD", *week, "--json")
-    (one,) = found.json
-    assert found.code == 0
-    assert (one["expected"], one["present"], one["no_trade"], one["missing"]) == (5760, 1440, 0, 4320)
-    assert one["gaps"] == [
-        {"start": "2026-11-01T00:00:00Z", "end": "2026-11-02T00:00:00Z", "missing": 1440},
-        {"start": "2026-11-03T00:00:00Z", "end": "2026-11-05T00:00:00Z", "missing": 2880},
-    ]
-    assert stored("gaps", "BTC-USD", *week, "--check").code == 1
-    stored("backfill", "BTC-USD", *week)
-    work(cli_deps)
-    after = stored("gaps", "BTC-USD", *week, "--check")
-    assert (after.code, "no gaps" in after.err) == (0, True)
-
-
-def test_a_covered_minute_without_a_bar_is_no_trade_and_no_gap(cli: Cli, cli_deps: Deps) -> None:
-    cli_deps.registry._providers["simulator"] = SimulatorProvider(cli_deps.calendars, Faults.parse("silent=0.25"))
-    cli("universe", "add", "THIN", "--mic", "24/7")
-    cli("backfill", "THIN", *DAY)
-    work(cli_deps)
-    (found,) = cli("gaps", "THIN", *DAY, "--json").json
-    assert found["missing"] == 0
-    assert found["no_trade"] > 200
-    assert found["present"] + found["no_trade"] == found["expected"] == 1440
-
-
-def test_gaps_of_an_exchange_pass_over_nights_holidays_and_early_closes(cli: Cli) -> None:
-    cli("universe", "add", "SPY", "--mic", "XNYS")
-    (found,) = cli("gaps", "SPY", "--start", "2019-11-27", "--end", "2019-11-30", "--json").json
-    # Thanksgiving between a whole session and one that ends at 13:00 in New York: one gap over the three days.
-    assert (found["expected"], found["missing"]) == (390 + 210, 600)
-    assert found["gaps"] == [{"start": "2019-11-27T14:30:00Z", "end": "2019-11-29T18:00:00Z", "missing": 600}]
-
-
-def test_without_symbols_the_whole_universe_is_looked_at(cli: Cli) -> None:
-    assert "the universe is empty" in cli("gaps").err
-    cli("universe", "add", "A", "B", "--mic", "24/7")
-    assert [each["symbol"] for each in cli("gaps", *DAY, "--json").json] == ["A", "B"]
-
-
-def test_what_ended_a_moment_ago_is_pending_and_not_missed(cli: Cli, cli_deps: Deps) -> None:
-    cli("universe", "add", "BTC-USD", "--mic", "24/7")
-    cli("backfill", "BTC-USD", "--sessions", "1")
-    work(cli_deps)
-    (found,) = cli("gaps", "BTC-USD", "--sessions", "1", "--json").json
-    assert found["gaps"] == []
-    assert found["pending"] <= 3

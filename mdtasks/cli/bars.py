@@ -1,4 +1,4 @@
-"""``mdtasks bars`` and ``mdtasks gaps``: what is stored, and what is missing."""
+"""``mdtasks bars``: what is stored."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mdtasks.cli.frame import Commands, print_json, say
+from mdtasks.cli.frame import Commands, say
 from mdtasks.cli.inputs import add_interval, add_window, asked_window, explain, symbols_of, time_of
 from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from mdtasks.cli.bar_formats import Found
-    from mdtasks.flows.gaps import Completeness
     from mdtasks.store.bar_reports import Series
     from mdtasks.store.bars import BarCount
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
-#: Bars that a table shows when it is not told to show all, and windows that `gaps` lists.
+#: Bars that a table shows when it is not told to show all.
 _SHOWN: Final = 20
-#: The last sessions that both commands look at when no window is given.
+#: The last sessions that are shown when no window is given.
 _SESSIONS: Final = 5
 
 _BARS = """
@@ -37,19 +36,9 @@ A bar is stamped with the start of its interval, in UTC. A date alone is 00:00 U
 gave them, and written so that they read back as the same numbers. In a pipe the format is csv.
 """
 
-_GAPS = """
-examples:
-  mdtasks gaps AAPL MSFT
-  mdtasks gaps --interval 1d --start 2020-01-01
-  mdtasks gaps @symbols.txt --sessions 20 --check && echo complete
-
-Expected are the intervals in which the symbol's exchange trades. Present and no_trade ones were answered for by a
-provider, with a bar and without; missing ones were not; pending ones ended a moment ago and are on their way.
-"""
-
 
 def add_parser(commands: Commands) -> None:
-    """Add ``bars`` and ``gaps``."""
+    """Add ``bars``."""
     read = commands.add("bars", bars, "Show or export the bars of a symbol", json=True)
     read.add_argument("symbol", metavar="SYMBOL")
     add_interval(read)
@@ -60,12 +49,6 @@ def add_parser(commands: Commands) -> None:
     read.add_argument("--output", metavar="FILE", help="write to a file, whole or not at all")
     read.add_argument("--all", action="store_true", help=f"the whole table, not only its last {_SHOWN} bars")
     explain(read, _BARS)
-    look = commands.add("gaps", gaps, "Show what is missing against the exchange's calendar", json=True)
-    look.add_argument("symbols", nargs="*", metavar="SYMBOL", help="a name, @FILE, or - (default: the whole universe)")
-    add_interval(look)
-    add_window(look, default=f" (default: {_SESSIONS}, when there is no --start)")
-    look.add_argument("--check", action="store_true", help="exit with 1 when something is missing")
-    explain(look, _GAPS)
 
 
 def bars(args: argparse.Namespace) -> int:
@@ -159,61 +142,3 @@ def _where_there_are_bars(found: Found, stored: BarCount | list[Series]) -> str:
         f"stored are {known}: `mdtasks bars {found.symbol} --interval {one.interval} --start {one.last_at:%Y-%m-%d}`; "
         f"`mdtasks backfill {of_it} --sessions {_SESSIONS}` fetches {found.interval}"
     )
-
-
-def gaps(args: argparse.Namespace) -> int:
-    """Show what is missing. Exit code 1 with ``--check`` when something is."""
-    from mdtasks.cli.opened import calendars_of, opened_database
-    from mdtasks.domain.jobs import Interval
-    from mdtasks.flows.gaps import Question, find_gaps
-
-    symbols = symbols_of(args.symbols) if args.symbols else []
-    asked = Question(symbols, Interval(args.interval), asked_window(args, sessions=_SESSIONS))
-    with opened_database(args) as database:
-        found = list(find_gaps(asked, database, calendars_of(args), now=datetime.now(UTC)))
-    if args.json:
-        print_json([_as_dict(each) for each in found])
-    elif found:
-        _show_gaps(found)
-    else:
-        say("the universe is empty; `mdtasks universe add AAPL --mic XNYS` adds a symbol")
-    return 1 if args.check and any(each.gaps for each in found) else 0
-
-
-def _as_dict(each: Completeness) -> dict[str, object]:
-    from mdtasks.cli.output import iso
-
-    counts = {name: getattr(each, name) for name in ("expected", "present", "no_trade", "missing", "pending")}
-    windows = [{"start": iso(g.window.start), "end": iso(g.window.end), "missing": g.missing} for g in each.gaps]
-    span = {"start": iso(each.window.start), "end": iso(each.window.end)}
-    return {"symbol": each.symbol, "interval": each.interval, **span, **counts, "gaps": windows}
-
-
-def _show_gaps(found: list[Completeness]) -> None:
-    from mdtasks.cli.output import plural, show_table
-
-    headers = ("symbol", "from (UTC)", "expected", "present", "no_trade", "missing", "pending")
-    rows = [
-        (
-            each.symbol,
-            f"{each.window.start:%Y-%m-%d %H:%M}",
-            each.expected,
-            each.present,
-            each.no_trade,
-            each.missing,
-            each.pending,
-        )
-        for each in found
-    ]
-    show_table(headers, rows)
-    windows = [(each.symbol, gap.window.start, gap.window.end, gap.missing) for each in found for gap in each.gaps]
-    if not windows:
-        say("no gaps")
-        return
-    print()
-    show_table(("gap in", "from (UTC)", "to (UTC)", "missing"), windows[:_SHOWN])
-    if len(windows) > _SHOWN:
-        say(f"and {len(windows) - _SHOWN:,} more; --json lists all")
-    missing = [each.symbol for each in found if each.gaps]
-    where = f"{plural(len(windows), 'gap')} in {plural(len(missing), 'symbol')}"
-    say(f"{where}; `mdtasks backfill` with the same window fills them")
