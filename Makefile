@@ -1,6 +1,8 @@
 # Needs python3 (3.11 or newer, with its venv module), git and make. Everything else goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# How many tests run at the same time, each with servers of its own.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format requeue bench chaos clean
@@ -11,8 +13,9 @@ help:  ## what there is
 run: .venv/.run  ## install, start the whole stack here and run the demo on it (Ctrl-C stops it)
 	@$(BIN)/mdtasks up --demo
 
+# A page of tests stays together, for what its tests share; the longest pages come first in the order of the folders.
 test: .venv/.dev  ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 lint: .venv/.dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """What every test may ask for: real servers of its own, a migrated database, clean Redis, the shared data.
 
-The servers start once a session, in a folder of the session, on free ports, and end with it (also when pytest is
-killed). ``MDTASKS_TEST_DATABASE_URL`` and ``MDTASKS_TEST_REDIS_URL`` name others to use instead: databases are made and
+The servers start once a session (each worker of pytest-xdist has its own), in a folder of the session, on free ports,
+and end with it (also when pytest is killed).
+``MDTASKS_TEST_DATABASE_URL`` and ``MDTASKS_TEST_REDIS_URL`` name others to use instead: databases are made and
 dropped in the first, and the second is FLUSHED before each test. No other variable of the caller's environment that
 mdtasks knows reaches a test.
 """
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -32,6 +35,24 @@ for _name in ENVIRONMENT:
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 _TEMPLATE = f"mdtasks_test_template_{os.getpid()}"
 _numbers = itertools.count(1)
+
+
+# A shell without job control starts what is in its background with SIGINT ignored, and that is inherited: what a test
+# starts and sends a Ctrl-C would never hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand on to a worker of pytest-xdist what this process took out of the environment."""
+    node.workerinput["given"] = _GIVEN
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the servers that the first process was given; refuse to flush one that another worker uses."""
+    _GIVEN.update(getattr(config, "workerinput", {}).get("given", {}))
+    if _GIVEN["REDIS_URL"] and (config.getoption("numprocesses", None) or 0) > 1:
+        raise pytest.UsageError("MDTASKS_TEST_REDIS_URL is flushed before each test: one worker only, make test JOBS=1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -298,8 +298,11 @@ def backfills_in_hand(client: redis.Redis) -> list[object]:
 
 
 def assert_nothing_is_left(home: Path) -> None:
-    """After `down` no process of the stack is there."""
-    assert mdtasks(home, "down").returncode == 0
+    """After `down` no process of the stack is there, and no command finds it."""
+    stopped = mdtasks(home, "down")
+    assert (stopped.returncode, stopped.stderr) == (0, "stopped\n")
+    assert mdtasks(home, "status").returncode == 5
+    assert not Home(home).connection_file.exists()
     left = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -21,6 +21,7 @@ def own_redis(tmp_path: Path) -> Iterator[redis.Redis]:
     """A Redis that a test may spoil."""
     with running(ValkeyServer(tmp_path)) as server, redis.Redis.from_url(server.url) as client:
         yield client
+        client.config_set("save", "")  # with a copy that it cannot write it would not stop before it is killed
 
 
 def test_a_redis_that_cannot_write_to_its_disk_is_full(
