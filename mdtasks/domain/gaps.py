@@ -1,7 +1,6 @@
 """Gap algebra: expected session time minus coverage gives windows, and windows are cut into job-sized chunks.
 
-Sets of time are ``Spans``: int64 arrays of shape (n, 2), microseconds since 1970 UTC, each row a half-open
-``[start, end)``, sorted, disjoint and not touching (``merge`` makes them so; every function gives them so).
+Sets of time are ``Spans``.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.schedules import Schedule, Times
 from mdtasks.domain.sessions import Calendar
+from mdtasks.domain.spans import Spans, intersect, merge, subtract
 
-#: int64, shape (n, 2).
-Spans = Times
+#: The algebra of spans is part of this page for those who call it.
+__all__ = ["Spans", "chunks", "intersect", "merge", "missing", "settled_before", "spans_of", "subtract", "windows_of"]
 
 
 def spans_of(windows: Iterable[TimeWindow]) -> Spans:
@@ -29,30 +29,6 @@ def spans_of(windows: Iterable[TimeWindow]) -> Spans:
 def windows_of(spans: Spans) -> list[TimeWindow]:
     """Spans as windows, in time order."""
     return [TimeWindow(start=from_us(start), end=from_us(end)) for start, end in spans.tolist()]
-
-
-def merge(pairs: Spans) -> Spans:
-    """Any pairs (n, 2) as spans: sorted, overlapping and touching ones joined, empty ones (start >= end) dropped."""
-    pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    if not len(pairs):
-        return pairs
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    reach = np.maximum.accumulate(pairs[:, 1])
-    first = np.flatnonzero(np.append(True, pairs[1:, 0] > reach[:-1]))
-    return np.column_stack([pairs[first, 0], reach[np.append(first[1:], len(pairs)) - 1]])
-
-
-def intersect(a: Spans, b: Spans) -> Spans:
-    """The time that lies in both."""
-    edges, in_a, in_b = _swept(a, b)
-    return _where(edges, in_a & in_b)
-
-
-def subtract(a: Spans, b: Spans) -> Spans:
-    """The time of ``a`` that does not lie in ``b``."""
-    edges, in_a, in_b = _swept(a, b)
-    return _where(edges, in_a & ~in_b)
 
 
 def missing(expected_us: Times, ends_us: Times, covered: Spans) -> Spans:
@@ -127,18 +103,3 @@ def _cuts(schedule: Schedule, bounds_us: tuple[int, int], step_us: int, most_us:
             break
         cuts.append(at)
     return cuts
-
-
-def _swept(a: Spans, b: Spans) -> tuple[Times, np.ndarray, np.ndarray]:
-    """All edges of both, sorted, and for the time after each edge whether it lies in ``a`` and in ``b``."""
-    a, b = merge(a), merge(b)
-    edges = np.unique(np.concatenate([a.ravel(), b.ravel()]))
-    # Spans are disjoint and apart, so a time lies inside when an odd number of their edges is behind it.
-    in_a, in_b = (np.searchsorted(spans.ravel(), edges, side="right") % 2 == 1 for spans in (a, b))
-    return edges, in_a, in_b
-
-
-def _where(edges: Times, inside: np.ndarray) -> Spans:
-    """The spans between edges that are inside; the last edge always ends one."""
-    turns = np.flatnonzero(np.diff(inside, prepend=False))
-    return edges[turns].reshape(-1, 2)

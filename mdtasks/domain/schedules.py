@@ -1,36 +1,37 @@
-"""Schedules: an exchange's sessions as int64 arrays, and where they come from. ``sessions`` asks, ``gaps`` counts.
-
-exchange_calendars is held at arm's length: it is asked for whole years, always with an explicit start and end (its
-default end is the import time plus one year), its classes are built directly (its own cache rebuilds whenever the
-arguments change), and what it answers is copied into arrays. Holding more or fewer years never changes an answer.
-"""
+"""Schedules: an exchange's sessions as int64 arrays. ``library`` makes them, ``sessions`` asks, ``gaps`` counts."""
 
 from __future__ import annotations
 
-import difflib
-import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from datetime import UTC, date, datetime
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtasks.domain.bars import from_us, to_us
-from mdtasks.domain.errors import ConfigurationError, InvalidRequestError
+from mdtasks.domain.jobs import TimeWindow
+from mdtasks.domain.spans import Spans
 
 Times = NDArray[np.int64]
 
 DAY_US: Final = 86_400_000_000
-#: What stands where a session has no break (numpy's NaT).
+#: What stands where a session has no break in a table of sessions (numpy's NaT).
 NO_BREAK: Final = int(np.iinfo(np.int64).min)
 #: Every instrument that never closes: no library, no holidays, one session a UTC day.
 ALWAYS_OPEN: Final = "24/7"
 #: Asked-for time is widened by this, as a session may open a day before its label and close a day after.
 PAD_US: Final = 2 * DAY_US
-#: Years that calendars without bounds of their own are believed for.
-FIRST_YEAR: Final = 1900
-LAST_YEAR: Final = 2100
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One trading day of an exchange: ``label`` is its date, ``breaks`` lie inside ``[open, close)``."""
+
+    label: date
+    open: datetime
+    close: datetime
+    breaks: tuple[TimeWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +39,8 @@ class Schedule:
     """The sessions whose labels lie in ``[since_us, until_us)``, all of them, as sorted columns.
 
     Times are int64 microseconds since 1970 UTC. ``labels``: 00:00 UTC of the session's date, shape (n,);
-    ``opens``, ``closes``, ``break_starts``, ``break_ends`` likewise, the last two NO_BREAK where there is none.
-    ``part_opens``, ``part_closes``, shape (p,): the stretches of trading, a break cuts a session into two.
+    ``opens`` and ``closes`` likewise. ``part_opens``, ``part_closes``, shape (p,): the stretches of trading; a session
+    has one more of them than it has breaks, the first begins at its open, the last ends at its close.
     """
 
     since_us: int
@@ -47,30 +48,65 @@ class Schedule:
     labels: Times
     opens: Times
     closes: Times
-    break_starts: Times
-    break_ends: Times
     part_opens: Times
     part_closes: Times
     _traded_before: Times
 
     @classmethod
-    def of(cls, bounds_us: tuple[int, int], labels: Times, columns: Times) -> Schedule:
-        """The schedule of ``labels`` (n,) and ``columns`` (4, n): open, close, break start, break end."""
-        opens, closes, break_starts, break_ends = columns
-        cut = break_starts != NO_BREAK
-        part_opens = np.sort(np.concatenate([opens, break_ends[cut]]))
-        part_closes = np.sort(np.concatenate([closes, break_starts[cut]]))
+    def of(
+        cls, bounds_us: tuple[int, int], sessions: tuple[Times, Times, Times], parts: tuple[Times, Times]
+    ) -> Schedule:
+        """The schedule of ``sessions`` (labels, opens, closes) and their ``parts`` (opens, closes), sorted."""
+        part_opens, part_closes = parts
         traded = np.concatenate([[0], np.cumsum(part_closes - part_opens)])
-        held = (labels, opens, closes, break_starts, break_ends, part_opens, part_closes, traded)
+        held = (*sessions, part_opens, part_closes, traded)
         for column in held:
             column.setflags(write=False)
         return cls(*bounds_us, *held)
 
+    @classmethod
+    def of_table(cls, bounds_us: tuple[int, int], labels: Times, columns: Times) -> Schedule:
+        """The schedule of ``labels`` (n,) and ``columns`` (4, n): open, close, break start, break end or NO_BREAK."""
+        opens, closes, break_starts, break_ends = columns
+        cut = break_starts != NO_BREAK
+        part_opens = np.sort(np.concatenate([opens, break_ends[cut]]))
+        part_closes = np.sort(np.concatenate([closes, break_starts[cut]]))
+        return cls.of(bounds_us, (labels, opens, closes), (part_opens, part_closes))
+
     def joined(self, later: Schedule) -> Schedule:
         """This schedule and the one that starts where it ends."""
-        mine, theirs = (np.stack([s.opens, s.closes, s.break_starts, s.break_ends]) for s in (self, later))
-        labels = np.concatenate([self.labels, later.labels])
-        return Schedule.of((self.since_us, later.until_us), labels, np.concatenate([mine, theirs], axis=1))
+        names = ("labels", "opens", "closes", "part_opens", "part_closes")
+        labels, opens, closes, part_opens, part_closes = (
+            np.concatenate([getattr(self, name), getattr(later, name)]) for name in names
+        )
+        return Schedule.of((self.since_us, later.until_us), (labels, opens, closes), (part_opens, part_closes))
+
+    def without(self, shut: Spans) -> Schedule:
+        """This schedule less the time of ``shut``: what is left of each session's parts, and of sessions those that
+        have some time left, from its first moment to its last. Itself when none of its trading lies in ``shut``.
+        """
+        edges = shut.ravel()
+        points = np.unique(np.concatenate([self.part_opens, self.part_closes, edges]))
+        starts, ends = points[:-1], points[1:]
+        part = np.searchsorted(self.part_opens, starts, side="right") - 1
+        trades = starts < np.append(self.part_closes, NO_BREAK)[part]  # part -1: before the first session
+        closed = np.searchsorted(edges, starts, side="right") % 2 == 1
+        if not (trades & closed).any():
+            return self
+        part_opens, part_closes = starts[trades & ~closed], ends[trades & ~closed]
+        kept, first = np.unique(np.searchsorted(self.opens, part_opens, side="right") - 1, return_index=True)
+        last = np.append(first[1:], len(part_opens)) - 1
+        sessions = (self.labels[kept], part_opens[first], part_closes[last[: len(first)]])
+        return Schedule.of((self.since_us, self.until_us), sessions, (part_opens, part_closes))
+
+    def session(self, i: int) -> Session:
+        """The i-th session as people read it."""
+        first, after = np.searchsorted(self.part_opens, [self.opens[i], self.closes[i]]).tolist()
+        breaks = tuple(
+            TimeWindow(start=from_us(self.part_closes[part]), end=from_us(self.part_opens[part + 1]))
+            for part in range(first, after - 1)
+        )
+        return Session(from_us(self.labels[i]).date(), from_us(self.opens[i]), from_us(self.closes[i]), breaks)
 
     def traded_us(self, at_us: Times | int) -> Times:
         """Trading time from the schedule's first open until each time, microseconds. Only differences mean anything."""
@@ -98,6 +134,10 @@ class Source(Protocol):
     #: Before this there are no sessions, microseconds.
     first_us: int
 
+    @property
+    def zone(self) -> str:
+        """The exchange's time zone, a name such as ``America/New_York``."""
+
     def covering(self, start_us: int, end_us: int) -> Schedule:
         """A schedule with every session that touches ``[start_us, end_us)``; the caller stays below the horizon."""
 
@@ -107,144 +147,30 @@ class AlwaysOpen:
 
     first_us = to_us(datetime(1, 1, 3, tzinfo=UTC))
     horizon_us = to_us(datetime(9999, 12, 29, tzinfo=UTC))
+    zone = "UTC"
 
     def covering(self, start_us: int, end_us: int) -> Schedule:
         since, until = (start_us - PAD_US) // DAY_US, (end_us + PAD_US) // DAY_US + 1
         labels = np.arange(since, until, dtype=np.int64) * DAY_US
-        none = np.full(len(labels), NO_BREAK)
-        bounds = (since * DAY_US, until * DAY_US)
-        return Schedule.of(bounds, labels, np.stack([labels, labels + DAY_US, none, none]))
+        closes = labels + DAY_US
+        return Schedule.of((since * DAY_US, until * DAY_US), (labels, labels, closes), (labels, closes))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Years:
-    """What is held of a calendar: its sessions of some years, and the bounds of what its library knows."""
+class Shut:
+    """A source less the time in which people say that there was no trading. Thread-safe."""
 
-    first_us: int
-    horizon_us: int
-    schedule: Schedule
+    def __init__(self, source: Source, shut: Spans) -> None:
+        self.first_us, self.horizon_us = source.first_us, source.horizon_us
+        self._source = source
+        self._shut = shut
+        self._last: tuple[Schedule, Schedule] | None = None
 
-
-class Keeper(Protocol):
-    """Keeps years between processes, so that not each of them has to load the library."""
-
-    def load(self, mic: str) -> Years | None:
-        """The years kept of a calendar; None when there are none that this installation may use."""
-
-    def keep(self, mic: str, years: Years) -> None:
-        """Keep the years of a calendar in place of those kept so far."""
-
-
-class Library:
-    """One calendar of exchange_calendars, held in blocks of whole years that grow on demand. Thread-safe.
-
-    With a ``keeper`` the library itself is loaded only for years that nobody has kept yet.
-    """
-
-    def __init__(self, mic: str, factory: Any = None, *, keeper: Keeper | None = None) -> None:
-        self.mic = mic
-        self._keeper = keeper
-        self._loading = threading.Lock()
-        kept = keeper.load(mic) if keeper is not None else None
-        self._held: Schedule | None = kept.schedule if kept is not None else None
-        if kept is not None:
-            self._factory = factory
-            self.first_us, self.horizon_us = kept.first_us, kept.horizon_us
-            return
-        self._factory = factory or _factory_of(mic)[1]
-        low, high = self._factory.bound_min(), self._factory.bound_max()
-        self.first_us = _midnight_us(low) if low is not None else _year_us(FIRST_YEAR)
-        self.horizon_us = _midnight_us(high) + DAY_US if high is not None else _year_us(LAST_YEAR + 1)
+    @property
+    def zone(self) -> str:
+        return self._source.zone
 
     def covering(self, start_us: int, end_us: int) -> Schedule:
-        """All years held, which reach at least a PAD beyond the window, or as far as the library knows."""
-        since = min(max(start_us - PAD_US, self.first_us), self.horizon_us - 1)
-        until = max(min(end_us + PAD_US, self.horizon_us), self.first_us + 1)
-        held = self._held
-        if held is None or since < held.since_us or until > held.until_us:
-            with self._loading:
-                held = self._held = self._kept(since, until) or self._grown(self._held, since, until)
-        return held
-
-    def _kept(self, since_us: int, until_us: int) -> Schedule | None:
-        """What another process has kept meanwhile, where it reaches."""
-        kept = self._keeper.load(self.mic) if self._keeper is not None else None
-        reaches = kept is not None and kept.schedule.since_us <= since_us and until_us <= kept.schedule.until_us
-        return kept.schedule if kept is not None and reaches else None
-
-    def _grown(self, held: Schedule | None, since_us: int, until_us: int) -> Schedule:
-        first, last = from_us(since_us).year, from_us(until_us - 1).year
-        if held is None:
-            held = self._years(first - 1, last + 1)
-        if since_us < held.since_us:
-            held = self._block(_year_us(first - 1), held.since_us).joined(held)
-        if until_us > held.until_us:
-            held = held.joined(self._block(held.until_us, _year_us(last + 2)))
-        if self._keeper is not None:
-            self._keeper.keep(self.mic, Years(self.first_us, self.horizon_us, held))
-        return held
-
-    def _years(self, first: int, last: int) -> Schedule:
-        return self._block(_year_us(first), _year_us(last + 1))
-
-    def _block(self, since_us: int, until_us: int) -> Schedule:
-        """The sessions of whole years ``[since_us, until_us)``, cut to what the library knows."""
-        since_us, until_us = max(since_us, self.first_us), min(until_us, self.horizon_us)
-        start, end = from_us(since_us).date().isoformat(), from_us(until_us - DAY_US).date().isoformat()
-        try:
-            self._factory = self._factory or _factory_of(self.mic)[1]
-            table = self._factory(start=start, end=end).schedule
-        except Exception as exc:
-            raise ConfigurationError(
-                f"exchange_calendars cannot say when {self.mic} trades from {start} to {end}: {exc}",
-                hint="check the installed versions: exchange_calendars 4.13 needs pandas below 3.1",
-            ) from exc
-        labels = table.index.to_numpy("datetime64[us]").astype(np.int64)
-        names = ("open", "close", "break_start", "break_end")
-        columns = np.stack([table[name].to_numpy("datetime64[us]").astype(np.int64) for name in names])
-        return Schedule.of((since_us, until_us), labels, columns)
-
-
-_libraries: dict[str, Library] = {}
-_libraries_lock = threading.Lock()
-
-
-def source_of(mic: str, keeper: Keeper | None = None) -> tuple[str, Source]:
-    """The calendar's own name and its source; what was read from the library is shared by the whole process.
-
-    ``mic``: a MIC or one of the library's other names (XNAS and NYSE are XNYS), in any case, or ``24/7``.
-    Raises InvalidRequestError with field ``mic`` and the nearest names when there is none.
-    """
-    if mic == ALWAYS_OPEN:
-        return mic, AlwaysOpen()
-    with _libraries_lock:
-        held = _libraries.get(mic)
-        if held is None:
-            name = mic if keeper is not None and keeper.load(mic) is not None else _factory_of(mic)[0]
-            held = _libraries.setdefault(name, Library(name, keeper=keeper))
-        return held.mic, held
-
-
-def _factory_of(mic: str) -> tuple[str, Any]:
-    # The import costs 0.6 s and pulls in pandas: only those pay who ask for an exchange.
-    from exchange_calendars import calendar_utils
-
-    factories = calendar_utils._default_calendar_factories
-    aliases = calendar_utils._default_calendar_aliases
-    name = aliases.get(mic.upper(), mic.upper())
-    if name in factories and name != ALWAYS_OPEN:
-        return name, factories[name]
-    near = difflib.get_close_matches(mic.upper(), [*factories, *aliases], n=3, cutoff=0.5)
-    raise InvalidRequestError(
-        f"unknown exchange {mic!r}" + (f"; did you mean {', '.join(near)}?" if near else ""),
-        field="mic",
-        hint="give the exchange's MIC, such as XNYS or XLON, or 24/7 for what never closes",
-    )
-
-
-def _year_us(year: int) -> int:
-    return to_us(datetime(year, 1, 1, tzinfo=UTC))
-
-
-def _midnight_us(bound: Any) -> int:
-    return to_us(datetime(bound.year, bound.month, bound.day, tzinfo=UTC))
+        held, last = self._source.covering(start_us, end_us), self._last
+        if last is None or last[0] is not held:
+            last = self._last = (held, held.without(self._shut))
+        return last[1]

@@ -10,58 +10,39 @@ would move with the exchange and twice a year with its clocks.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdtasks.domain.bars import from_us, to_us
-from mdtasks.domain.errors import ConfigurationError, InvalidRequestError
+from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.schedules import DAY_US, NO_BREAK, Keeper, Schedule, Source, Times, source_of
+from mdtasks.domain.library import Keeper, source_of
+from mdtasks.domain.moments import MINUTE_US, Moments, daily_ends
+from mdtasks.domain.overrides import NO_OVERRIDES, Overrides
+from mdtasks.domain.schedules import DAY_US, NO_BREAK, Session, Shut, Times
+from mdtasks.domain.spans import NO_TIME, Spans
 
-_MINUTE_US = 60_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One trading day of an exchange: ``label`` is its date, ``breaks`` lie inside ``[open, close)``."""
-
-    label: date
-    open: datetime
-    close: datetime
-    breaks: tuple[TimeWindow, ...] = ()
+#: What ``since`` answers when the calendar has not traded that long: before all time.
+NEVER: Final = NO_BREAK
 
 
-class Calendar:
+class Calendar(Moments):
     """When one exchange trades. Pure answers: they depend on the arguments only, never on what was asked before.
 
     Every method raises InvalidRequestError when it is asked about time past the ``horizon``; time before the
     calendar's first session has no sessions. Thread-safe.
     """
 
-    def __init__(self, mic: str, source: Source) -> None:
-        self.mic = mic
-        self._source = source
-
     def __repr__(self) -> str:
         return f"Calendar({self.mic!r})"
 
-    @property
-    def horizon(self) -> datetime:
-        """From here on the calendar does not know when the exchange trades."""
-        return from_us(self._source.horizon_us)
-
-    def schedule(self, start_us: int, end_us: int) -> Schedule:
-        """A schedule with every session that touches ``[start_us, end_us)``, and usually many more."""
-        if end_us > self._source.horizon_us:
-            raise InvalidRequestError(
-                f"{self.mic} is known until {self.horizon:%Y-%m-%d}, not until {from_us(end_us).isoformat()}",
-                field="end",
-                hint="ask for time before it, or install a newer exchange_calendars",
-            )
-        return self._source.covering(start_us, end_us)
+    def without(self, shut: Spans) -> Calendar:
+        """This calendar less the time of ``shut``, which counts as closed then; itself when there is none."""
+        return Calendar(self.mic, Shut(self._source, shut)) if len(shut) else self
 
     def expected(self, window: TimeWindow, interval: Interval) -> Times:
         """Starts of all expected intervals whose START lies in the half-open window, sorted, microseconds.
@@ -107,7 +88,7 @@ class Calendar:
         """The sessions that overlap the window, in time order."""
         held = self.schedule(to_us(window.start), to_us(window.end))
         first = np.searchsorted(held.closes, to_us(window.start), side="right")
-        return [_session(held, i) for i in range(int(first), int(np.searchsorted(held.opens, to_us(window.end))))]
+        return [held.session(i) for i in range(int(first), int(np.searchsorted(held.opens, to_us(window.end))))]
 
     def last_sessions(self, n: int, now: datetime, interval: Interval = Interval.M1) -> TimeWindow:
         """From the first interval of the n-th last session that has started, up to ``now``.
@@ -132,25 +113,99 @@ class Calendar:
         starts = held.labels if interval is Interval.D1 else held.opens // step * step
         return TimeWindow(start=from_us(int(starts[max(started - n, 0)])), end=now)
 
-    def session_of(self, at: datetime) -> Session | None:
-        """The session whose ``[open, close)`` holds ``at``, breaks included; None when the exchange is shut."""
-        at_us = to_us(at)
-        held = self.schedule(at_us, at_us)
-        i = int(np.searchsorted(held.opens, at_us, side="right")) - 1
-        return _session(held, i) if i >= 0 and at_us < held.closes[i] else None
+    def align(self, at_us: Times) -> Times:
+        """``align_minute`` of many moments at once, shape of ``at_us``."""
+        at = np.asarray(at_us, dtype=np.int64)
+        if not at.size:
+            return at.copy()
+        first = int(at.min())
+        held = self._reaching_back(first + 1, int(at.max()))
+        part = np.searchsorted(held.part_opens, at, side="right") - 1
+        if not len(held.part_opens) or held.part_opens[0] > first:
+            raise self._before_all(first)
+        aligned: Times = np.minimum(at, (held.part_closes - 1)[part])
+        aligned //= MINUTE_US
+        aligned *= MINUTE_US
+        return aligned
 
-    def is_open(self, at: datetime) -> bool:
-        """Whether the exchange trades at ``at``: the minute of the open yes, of the close or in a break no."""
-        at_us = to_us(at)
-        held = self.schedule(at_us, at_us)
-        i = int(np.searchsorted(held.part_opens, at_us, side="right")) - 1
-        return i >= 0 and bool(at_us < held.part_closes[i])
+    def are_open(self, at_us: Times) -> NDArray[np.bool_]:
+        """``is_open`` of many moments at once, shape of ``at_us``."""
+        at = np.asarray(at_us, dtype=np.int64)
+        if not at.size:
+            return np.zeros(at.shape, dtype=bool)
+        held = self.schedule(int(at.min()), int(at.max()))
+        edges = np.column_stack([held.part_opens, held.part_closes]).ravel()
+        found: NDArray[np.bool_] = np.searchsorted(edges, at, side="right") & 1 == 1
+        return found
+
+    def elapsed_each(self, last_us: Times, now_us: int, interval: Interval) -> NDArray[np.float64]:
+        """``elapsed`` from each of many moments until one, shape of ``last_us``. The oldest decides which years are
+        loaded: whoever has series without any bar asks ``since`` or ``sessions_back`` and compares.
+        """
+        last = np.maximum(np.asarray(last_us, dtype=np.int64), self._source.first_us)
+        if not last.size:
+            return np.zeros(last.shape)
+        held = self.schedule(min(int(last.min()), now_us), now_us)
+        if interval is Interval.D1:
+            over = daily_ends(held)
+            behind: Times = np.searchsorted(over, now_us, side="right") - np.searchsorted(over, last, side="right")
+            return np.maximum(behind, 0).astype(np.float64)
+        traded: Times = held.traded_us(now_us) - held.traded_us(last)
+        steps: NDArray[np.float64] = np.maximum(traded, 0) / (interval.seconds * 1_000_000)
+        return steps
+
+    def since(self, now_us: int, traded_us: int) -> int:
+        """The latest moment, not after ``now_us``, from which until now ``traded_us`` or more was traded.
+
+        The inverse of ``elapsed``: a series that ends at or before it lacks that much, one that ends later lacks less.
+        NEVER when the calendar has not traded that long. Raises ValueError for less than 0.
+        """
+        if traded_us < 0:
+            raise ValueError(f"{traded_us} us: trading time is not negative")
+        reach_us = 4 * traded_us + 15 * DAY_US
+        while True:
+            start = max(now_us - reach_us, self._source.first_us)
+            held = self.schedule(min(start, now_us), now_us)
+            at_traded = int(held.traded_us(now_us)) - traded_us
+            if at_traded >= 0:
+                return min(held.reach_us(at_traded), now_us)
+            if start == self._source.first_us:
+                return NEVER
+            reach_us *= 4
+
+    def sessions_back(self, now_us: int, n: int) -> int:
+        """``since`` for daily bars: the latest moment after which ``n`` sessions or more have closed until now.
+
+        A series whose newest label, plus 24 hours, is at or before it lacks ``n`` daily bars, one that ends later
+        lacks fewer. NEVER when there were not so many. Raises ValueError for n < 1.
+        """
+        if n < 1:
+            raise ValueError(f"{n} sessions: at least one")
+        days = 2 * n + 30
+        while True:
+            start = max(now_us - days * DAY_US, self._source.first_us)
+            over = daily_ends(self.schedule(min(start, now_us), now_us))
+            closed = int(np.searchsorted(over, now_us, side="right"))
+            if closed >= n:
+                return int(over[closed - n]) - 1
+            if start == self._source.first_us:
+                return NEVER
+            days *= 4
 
     def session_minutes(self, window: TimeWindow) -> int:
         """Whole minutes of trading in the window."""
         start, end = to_us(window.start), to_us(window.end)
         traded = self.schedule(start, end).traded_us(np.array([start, end]))
-        return int(traded[1] - traded[0]) // _MINUTE_US
+        return int(traded[1] - traded[0]) // MINUTE_US
+
+
+class _Version:
+    """The calendars of one version of the overrides. Filled as they are asked for; replaced, never changed."""
+
+    def __init__(self, overrides: Overrides) -> None:
+        self.overrides = overrides
+        self.calendars: dict[str, Calendar] = {}
+        self.halted: dict[int, Calendar] = {}
 
 
 class Calendars:
@@ -162,65 +217,68 @@ class Calendars:
     def __init__(self, keeper: Keeper | None = None) -> None:
         self._keeper = keeper
         self._lock = threading.Lock()
-        self._calendars: dict[str, Calendar] = {}
+        self._plain: dict[str, Calendar] = {}
+        self._now = _Version(NO_OVERRIDES)
+
+    @property
+    def overrides(self) -> Overrides:
+        """The overrides that hold."""
+        return self._now.overrides
+
+    def apply(self, overrides: Overrides) -> None:
+        """Let these overrides hold in place of those before, for whatever is got from now on. A calendar that
+        somebody has got already stays as it is, so no answer changes in the middle of a piece of work.
+        """
+        with self._lock:
+            before, after = self._now, _Version(overrides)
+            for name, calendar in before.calendars.items():
+                if np.array_equal(_shut(before.overrides, calendar.mic), _shut(overrides, calendar.mic)):
+                    after.calendars[name] = calendar  # with all that it remembers
+            self._now = after
+
+    def plain(self, mic: str) -> Calendar:
+        """The calendar of an exchange as its library tells it, whatever people have said since. Raises as ``get``."""
+        with self._lock:
+            return self._plain_of(mic)
 
     def get(self, mic: str) -> Calendar:
         """The calendar of an exchange by its MIC or another of its names (XNAS trades as XNYS), or of ``24/7``.
 
         Loads no session yet. Raises InvalidRequestError with field ``mic`` and the nearest names for an unknown one.
         """
+        found = self._now.calendars.get(mic)
+        if found is not None:
+            return found
         with self._lock:
-            if mic not in self._calendars:
-                name, source = source_of(mic, self._keeper)
-                self._calendars[mic] = self._calendars.setdefault(name, Calendar(name, source))
-            return self._calendars[mic]
+            plain, now = self._plain_of(mic), self._now
+            made = now.calendars.get(plain.mic) or plain.without(_shut(now.overrides, plain.mic))
+            return now.calendars.setdefault(mic, now.calendars.setdefault(plain.mic, made))
+
+    def get_of(self, mic: str, instrument_id: int) -> Calendar:
+        """The calendar of one instrument: its exchange's, less the time in which it was halted. Raises as ``get``."""
+        now = self._now
+        if instrument_id not in now.overrides.halted:
+            return self.get(mic)
+        found = now.halted.get(instrument_id)
+        if found is None:
+            found = now.halted[instrument_id] = self.get(mic).without(now.overrides.halted[instrument_id])
+        return found
+
+    def halts(self, instrument_id: int) -> Spans:
+        """The time in which an instrument was halted while its exchange may have traded."""
+        return self._now.overrides.halted.get(instrument_id, NO_TIME)
+
+    def preload(self, mics: Iterable[str], window: TimeWindow) -> None:
+        """Load what single moments of the window need, of these exchanges. Idempotent. Raises as ``get``."""
+        for mic in mics:
+            self.get(mic).preload(to_us(window.start), to_us(window.end))
+
+    def _plain_of(self, mic: str) -> Calendar:
+        if mic not in self._plain:
+            name, source = source_of(mic, self._keeper)
+            self._plain[mic] = self._plain.setdefault(name, Calendar(name, source))
+        return self._plain[mic]
 
 
-def _session(held: Schedule, i: int) -> Session:
-    pause = held.break_starts[i] != NO_BREAK
-    breaks = (TimeWindow(start=from_us(held.break_starts[i]), end=from_us(held.break_ends[i])),) if pause else ()
-    return Session(from_us(held.labels[i]).date(), from_us(held.opens[i]), from_us(held.closes[i]), breaks)
-
-
-#: Calendar and day, then in UTC the open, close, and the break's start and end; a day alone was no session.
-#: XNYS: Thanksgiving, an early close, the Friday and the Monday around a change of clocks. XHKG: a lunch break, a half
-#: day, New Year. XBOM: a Saturday of trading, the kind of session that the library loses in silence with pandas 3.1.
-KNOWN_SESSIONS: Final[tuple[tuple[str, ...], ...]] = (
-    ("XNYS", "2019-11-28"),
-    ("XNYS", "2019-11-29", "14:30", "18:00"),
-    ("XNYS", "2021-03-12", "14:30", "21:00"),
-    ("XNYS", "2021-03-13"),
-    ("XNYS", "2021-03-15", "13:30", "20:00"),
-    ("XHKG", "2021-02-10", "01:30", "08:00", "04:00", "05:00"),
-    ("XHKG", "2021-02-11", "01:30", "04:00"),
-    ("XHKG", "2021-02-12"),
-    ("XBOM", "2025-02-01", "03:45", "10:00"),
-    ("24/7", "2021-02-13", "00:00", "24:00"),
-)
-
-
-def verify(calendars: Calendars) -> None:
-    """Ask for known sessions, as a library that loses sessions does not say so. Workers run it at their start.
-
-    Raises ConfigurationError that names the first session that is wrong.
-    """
-    for mic, day, *times in KNOWN_SESSIONS:
-        label = datetime.fromisoformat(f"{day}T00:00+00:00")
-        window = TimeWindow(start=label, end=label + timedelta(days=1))
-        found = [s for s in calendars.get(mic).sessions(window) if s.label == label.date()]
-        said = [[s.open, s.close, *(at for pause in s.breaks for at in (pause.start, pause.end))] for s in found]
-        true = [[label + _since_midnight(time) for time in times]] if times else []
-        if said != true:
-            raise ConfigurationError(
-                f"the calendar of {mic} is wrong on {day}: {_spoken(said)} instead of {_spoken(true)}",
-                hint="check the installed versions: exchange_calendars 4.13 needs pandas below 3.1",
-            )
-
-
-def _since_midnight(time: str) -> timedelta:
-    hours, minutes = time.split(":")
-    return timedelta(hours=int(hours), minutes=int(minutes))
-
-
-def _spoken(sessions: list[list[datetime]]) -> str:
-    return "; ".join(", ".join(f"{at:%Y-%m-%d %H:%MZ}" for at in times) for times in sessions) or "no session"
+def _shut(overrides: Overrides, mic: str) -> Spans:
+    return overrides.shut.get(mic, NO_TIME)

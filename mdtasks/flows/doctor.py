@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from mdtasks.connections import translated_redis_errors
 from mdtasks.domain.errors import MdtasksError, UnavailableError
-from mdtasks.domain.sessions import verify
+from mdtasks.domain.known_sessions import verify
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import last_proof
 from mdtasks.queue import backlog

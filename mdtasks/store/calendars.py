@@ -17,10 +17,12 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mdtasks.domain.jobs import TimeWindow
-from mdtasks.domain.schedules import Schedule, Years
-from mdtasks.domain.sessions import Calendars, verify
+from mdtasks.domain.known_sessions import verify
+from mdtasks.domain.library import Years
+from mdtasks.domain.schedules import Schedule
+from mdtasks.domain.sessions import Calendars
 
-_COLUMNS: Final = ("opens", "closes", "break_starts", "break_ends")
+_COLUMNS: Final = ("labels", "opens", "closes", "part_opens", "part_closes")
 
 
 class KeptCalendars:
@@ -40,8 +42,9 @@ class KeptCalendars:
                 if str(kept["versions"]) != self._versions:
                     return None
                 first, horizon, since, until = (int(value) for value in kept["bounds"])
-                columns = np.stack([kept[name] for name in _COLUMNS])
-                return Years(first, horizon, Schedule.of((since, until), kept["labels"], columns))
+                labels, opens, closes, *parts = (kept[name] for name in _COLUMNS)
+                schedule = Schedule.of((since, until), (labels, opens, closes), (parts[0], parts[1]))
+                return Years(first, horizon, str(kept["zone"]), schedule)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
 
@@ -54,7 +57,8 @@ class KeptCalendars:
         draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            np.savez(draft, versions=np.array(self._versions), bounds=np.array(bounds), labels=held.labels, **columns)
+            names = {"versions": np.array(self._versions), "zone": np.array(years.zone)}
+            np.savez(draft, allow_pickle=False, bounds=np.array(bounds), **names, **columns)
             draft.replace(path)
         except OSError:
             with suppress(OSError):

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdtasks.domain import schedules
+from mdtasks.domain import library
 from mdtasks.domain.bars import to_us
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.schedules import Library
+from mdtasks.domain.library import Library
 from mdtasks.domain.sessions import Calendar
 from mdtasks.store.calendars import KeptCalendars, verified_calendars
 
@@ -25,7 +25,7 @@ LONG_AGO = TimeWindow(start=datetime(2001, 9, 10, tzinfo=UTC), end=datetime(2001
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, in a process that has read no calendar yet."""
-    monkeypatch.setattr(schedules, "_libraries", {})
+    monkeypatch.setattr(library, "_libraries", {})
     return tmp_path / "calendars"
 
 

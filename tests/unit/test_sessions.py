@@ -6,7 +6,7 @@ import csv
 import subprocess
 import sys
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +18,15 @@ from hypothesis import strategies as st
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import ConfigurationError, InvalidRequestError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.schedules import AlwaysOpen, Library, Schedule, Source
-from mdtasks.domain.sessions import Calendar, Calendars, Session, verify
+from mdtasks.domain.known_sessions import verify
+from mdtasks.domain.library import Library
+from mdtasks.domain.schedules import AlwaysOpen, Schedule, Session, Source
+from mdtasks.domain.sessions import Calendar, Calendars
+from mdtasks.domain.spans import merge
+from tests.unit.minutes import DAY, KINDS, MINUTE, at, minutes_traded, span, windows
 
-MINUTE = timedelta(minutes=1)
-DAY = timedelta(days=1)
 INTRADAY = [interval for interval in Interval if interval is not Interval.D1]
-#: Where rules differ most: DST and early closes, lunch breaks, labels of the day after, Sundays, half hours, always.
-KINDS = ["XNYS", "XHKG", "XTKS", "XASX", "XTAE", "XBOM", "24/5", "24/7"]
-
 calendars = Calendars()
-
-
-def at(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-def span(start: str, end: str) -> TimeWindow:
-    return TimeWindow(start=at(start), end=at(end))
 
 
 def fresh(mic: str) -> Calendar:
@@ -45,26 +36,6 @@ def fresh(mic: str) -> Calendar:
 
 def times(calendar: Calendar, window: TimeWindow, interval: Interval) -> list[str]:
     return [f"{from_us(us):%m-%d %H:%M}" for us in calendar.expected(window, interval)]
-
-
-def minutes_traded(calendar: Calendar, window: TimeWindow) -> list[datetime]:
-    """Every minute of trading whose start lies in the window, one by one."""
-    found = set()
-    for session in calendar.sessions(TimeWindow(start=window.start - DAY, end=window.end + DAY)):
-        minute = session.open
-        while minute < session.close:
-            if not any(pause.start <= minute < pause.end for pause in session.breaks):
-                found.add(minute)
-            minute += MINUTE
-    return sorted(minute for minute in found if window.start <= minute < window.end)
-
-
-@st.composite
-def windows(draw: st.DrawFn, days: int = 5) -> TimeWindow:
-    """Windows on whole minutes around changes of clocks, turns of the year and holidays, and anywhere."""
-    landmarks = ["2021-03-12", "2021-11-05", "2019-11-27", "2020-12-30", "2021-02-10", "2019-10-04", "2022-12-30"]
-    start = at(draw(st.sampled_from(landmarks))) + draw(st.integers(-3 * 1440, 3 * 1440)) * MINUTE
-    return TimeWindow(start=start, end=start + draw(st.integers(1, days * 1440)) * MINUTE)
 
 
 # -- truth -----------------------------------------------------------------------------------------
@@ -331,12 +302,12 @@ class Lying:
 
     def __init__(self, source: Source) -> None:
         self.horizon_us, self.first_us, self._source = source.horizon_us, source.first_us, source
+        self.zone = source.zone
 
     def covering(self, start_us: int, end_us: int) -> Schedule:
         held = self._source.covering(start_us, end_us)
-        kept = (held.labels // to_us(at("1970-01-02")) + 3) % 7 < 5
-        columns = np.stack([held.opens, held.closes, held.break_starts, held.break_ends])
-        return Schedule.of((held.since_us, held.until_us), held.labels[kept], columns[:, kept])
+        at_weekends = (held.labels // to_us(at("1970-01-02")) + 3) % 7 >= 5
+        return held.without(merge(np.column_stack([held.opens, held.closes])[at_weekends]))
 
 
 def test_the_self_test_passes_here() -> None:
@@ -345,8 +316,8 @@ def test_the_self_test_passes_here() -> None:
 
 def test_the_self_test_refuses_a_library_that_loses_sessions() -> None:
     class Lost(Calendars):
-        def get(self, mic: str) -> Calendar:
-            calendar = super().get(mic)
+        def plain(self, mic: str) -> Calendar:
+            calendar = super().plain(mic)
             return Calendar(calendar.mic, Lying(calendar._source))
 
     with pytest.raises(ConfigurationError, match="XBOM is wrong on 2025-02-01: no session instead of"):
