@@ -124,7 +124,7 @@ def test_chunks_of_what_is_left_tile_the_window_and_hold_what_they_may(
     assert sum(expected) == len(calendar.expected(window, interval))
     for piece, count in zip(cut, expected, strict=True):
         held = count if interval is Interval.D1 else calendar.session_minutes(piece)
-        assert held <= minutes or count == 1
+        assert held <= minutes or count <= 1  # a piece that starts off the grid may begin no interval
 
 
 @settings(deadline=None)
