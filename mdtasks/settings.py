@@ -83,6 +83,12 @@ class Settings(BaseModel):
     concurrency: int = _field(
         "MDTASKS_CONCURRENCY", 2, "Processes of each tier's worker under `mdtasks up`", ge=1, le=64
     )
+    calendar_back_days: int = _field(
+        "MDTASKS_CALENDAR_BACK_DAYS", 14, "Days of calendars before today that are loaded at start", ge=0, le=4000
+    )
+    calendar_forward_days: int = _field(
+        "MDTASKS_CALENDAR_FORWARD_DAYS", 7, "Days of calendars after today that are loaded at start", ge=0, le=400
+    )
 
     cadence_t0: float = _field(
         "CADENCE_T0__bars_1m", 60.0, "Live 1m bars of T0 are fetched this often, seconds; 0: never", ge=0

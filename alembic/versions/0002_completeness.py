@@ -74,6 +74,7 @@ create table calendar_overrides (
     created_at timestamptz default now() not null,
     undone_at timestamptz,
     undone_by text,
+    undone_reason text,
     undone_version bigint,
     primary key (id),
     check ((mic is null) <> (instrument_id is null)),

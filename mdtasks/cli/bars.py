@@ -107,7 +107,7 @@ def _read(args: argparse.Namespace) -> tuple[Found, BarCount | list[Series]]:
     as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
     with opened_database(args) as database, database.transaction() as connection:
         member = reference.resolve(connection, [symbol])[symbol]
-        window = asked.on(calendars_of(args).get(member.mic), interval, datetime.now(UTC))
+        window = asked.on(calendars_of(args, database).get(member.mic), interval, datetime.now(UTC))
         stored = store_bars.read_bars(connection, member.id, interval, window, as_of)
         found = Found(symbol, interval, window, as_of, stored)
         if len(found):

@@ -29,6 +29,7 @@ MODULES: Final = (
     "gaps",
     "quarantine",
     "universe",
+    "calendar",
     "jobs",
     "dlq",
     "doctor",

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from mdtasks.connections import Database, Redis, open_redis
 from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.sessions import Calendars
+from mdtasks.flows.calendars import CalendarWatch
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.providers.registry import Registry
 from mdtasks.queue.app import current_app, make_app
@@ -22,7 +23,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The adapters of one process. ``broker`` is the Redis of the queues, ``state`` that of shared state."""
+    """The adapters of one process. ``broker`` is the Redis of the queues, ``state`` that of shared state; ``watch``
+    keeps ``calendars`` current: ask it to where a piece of work begins.
+    """
 
     settings: Settings
     database: Database
@@ -31,6 +34,7 @@ class Deps:
     registry: Registry
     calendars: Calendars
     enqueuer: Enqueuer
+    watch: CalendarWatch
 
     def close(self) -> None:
         """Close the pools. Whatever is used again opens a new connection."""
@@ -50,14 +54,16 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
         use_multiprocess_dir(settings.metrics_dir)
     calendars = Calendars(KeptCalendars(settings.calendars_dir))
     broker = open_redis(settings.require_broker_url())
+    database = Database(settings.require_database_url(), application=application)
     return Deps(
         settings=settings,
-        database=Database(settings.require_database_url(), application=application),
+        database=database,
         broker=broker,
         state=open_redis(settings.require_redis_url()),
         registry=Registry(settings, calendars),
         calendars=calendars,
         enqueuer=Enqueuer(app, broker, settings),
+        watch=CalendarWatch(database, calendars, settings),
     )
 
 

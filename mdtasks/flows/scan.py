@@ -68,7 +68,7 @@ def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Sca
     if not deps.registry.order(scope.interval):
         return Scanned()
     with deps.database.transaction() as connection:
-        look = _Look(deps, scope, reference.mics(connection, scope.tier), now)
+        look = _Look(deps, scope, reference.exchanges(connection, tier=scope.tier), now)
         store_gaps.lock(connection)
         found = store_gaps.lacking(connection, scope, look.spans, look.halted)
         settled = _settled(found, store_gaps.standing(connection, scope), look)

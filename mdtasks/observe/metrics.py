@@ -137,6 +137,9 @@ DLQ_DEPTH = Gauge("dlq_depth", "Dead letters on their way to the record")
 RECONCILER_PROOF_AGE = Gauge(
     "reconciler_proof_age_seconds", "Time since the reconciler last proved that no job is lost or doubled"
 )
+CALENDAR_HORIZON = Gauge(
+    "calendar_horizon_days", "Days until the sessions of an exchange of the universe are no longer known", ("mic",)
+)
 UP = Gauge(
     "mdtasks_up",
     "Whether a part can be used (1) or not (0): broker, redis, postgresql with its schema",

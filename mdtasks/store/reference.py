@@ -97,9 +97,9 @@ def instruments(connection: Connection, tier: Tier | None = None) -> list[Instru
     return [_instrument(row) for row in connection.execute(_SQL["members"], {"tier": tier and tier.value})]
 
 
-def mics(connection: Connection, tier: Tier | None = None) -> list[str]:
-    """The exchanges on which a tier's instruments (all tiers': None) are traded, each once, by name."""
-    return list(connection.execute(_SQL["mics"], {"tier": tier and tier.value}).scalars())
+def exchanges(connection: Connection, *, day: date | None = None, tier: Tier | None = None) -> list[str]:
+    """The exchanges of all instruments, of those that are not delisted on ``day``, of those of a tier; by name."""
+    return list(connection.execute(_SQL["exchanges"], {"day": day, "tier": tier and tier.value}).scalars())
 
 
 def set_tier(connection: Connection, symbols: Iterable[str], tier: Tier) -> int:

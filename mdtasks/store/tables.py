@@ -187,6 +187,7 @@ calendar_overrides = Table(
     Column("created_at", _utc, nullable=False, server_default=func.now()),
     Column("undone_at", _utc),
     Column("undone_by", Text),
+    Column("undone_reason", Text),
     Column("undone_version", BigInteger, comment="version from which on it no longer holds"),
     CheckConstraint("(mic is null) <> (instrument_id is null)"),
     Index("calendar_overrides_standing", "mic", "instrument_id", postgresql_where=text("undone_at is null")),

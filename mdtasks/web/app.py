@@ -21,7 +21,7 @@ from mdtasks.flows.deps import open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
-from mdtasks.web import backfills, deadletters, gaps, landing, probes
+from mdtasks.web import backfills, calendars, deadletters, gaps, landing, probes
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
@@ -55,17 +55,22 @@ def _routes() -> list[BaseRoute]:
         Route("/jobs", backfills.list_jobs),
         Route("/jobs/{id:name}", backfills.show_job),
         Route("/gaps/accept", gaps.accept, methods=["POST"]),
+        Route("/calendar/overrides", calendars.list_overrides),
+        Route("/calendar/overrides", calendars.tell, methods=["POST"]),
+        Route("/calendar/overrides/{id:int}", calendars.undo, methods=["DELETE"]),
         Route("/dlq/stats", deadletters.stats),
         *deadletters.letter_routes("/dlq/backfills", backfills=True),
         *deadletters.letter_routes("/dlq/letters", backfills=False),
     ]
+    current = Middleware(calendars.CurrentCalendars)
     return [
         Route("/", landing.page),
         Route("/health", probes.health),
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
-        Route("/gaps/{symbol:path}", gaps.show),
-        Mount("/ops", Router(ops, redirect_slashes=False), middleware=[Middleware(TokenGuard)]),
+        Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
+        Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
+        Mount("/ops", Router(ops, redirect_slashes=False), middleware=[Middleware(TokenGuard), current]),
     ]
 
 

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: A part that takes longer than this counts as away, seconds: probes and scrapes give up after about 10.
 PATIENCE_S: Final = 4.0
+#: What a stack cannot do without; all else that is looked at is read from these.
+PARTS: Final = ("broker", "redis", "postgresql")
 #: Series on the landing page.
 _SERIES: Final = 12
 
@@ -134,7 +136,8 @@ def read_stored(deps: Deps) -> Stored:
 def readings(found: Look, now: datetime) -> Iterator[Reading]:
     """The gauges of a look: what a part did not say is left out, never shown as 0."""
     for part in (*found.answers, *found.errors):
-        yield Reading(metrics.UP, float(part in found.answers), {"part": part})
+        if part in PARTS:
+            yield Reading(metrics.UP, float(part in found.answers), {"part": part})
     depths: dict[str, int] | None = found.of("broker")
     if depths is not None:
         for tier in Tier:
@@ -143,6 +146,8 @@ def readings(found: Look, now: datetime) -> Iterator[Reading]:
     for tier, waiting in (found.of("postgresql") or {}).items():
         yield Reading(metrics.BACKFILL_DEFERRED, waiting.deferred, {"tier": tier})
         yield Reading(metrics.BACKFILL_OLDEST_AGE, waiting.oldest_age_s, {"tier": tier})
+    for mic, days in (found.of("calendars") or {}).items():
+        yield Reading(metrics.CALENDAR_HORIZON, days, {"mic": mic})
     proof = found.of("redis")
     if proof is not None:
         yield Reading(metrics.RECONCILER_PROOF_AGE, proof_age_s(proof, now), {})

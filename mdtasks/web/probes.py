@@ -11,7 +11,8 @@ from starlette.responses import Response
 from mdtasks.observe.metrics import Reading, exposition
 from mdtasks.settings import Settings
 from mdtasks.web.answers import Json
-from mdtasks.web.looks import look, read_depths, read_proof, read_waiting, readings
+from mdtasks.web.calendars import read_horizons
+from mdtasks.web.looks import PARTS, look, read_depths, read_proof, read_waiting, readings
 from mdtasks.web.parsing import Query, parse_query
 
 
@@ -25,8 +26,7 @@ async def ready(request: Request) -> Response:
     parse_query(request, Query)
     found = await look(request.state.deps, broker=read_depths, redis=read_proof, postgresql=read_waiting)
     parts = {
-        part: {"ok": True} if part in found.answers else {"ok": False, **found.errors[part].as_dict()}
-        for part in ("broker", "redis", "postgresql")
+        part: {"ok": True} if part in found.answers else {"ok": False, **found.errors[part].as_dict()} for part in PARTS
     }
     return Json({"ok": not found.errors, "parts": parts}, 503 if found.errors else 200)
 
@@ -34,7 +34,8 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """For Prometheus: events of every process, and the state as the parts tell it now."""
     deps = request.state.deps
-    found = await look(deps, broker=read_depths, redis=read_proof, postgresql=read_waiting)
+    parts = {"broker": read_depths, "redis": read_proof, "postgresql": read_waiting}
+    found = await look(deps, **parts, calendars=read_horizons)
     content = await run_in_threadpool(_exposed, list(readings(found, datetime.now(UTC))), deps.settings)
     # Format 0.0.4: every scraper reads it, and names and labels here need nothing newer.
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -14,10 +15,14 @@ _deps: tuple[int, Deps] | None = None
 
 
 def deps() -> Deps:
-    """The Deps of this process. A child that was forked after its parent had some opens its own."""
+    """The Deps of this process, calendars current. A child that was forked after its parent had some opens its own.
+
+    Call it once a task, at its start: what calendars say does not change in the midst of one.
+    """
     global _deps  # noqa: PLW0603 - the one value per process that Celery gives no other place for
     if _deps is None or _deps[0] != os.getpid():
         _deps = (os.getpid(), open_deps(application=f"mdtasks-worker-{os.getpid()}"))
+    _deps[1].watch.refresh(datetime.now(UTC))
     return _deps[1]
 
 

@@ -17,11 +17,12 @@ FROM symbols s JOIN instruments i ON i.id = s.instrument_id
 WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
 ORDER BY s.symbol
 
--- name: mics
--- The exchanges of a tier, or of all.
+-- name: exchanges
+-- Where the instruments trade that bear a symbol; of a tier or of all, not delisted on :day or whenever.
 SELECT DISTINCT i.mic
 FROM symbols s JOIN instruments i ON i.id = s.instrument_id
 WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
+  AND (CAST(:day AS date) IS NULL OR i.delisted_on IS NULL OR i.delisted_on > CAST(:day AS date))
 ORDER BY i.mic
 
 -- name: all_symbols
