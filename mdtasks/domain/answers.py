@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +15,7 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.sessions import Calendar
 from mdtasks.domain.silence import Silence, Weighed, inside, slots
+from mdtasks.domain.spans import NO_TIME, Spans
 
 _NONE: Final = np.empty(0, dtype=np.int64)
 #: What is found of an answer without silence.
@@ -44,7 +45,8 @@ class Answered:
     """An answer to one window: sound bars, rejected ones, the cuts it names itself, whether its silence counts.
 
     Intervals that start before ``settled`` have settled; before ``settled_twice`` twice the settle delay has passed:
-    then silence counts of a provider that does not declare complete answers, too.
+    then silence counts of a provider that does not declare complete answers, too. ``untraded``: time that is not
+    expected because somebody said so; it stays open, for whoever said so may take it back.
     """
 
     window: TimeWindow
@@ -55,6 +57,7 @@ class Answered:
     complete: bool
     settled: datetime
     settled_twice: datetime
+    untraded: Spans = field(default_factory=lambda: NO_TIME)
 
     @property
     def asked(self) -> TimeWindow | None:
@@ -89,7 +92,7 @@ def judge(answer: Answered, calendar: Calendar, weighed: Weighed = UNWEIGHED) ->
     unbelieved = np.union1d(np.setdiff1d(waiting, weighed.seconded), weighed.doubted)
     news = np.setdiff1d(np.setdiff1d(empty, unbelieved), weighed.known)
     spans = gaps.spans_of([asked])
-    open_ = np.concatenate([gaps.spans_of(answer.cuts), rejected, slots(unbelieved, answer.interval)])
+    open_ = np.concatenate([gaps.spans_of(answer.cuts), rejected, slots(unbelieved, answer.interval), answer.untraded])
     step_us = answer.interval.seconds * 1_000_000
     doubted = tuple(gaps.windows_of(weighed.runs + np.array([0, step_us])))
     waiting = np.setdiff1d(unbelieved, weighed.doubted)

@@ -14,6 +14,7 @@ from mdtasks.domain.completeness import Completeness, Series
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, Tier, TimeWindow
 from mdtasks.domain.schedules import Times
+from mdtasks.domain.silence import slots
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.scan import ACTOR, due_after_s, scan
@@ -151,6 +152,7 @@ def _series(
     interval, window = about
     covered, bars_us, rejected = known
     starts, ends = _expected(member, deps, window, interval, now)
+    kept = deps.calendars.get_of(member.mic, member.id).expected(window, interval)
     step_us = interval.seconds * 1_000_000
     due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, deps)))
     return Series(
@@ -160,7 +162,7 @@ def _series(
         starts=starts,
         ends=ends,
         covered=gaps.spans_of(covered),
-        halted=np.empty((0, 2), dtype=np.int64),
+        halted=slots(np.setdiff1d(starts, kept), interval),
         bars_us=bars_us,
         rejected_us=np.array([to_us(bar.ts) // step_us * step_us for bar in rejected], dtype=np.int64),
         due_us=due_us,

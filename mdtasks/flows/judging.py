@@ -15,7 +15,9 @@ from mdtasks.domain.bars import Bars, RejectedBar, from_us, to_us, validated
 from mdtasks.domain.errors import BadBarsError, ProviderError, SilenceDoubtedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.schedules import DAY_US, Times
-from mdtasks.domain.silence import Around, Weighed, weigh
+from mdtasks.domain.sessions import Calendar
+from mdtasks.domain.silence import Around, Weighed, slots, weigh
+from mdtasks.domain.spans import NO_TIME
 from mdtasks.domain.universe import Listing
 from mdtasks.flows.deps import Deps
 from mdtasks.providers.base import BarsAnswer, Provider
@@ -97,7 +99,8 @@ class _Answer:
         self.hole = hole
         self._asked = asked
         self._cuts = answer.unanswered.get(hole.subject.symbol, ())
-        self.calendar = deps.calendars.get(hole.subject.listing.mic)
+        mic, instrument_id = hole.subject.listing.mic, hole.subject.instrument_id
+        self.calendar = deps.calendars.get_of(mic, instrument_id)
         good, rejected = validated(answer.bars[hole.subject.symbol], asked.window, asked.interval)
         told, settle_s = asked.provider.capabilities, deps.settings.settle_s
         self.answered = Answered(
@@ -109,8 +112,16 @@ class _Answer:
             complete=told.complete,
             settled=self._before(told.delay_s + settle_s),
             settled_twice=self._before(told.delay_s + 2 * settle_s),
+            untraded=self._untraded(deps.calendars.plain(mic)),
         )
         self.silent_us: Times = answers.silent(self.answered, self.calendar)
+
+    def _untraded(self, plain: Calendar) -> gaps.Spans:
+        """The intervals of the window that people took out of the calendar."""
+        if plain is self.calendar:
+            return NO_TIME
+        window, interval = self._asked.window, self._asked.interval
+        return slots(np.setdiff1d(plain.expected(window, interval), self.calendar.expected(window, interval)), interval)
 
     def _before(self, age_s: float) -> datetime:
         """Intervals that start before this had ended ``age_s`` seconds ago."""

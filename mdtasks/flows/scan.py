@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+import numpy as np
 from sqlalchemy import Connection
 
 from mdtasks.domain import gaps
-from mdtasks.domain.bars import to_us
+from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.ledger import OpenGap, Run, Settled, runs_of, settle
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 #: Who asks, for the record of requests and of letters that are resolved.
 ACTOR: Final = "gap scan"
+NO_STARTS: Final = np.empty(0, dtype=np.int64)
 #: An interval is missed when live fetching has had its chances, and this, seconds.
 _MARGIN_S: Final = 60.0
 
@@ -68,7 +70,8 @@ def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Sca
     if not deps.registry.order(scope.interval):
         return Scanned()
     with deps.database.transaction() as connection:
-        look = _Look(deps, scope, reference.exchanges(connection, tier=scope.tier), now)
+        mics = reference.exchanges(connection, tier=scope.tier)
+        look = _Look(deps, scope, mics, reference.mics_of(connection, deps.calendars.overrides.halted), now)
         store_gaps.lock(connection)
         found = store_gaps.lacking(connection, scope, look.spans, look.halted)
         settled = _settled(found, store_gaps.standing(connection, scope), look)
@@ -80,9 +83,12 @@ def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Sca
 
 
 class _Look:
-    """What is expected of each exchange in a round: intervals that are due, within the look-back, by start and end."""
+    """What is expected of each exchange in a round: intervals that are due, within the look-back, by start and end.
 
-    def __init__(self, deps: Deps, scope: Scope, mics: Sequence[str], now: datetime) -> None:
+    ``halted``: the exchanges of the instruments that were halted at some time.
+    """
+
+    def __init__(self, deps: Deps, scope: Scope, mics: Sequence[str], halted: Mapping[int, str], now: datetime) -> None:
         self._deps = deps
         self._scope = scope
         self.expected: dict[str, tuple[Times, Times]] = {}
@@ -92,7 +98,7 @@ class _Look:
             except InvalidRequestError as error:  # one exchange whose calendar ends must not stop the others
                 log.warning("%s is not looked at: %s", mic, error)
         self.spans = {mic: slots(starts, scope.interval) for mic, (starts, _) in self.expected.items()}
-        self.halted: Mapping[int, gaps.Spans] = {}
+        self.halted = self._halted(halted)
         self._runs: dict[tuple[str, bytes], list[Run]] = {}
         self._pieces: dict[tuple[str, bytes], list[TimeWindow]] = {}
 
@@ -109,10 +115,21 @@ class _Look:
         # A job asks for whole intervals of the grid, also for one that the close cuts short.
         return starts[due], starts[due] + interval.seconds * 1_000_000
 
+    def _halted(self, mics: Mapping[int, str]) -> dict[int, gaps.Spans]:
+        """By instrument, the intervals that its exchange makes us expect and its halts do not."""
+        found = {}
+        for instrument, mic in mics.items():
+            starts, _ = self.expected.get(mic, (NO_STARTS, NO_STARTS))
+            if len(starts):
+                window = TimeWindow(start=from_us(starts[0]), end=from_us(starts[-1] + 1))
+                kept = self._deps.calendars.get_of(mic, instrument).expected(window, self._scope.interval)
+                found[instrument] = slots(np.setdiff1d(starts, kept), self._scope.interval)
+        return found
+
     def since_us(self, mic: str) -> int:
         """From where on this round knows what is missing."""
-        starts, _ = self.expected.get(mic, (None, None))
-        return int(starts[0]) if starts is not None and len(starts) else 0
+        starts, _ = self.expected.get(mic, (NO_STARTS, NO_STARTS))
+        return int(starts[0]) if len(starts) else 0
 
     def runs(self, mic: str, missing: gaps.Spans) -> list[Run]:
         """Missing time as runs across nights; the same for all that lack the same."""

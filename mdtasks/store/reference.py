@@ -102,6 +102,13 @@ def exchanges(connection: Connection, *, day: date | None = None, tier: Tier | N
     return list(connection.execute(_SQL["exchanges"], {"day": day, "tier": tier and tier.value}).scalars())
 
 
+def mics_of(connection: Connection, instrument_ids: Iterable[int]) -> dict[int, str]:
+    """The exchange of each of these instruments."""
+    ids = list(instrument_ids)
+    rows = connection.execute(_SQL["mics_of"], {"ids": ids}) if ids else ()
+    return {row.id: row.mic for row in rows}
+
+
 def set_tier(connection: Connection, symbols: Iterable[str], tier: Tier) -> int:
     """Move instruments to a tier; returns how many were elsewhere. Raises UnknownSymbolError, with nothing moved."""
     asked = list(resolve(connection, symbols))

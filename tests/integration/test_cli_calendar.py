@@ -174,11 +174,11 @@ def test_the_gap_finder_sees_what_is_told_in_another_process(cli: Cli, cli_deps:
         ["0700.HK"], Interval.D1, AskedWindow(datetime(2023, 8, 31, tzinfo=UTC), datetime(2023, 9, 9, tzinfo=UTC))
     )
     cli_deps.watch.refresh(NOW)
-    (found,) = find_gaps(asked, cli_deps.database, cli_deps.calendars, NOW)
+    (found,) = find_gaps(asked, cli_deps, NOW)
     assert found.missing == 7
     told = cli("calendar", "close", "XHKG", "2023-09-08", "--reason", "black rain", "--json").json
     cli_deps.watch._next_s = 0.0  # a second later
     cli_deps.watch.refresh(NOW)
     assert cli_deps.calendars.overrides.version == told["version"]
-    (found,) = find_gaps(asked, cli_deps.database, cli_deps.calendars, NOW)
+    (found,) = find_gaps(asked, cli_deps, NOW)
     assert found.missing == 6

@@ -18,16 +18,20 @@ from sqlalchemy import text
 from mdtasks.domain.bars import from_us
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow, parse_job
+from mdtasks.domain.overrides import Kind
 from mdtasks.domain.silence import slots
+from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.backfill import enqueue_jobs
+from mdtasks.flows.calendars import apply_overrides
 from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.gaps import Question, find_gaps
 from mdtasks.flows.ingest import Outcome, run_backfill
 from mdtasks.flows.letters import requeue_job
 from mdtasks.flows.scan import Scanned, due_after_s, scan, scan_tier
 from mdtasks.providers.registry import Registry
 from mdtasks.settings import Settings
 from mdtasks.store import gaps as store_gaps
-from mdtasks.store import letters, silences
+from mdtasks.store import letters, overrides, silences
 from mdtasks.store.bars import read_coverage
 from mdtasks.store.gaps import LedgerEntry, Scope
 from mdtasks.store.reference import Instrument, add_instruments, resolve, set_tier
@@ -187,6 +191,59 @@ def test_a_job_that_failed_waits_for_people_and_is_not_asked_for_again(deps: Dep
     assert scan(T0_MINUTES, deps, NOW) == Scanned(closed=1, resolved=2)
     assert _one(deps, "SELECT count(*) FROM dead_letters WHERE state = 'open'") == 0
     assert _one(deps, "SELECT count(*) FROM backfill_jobs WHERE status = 'failed'") == 0
+
+
+def _told(deps: Deps, new: overrides.NewOverride) -> int:
+    with deps.database.transaction() as connection:
+        overrides.lock(connection)
+        made = overrides.add(connection, new, "ann")
+    apply_overrides(deps.database, deps.calendars)
+    return made.id
+
+
+def _undone(deps: Deps, override: int) -> None:
+    with deps.database.transaction() as connection:
+        overrides.undo(connection, override, "it was not so", "ann")
+    apply_overrides(deps.database, deps.calendars)
+
+
+def test_gaps_of_a_closed_day_vanish_and_come_back_when_it_is_undone(deps: Deps) -> None:
+    scan(T0_MINUTES, deps, NOW)
+    thursday = TimeWindow(start=NOW.replace(day=19, hour=14, minute=30), end=NOW.replace(day=19, hour=21))
+    jobs = _jobs(deps)
+    closed = _told(deps, overrides.NewOverride(Kind.CLOSED, thursday, "storm", mic="XNYS", session=date(2026, 11, 19)))
+    # What is answered while the day is shut speaks for no time of it.
+    assert {_run(deps, job) for job in jobs} == {Outcome.DONE}
+    found = scan(T0_MINUTES, deps, NOW)  # the fifth session from the end is one day earlier now
+    assert (found.closed, found.found, found.queued) == (2, 1, 1)
+    assert {_run(deps, job) for job in _jobs(deps)} == {Outcome.DONE}
+    assert scan(T0_MINUTES, deps, NOW) == Scanned(closed=1)
+    _undone(deps, closed)
+    found = scan(T0_MINUTES, deps, NOW)
+    assert (found.lacking, found.found, found.queued) == (1, 1, 1)
+    entry = _ledger(deps, "SPY")[0]
+    assert (entry.start, entry.end, entry.missing) == (thursday.start, thursday.end, 390)
+    again = _told(deps, overrides.NewOverride(Kind.CLOSED, thursday, "storm", mic="XNYS", session=date(2026, 11, 19)))
+    assert scan(T0_MINUTES, deps, NOW) == Scanned(closed=1)
+    assert _ledger(deps, "SPY")[0].outcome == "withdrawn"
+    _undone(deps, again)
+    assert scan(T0_MINUTES, deps, NOW).found == 1
+
+
+def test_a_halt_of_one_symbol_is_no_gap_of_it_and_one_of_the_others(deps: Deps) -> None:
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument("GME", "XNYS", tier=Tier.T0)])
+        members = resolve(connection, ["GME", "SPY"])
+    halt = TimeWindow(start=NOW.replace(hour=15), end=NOW.replace(hour=16))
+    _told(deps, overrides.NewOverride(Kind.HALT, halt, "news", instrument_id=members["GME"].id))
+    scan(T0_MINUTES, deps, NOW)
+    assert [entry.missing for entry in _ledger(deps, "GME")] == [300, 1590]
+    assert [entry.missing for entry in _ledger(deps, "SPY")] == [1950]
+    question = Question(["GME", "SPY"], Interval.M1, AskedWindow(NOW.replace(hour=14), NOW))
+    counts = {each.symbol: (each.halted, each.missing) for each in find_gaps(question, deps, NOW)}
+    assert counts == {"GME": (60, 330), "SPY": (0, 390)}
+    assert {_run(deps, job) for job in _jobs(deps)} == {Outcome.DONE}
+    assert scan(T0_MINUTES, deps, NOW).lacking == 0
 
 
 INDEX_DAY = TimeWindow(

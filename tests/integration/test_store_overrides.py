@@ -163,7 +163,7 @@ def test_the_days_around_now_are_loaded_and_again_on_the_next_day(
             Instrument("C", "XLON", delisted_on=date(2000, 1, 1)),
         ]
         reference.add_instruments(connection, members)
-        assert reference.exchanges(connection, NOON.date()) == ["24/7", "XNYS"]
+        assert reference.exchanges(connection, day=NOON.date()) == ["24/7", "XNYS"]
     clock = Clock()
     watch = CalendarWatch(database, calendars, settings, clock)
 

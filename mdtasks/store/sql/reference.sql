@@ -25,6 +25,9 @@ WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(
   AND (CAST(:day AS date) IS NULL OR i.delisted_on IS NULL OR i.delisted_on > CAST(:day AS date))
 ORDER BY i.mic
 
+-- name: mics_of
+SELECT id, mic FROM instruments WHERE id = ANY (CAST(:ids AS integer[]))
+
 -- name: all_symbols
 -- Every symbol borne now.
 SELECT symbol FROM symbols WHERE valid_to = 'infinity' ORDER BY symbol
