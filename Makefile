@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format requeue bench chaos clean
+.PHONY: help run test lint format docs requeue bench chaos clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -26,6 +26,9 @@ lint: .venv/.dev  ## style, types, and who may import whom
 format: .venv/.dev  ## lay the code out
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+docs: .venv/.dev  ## write the pages that are made from the code: docs/metrics.md
+	$(BIN)/python -m mdtasks.observe.catalogue > docs/metrics.md
 
 requeue: .venv/.run  ## send a dead job again: make requeue JOB=<id>
 	@test -n "$(JOB)" || { echo "error: which job? make requeue JOB=<id> (mdtasks dlq list shows them)" >&2; exit 2; }

@@ -1,7 +1,7 @@
 """Every metric of mdtasks, declared once: what happened is counted here, what is the case is read at scrape time.
 
 Counters and histograms are counted by the process in which a thing happens: a worker's children, the web app, a
-command. prometheus_client's multiprocess mode lets them meet in files that the web app's /metrics sums up. It chooses
+command. prometheus_client's multiprocess mode lets them meet in files that a scrape sums up (``scrape``). It chooses
 that mode from the environment when it is first imported, so it is imported here only when something is first counted,
 and whoever starts a process calls ``use_multiprocess_dir`` before that. Without it, a process counts for itself
 (tests, notebooks). Gauges have no life in a process: a reader asks Redis and PostgreSQL when they are scraped.
@@ -9,24 +9,19 @@ and whoever starts a process calls ``use_multiprocess_dir`` before that. Without
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import prometheus_client
-    from prometheus_client.metrics_core import Metric as Family
 
 _ENVIRONMENT: Final = "PROMETHEUS_MULTIPROC_DIR"
-_LOCK_FILE: Final = "fold.lock"
-#: Name of the process that stands for all dead ones, in place of a pid.
-_DEAD: Final = "dead"
 
 
 @dataclass(frozen=True)
@@ -146,6 +141,24 @@ UP = Gauge(
     ("part",),
 )
 
+#: What each label may be.
+LABELS: Final[Mapping[str, str]] = {
+    "tier": "`T0` `T1` `T2`; empty for what was refused before it had one",
+    "interval": "`1m` `5m` `15m` `1h` `1d`",
+    "type": "of a job: `backfill` `bars_fetch` `quotes_fetch`",
+    "provider": "its name; of several that one job asked, joined by commas; `none` where nobody was asked",
+    "outcome": "of a job: `done` `failed` `retry` ...",
+    "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`",
+    "endpoint": "which call failed: `bars`, `quotes`",
+    "code": "class of an error, as docs/errors.md names it",
+    "error_class": "class of an error, as docs/errors.md names it",
+    "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped",
+    "result": "of a request's job: `queued` `deferred` `merged` `refused`",
+    "status": "of a job: `done` `deferred` `failed` ...",
+    "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
+    "part": "`broker` `redis` `postgresql`",
+}
+
 #: All of them, in the order of this page: the scrape's reader, docs and dashboards go by it.
 DECLARED: Final[tuple[Declared, ...]] = tuple(
     value for value in list(globals().values()) if isinstance(value, Declared)
@@ -174,75 +187,6 @@ def use_multiprocess_dir(path: Path | None) -> None:
 
             # Some library imported it first (Flower does), and it chose by the environment of that moment.
             values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
-
-
-def exposition(read: Callable[[], Iterable[Reading]], path: Path | None = None) -> bytes:
-    """What /metrics answers, in Prometheus' text format: events of all processes, and the state that ``read`` finds.
-
-    ``path``: the processes' multiprocess dir; None: this process's own counts. Dead processes' files are folded into
-    one on the way. Blocks (files, and what ``read`` does). Whatever ``read`` raises passes through.
-    """
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
-
-    state = CollectorRegistry()
-    state.register(_State(list(read())))
-    if path is None:
-        return bytes(generate_latest(_registry())) + bytes(generate_latest(state))
-    fold_dead(path)
-    events = CollectorRegistry()
-    with _locked(path):
-        events.register(_Ours(MultiProcessCollector(None, path=str(path))))  # type: ignore[no-untyped-call]
-        return bytes(generate_latest(events)) + bytes(generate_latest(state))
-
-
-def fold_dead(path: Path, *, alive: Callable[[int], bool] | None = None) -> int:
-    """Add the counts of processes that are gone to one file for all of them, and delete theirs; how many files.
-
-    Without it every process ever started (a worker's children are many) leaves its files for ever. A scrape sees
-    the counts before or after, never twice or not at all. ``alive`` tells whether a pid runs (default: here and now).
-    """
-    folded = 0
-    with _locked(path):
-        for file in sorted(path.glob("*.db")):
-            kind, _, pid = file.stem.rpartition("_")
-            if not pid.isdecimal() or (alive or _alive)(int(pid)):
-                continue
-            if kind in {"counter", "histogram"}:
-                _fold(file, path / f"{kind}_{_DEAD}.db")
-                folded += 1
-            else:
-                file.unlink()  # a state of somebody else's that nobody is in any more
-    return folded
-
-
-class _Ours:
-    """What is declared here, out of the processes' files: Flower, a process of the stack, counts into them as well."""
-
-    def __init__(self, collector: Any) -> None:
-        self._collector = collector
-
-    def collect(self) -> Iterator[Family]:
-        names = {declared.name.removesuffix("_total") for declared in DECLARED}
-        yield from (family for family in self._collector.collect() if family.name.removesuffix("_total") in names)
-
-
-class _State:
-    """Gauges as read: a prometheus_client collector."""
-
-    def __init__(self, readings: list[Reading]) -> None:
-        self._readings = readings
-
-    def collect(self) -> Iterator[Family]:
-        from prometheus_client.core import GaugeMetricFamily
-
-        for gauge in (declared for declared in DECLARED if isinstance(declared, Gauge)):
-            family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.label_names)
-            for reading in self._readings:
-                if reading.gauge is gauge:
-                    family.add_metric([reading.labels[name] for name in gauge.label_names], reading.value)
-            if family.samples:
-                yield family
 
 
 def _close_files() -> None:
@@ -274,45 +218,15 @@ def _build(declared: Declared) -> Any:
 
     if isinstance(declared, Histogram):
         return prometheus_client.Histogram(
-            declared.name, declared.help, declared.label_names, registry=_registry(), buckets=declared.buckets
+            declared.name, declared.help, declared.label_names, registry=registry(), buckets=declared.buckets
         )
-    return prometheus_client.Counter(declared.name, declared.help, declared.label_names, registry=_registry())
+    return prometheus_client.Counter(declared.name, declared.help, declared.label_names, registry=registry())
 
 
-def _registry() -> prometheus_client.CollectorRegistry:
+def registry() -> prometheus_client.CollectorRegistry:
     """This process's own registry: not prometheus_client's, which others write to (Flower)."""
     from prometheus_client import CollectorRegistry
 
     with _building:
-        registry: CollectorRegistry = _metrics.setdefault("", CollectorRegistry())
-    return registry
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with (path / _LOCK_FILE).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _fold(file: Path, into: Path) -> None:
-    from prometheus_client.mmap_dict import MmapedDict
-
-    if not file.stat().st_size:  # its process was killed while it made it
-        file.unlink()
-        return
-    total = MmapedDict(str(into))  # type: ignore[no-untyped-call]
-    for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
-        total.write_value(key, total.read_value(key)[0] + value, 0.0)  # type: ignore[no-untyped-call]
-    total.close()  # type: ignore[no-untyped-call]
-    file.unlink()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        own: CollectorRegistry = _metrics.setdefault("", CollectorRegistry())
+    return own

@@ -8,7 +8,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mdtasks.observe.metrics import Reading, exposition
+from mdtasks.observe.metrics import Reading
+from mdtasks.observe.scrape import exposition
 from mdtasks.settings import Settings
 from mdtasks.web.answers import Json
 from mdtasks.web.calendars import read_horizons

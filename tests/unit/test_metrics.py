@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mdtasks.observe import metrics
+from mdtasks.observe import catalogue, metrics
 from mdtasks.observe.metrics import Counter, Gauge, Histogram, Reading
+from mdtasks.observe.scrape import exposition, fold_dead
 
 COUNT_AND_END = """
 import sys
@@ -62,6 +63,17 @@ def test_every_metric_is_declared_once_with_help() -> None:
     assert all(declared.name.endswith("_total") == isinstance(declared, Counter) for declared in metrics.DECLARED)
 
 
+def test_the_page_of_metrics_is_what_the_declarations_say() -> None:
+    """Write it again with `make docs`."""
+    assert (Path(__file__).parents[2] / "docs" / "metrics.md").read_text() == catalogue.page()
+
+
+def test_the_page_names_every_metric_and_explains_every_label() -> None:
+    for declared in metrics.DECLARED:
+        assert f"| `{declared.name}` |" in catalogue.page()
+        assert set(declared.label_names) <= set(metrics.LABELS), declared.name
+
+
 def test_names_and_labels_that_users_know_are_scraped_as_they_were() -> None:
     for declared in metrics.DECLARED:
         labels = dict.fromkeys(declared.label_names, "x")
@@ -70,7 +82,7 @@ def test_names_and_labels_that_users_know_are_scraped_as_they_were() -> None:
         elif isinstance(declared, Histogram):
             (declared.labels(**labels) if labels else declared).observe(0.1)
     readings = [Reading(g, 1, dict.fromkeys(g.label_names, "x")) for g in metrics.DECLARED if isinstance(g, Gauge)]
-    found = samples(metrics.exposition(lambda: readings))
+    found = samples(exposition(lambda: readings))
     for declared in metrics.DECLARED:
         name = declared.name + ("_count" if isinstance(declared, Histogram) else "")
         assert (name, tuple(sorted(dict.fromkeys(declared.label_names, "x").items()))) in found
@@ -81,7 +93,7 @@ def test_counts_of_processes_that_ended_are_summed_and_their_files_folded_into_o
         count_in_a_process_that_ends(folder)
     assert len(list(folder.glob("*.db"))) == 6
     for _ in range(2):  # a second scrape says the same
-        found = samples(metrics.exposition(list, folder))
+        found = samples(exposition(list, folder))
         assert found[INSERTED] == 1170
         assert found["write_batch_seconds_count", ()] == 3
         assert found["write_batch_seconds_bucket", (("le", "0.1"),)] == 0
@@ -100,28 +112,28 @@ def test_counts_of_this_process_and_its_forks_meet_even_if_prometheus_was_import
     child.start()
     child.join()
     assert child.exitcode == 0
-    assert samples(metrics.exposition(list, folder))[INSERTED] == 11
+    assert samples(exposition(list, folder))[INSERTED] == 11
     assert {file.name for file in folder.glob("*.db")} == {"counter_dead.db", f"counter_{os.getpid()}.db"}
     metrics.BARS_WRITTEN.labels(interval="1m", kind="inserted").inc(100)
-    assert samples(metrics.exposition(list, folder))[INSERTED] == 111
+    assert samples(exposition(list, folder))[INSERTED] == 111
 
 
 def test_counts_of_a_dead_process_are_kept_and_folding_again_adds_nothing(folder: Path) -> None:
     count_in_a_process_that_ends(folder)
     pid = int(next(folder.glob("counter_*.db")).stem.removeprefix("counter_"))
     for _ in range(2):
-        metrics.fold_dead(folder, alive=lambda other: other != pid)
-        assert samples(metrics.exposition(list, folder))[INSERTED] == 390
+        fold_dead(folder, alive=lambda other: other != pid)
+        assert samples(exposition(list, folder))[INSERTED] == 390
 
 
 def test_a_file_that_a_killed_process_left_empty_does_not_break_the_scrape(folder: Path) -> None:
     count_in_a_process_that_ends(folder)
     (folder / "counter_999999999.db").touch()
-    assert samples(metrics.exposition(list, folder))[INSERTED] == 390
+    assert samples(exposition(list, folder))[INSERTED] == 390
 
 
 def test_a_gauge_without_a_reading_is_absent_and_not_zero() -> None:
-    text = metrics.exposition(lambda: [Reading(metrics.BACKFILL_QUEUE_DEPTH, 7, {"tier": "T1"})])
+    text = exposition(lambda: [Reading(metrics.BACKFILL_QUEUE_DEPTH, 7, {"tier": "T1"})])
     assert samples(text)["backfill_queue_depth", (("tier", "T1"),)] == 7
     assert b"dlq_depth" not in text
 
