@@ -15,9 +15,10 @@ from typing import Final
 
 import numpy as np
 
+from mdtasks.domain import sessions
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.schedules import NO_BREAK, Schedule
+from mdtasks.domain.schedules import Schedule
 from mdtasks.domain.sessions import Calendar
 
 #: Nothing is older than this: where so little was traded yet that nothing can be late.
@@ -80,23 +81,13 @@ def mark(calendar: Calendar, allowance: Allowance, now: datetime) -> Mark | None
     session = calendar.session_of(now)
     if session is None or not calendar.is_open(now):
         return None
-    schedule = calendar.schedule(to_us(now - _BACK), to_us(now))
     if allowance.interval is not Interval.D1:
-        return Mark(session.label, session.open, _late_before(schedule, to_us(now), allowance))
+        # One microsecond more than may be: what lags by just that is not late.
+        since = calendar.since(to_us(now), round(allowance.trading_s * _SECOND_US) + 1)
+        return Mark(session.label, session.open, NEVER if since == sessions.NEVER else from_us(since + 1))
+    schedule = calendar.schedule(to_us(now - _BACK), to_us(now))
     label = datetime(session.label.year, session.label.month, session.label.day, tzinfo=UTC)
     return Mark(session.label, label, _daily_late_before(schedule, to_us(now), allowance))
-
-
-def _late_before(schedule: Schedule, now_us: int, allowance: Allowance) -> datetime:
-    """The first moment up to which so much was traded that the rest until now is not too much: the inverse of
-    traded time, at the earlier end of closed hours, since what is fresh until a close is fresh until the next open.
-    """
-    wanted_us = int(schedule.traded_us(now_us)) - round(allowance.trading_s * _SECOND_US)
-    if wanted_us <= 0:
-        return NEVER
-    traded_at_close = schedule.traded_us(schedule.part_closes)
-    part = int(np.searchsorted(traded_at_close, wanted_us))
-    return from_us(int(schedule.part_closes[part] - (traded_at_close[part] - wanted_us)))
 
 
 def _daily_late_before(schedule: Schedule, now_us: int, allowance: Allowance) -> datetime:
@@ -148,13 +139,11 @@ def last_whole(calendar: Calendar, allowance: Allowance, now: datetime) -> Whole
     due = int(np.searchsorted(schedule.closes + round(allowance.due_after_s * _SECOND_US), to_us(now)))
     if not due:
         return None
-    i = due - 1
-    label, opened, closed = (int(column[i]) for column in (schedule.labels, schedule.opens, schedule.closes))
+    session = schedule.session(due - 1)
     if allowance.interval is Interval.D1:
-        pairs = [(label, closed)]  # up to the close, as far as an answer that has settled reaches
-    elif schedule.break_starts[i] != NO_BREAK:
-        pairs = [(opened, int(schedule.break_starts[i])), (int(schedule.break_ends[i]), closed)]
-    else:
-        pairs = [(opened, closed)]
-    parts = tuple(TimeWindow(start=from_us(start), end=from_us(end)) for start, end in pairs)
-    return Whole(from_us(label).date(), parts)
+        label = datetime(session.label.year, session.label.month, session.label.day, tzinfo=UTC)
+        # Up to the close, as far as an answer that has settled reaches.
+        return Whole(session.label, (TimeWindow(start=label, end=session.close),))
+    edges = [session.open, *(at for pause in session.breaks for at in (pause.start, pause.end)), session.close]
+    parts = zip(edges[::2], edges[1::2], strict=True)
+    return Whole(session.label, tuple(TimeWindow(start=start, end=end) for start, end in parts))

@@ -86,7 +86,7 @@ BACKFILL_ENQUEUED = Counter(
     ("tier", "result"),
 )
 BACKFILL_COMPLETED = Counter(
-    "backfill_jobs_completed_total", "Backfill jobs that ended an attempt, by the status it left", ("tier", "status")
+    "backfill_jobs_completed_total", "Backfill jobs that came to their end: done, or failed", ("tier", "status")
 )
 BARS_WRITTEN = Counter(
     "bars_written_total",
@@ -117,6 +117,21 @@ STALE_MESSAGES = Counter(
     "stale_messages_total", "Messages dropped because another attempt owns or ended their job", ("reason",)
 )
 DEAD_LETTERS = Counter("dead_letters_total", "Dead letters put on record", ("kind", "error_class"))
+SLO_GAP_EXPECTED = Counter(
+    "slo_gap_expected_total",
+    "Series looked at for lateness, each time anew: those whose exchange traded",
+    ("tier", "interval"),
+)
+SLO_GAP_VIOLATIONS = Counter(
+    "slo_gap_violations_total", "Series found too late, each time anew, of those looked at", ("tier", "interval")
+)
+GAPS_FOUND = Counter("gaps_found_total", "Gaps put into the ledger", ("interval",))
+GAP_REPAIR = Histogram(
+    "gap_repair_seconds",
+    "Time by the clock from the moment a gap was found until it was answered for",
+    ("tier", "interval"),
+    buckets=(60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 86_400),
+)
 JOBS_LOST_RESENT = Counter(
     "jobs_lost_resent_total", "Jobs whose message the broker had lost, found by the reconciler and sent again"
 )
@@ -154,7 +169,7 @@ LABELS: Final[Mapping[str, str]] = {
     "error_class": "class of an error, as docs/errors.md names it",
     "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped",
     "result": "of a request's job: `queued` `deferred` `merged` `refused`",
-    "status": "of a job: `done` `deferred` `failed` ...",
+    "status": "of a job that ended: `done` `failed`",
     "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
     "part": "`broker` `redis` `postgresql`",
 }

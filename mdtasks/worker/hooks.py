@@ -9,15 +9,19 @@ from typing import Any
 
 from celery import signals
 
+from mdtasks.connections import open_redis
 from mdtasks.domain.errors import ConfigurationError, MdtasksError
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import release_node
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import load_settings
 from mdtasks.store.calendars import verified_calendars
+from mdtasks.worker.presence import Presence
 from mdtasks.worker.process import close_deps, pids_of_node
 
 log = logging.getLogger(__name__)
+
+_presence = Presence(lambda: open_redis(load_settings().require_redis_url(), socket_timeout_s=1.0))
 
 
 @signals.worker_init.connect
@@ -58,6 +62,18 @@ def _release(deps: Deps, node: str) -> None:
 def on_worker_ready(**_: object) -> None:
     """Tell whoever started this process."""
     tell_ready()
+
+
+@signals.heartbeat_sent.connect
+def on_heartbeat(sender: Any, **_: object) -> None:
+    """The parent leaves word that this node lives."""
+    _presence.alive(sender.eventer.hostname)
+
+
+@signals.worker_shutdown.connect
+def on_shutdown(sender: Any, **_: object) -> None:
+    """The node stops in good order: nobody shall miss it."""
+    _presence.left(sender.hostname)
 
 
 @signals.worker_process_shutdown.connect

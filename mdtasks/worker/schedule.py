@@ -20,13 +20,15 @@ def _every(seconds: float, task: str, *args: object) -> dict[str, Any]:
     }
 
 
-def entries(settings: Settings) -> dict[str, dict[str, Any]]:
+def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     """Beat's table for these settings; a cadence of 0 leaves its entry out."""
     live = [(tier, settings.cadence_s(tier)) for tier in Tier]
     table = {
         "dispatch": _every(1.0, "mdtasks.dispatch"),
         "reconcile": _every(10.0, "mdtasks.reconcile"),
         "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
+        "forget_snapshots": _every(3600.0, "mdtasks.forget_snapshots"),
+        "monitor": _every(settings.slo_every_s, "mdtasks.monitor"),
         **{f"live_{tier}": _every(s, "mdtasks.live_tick", str(tier), s) for tier, s in live},
         **{f"gaps_{tier}": _every(settings.gap_scan_s, "mdtasks.gap_scan", str(tier)) for tier in Tier},
     }
@@ -37,5 +39,5 @@ class Scheduler(RedBeatScheduler):
     """RedBeat with this table as its static entries; entries that left the table leave Redis at the next start."""
 
     def setup_schedule(self) -> None:
-        self.app.redbeat_conf.schedule = entries(load_settings())
+        self.app.redbeat_conf.schedule = schedule(load_settings())
         super().setup_schedule()

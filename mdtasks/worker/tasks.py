@@ -9,7 +9,7 @@ from celery import Task, shared_task
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
-from mdtasks.flows import dispatch, ingest, letters, live, scan
+from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, scan
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
 from mdtasks.worker.process import deps, worker_name
@@ -23,10 +23,17 @@ class JobTask(Task):
 
 
 class Housekeeping(Task):
-    """A task of beat: its next tick is its retry, so a failed one is logged and gone."""
+    """A task of beat: its next tick is its retry, so a failed one is logged and gone.
+
+    That it starts shows that beat lives.
+    """
 
     abstract = True
     acks_on_failure = True
+
+    def before_start(self, task_id: str, args: object, kwargs: object) -> None:  # noqa: ARG002 - Celery's signature
+        """Leave word that a tick arrived."""
+        presence.tick_arrived(deps(), now=datetime.now(UTC))
 
 
 J = TypeVar("J", BackfillJob, BarsFetchJob, QuotesFetchJob)
@@ -95,3 +102,15 @@ def gap_scan(tier: str) -> dict[str, dict[str, int]]:
 def make_partitions() -> None:
     """Make the coming months' partitions."""
     ensure_ahead(deps().database, now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.monitor")
+def watch() -> dict[str, int]:
+    """Look at how late every series is, and keep what was found."""
+    return monitor.run_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.forget_snapshots")
+def forget_snapshots() -> dict[str, int]:
+    """Thin out old looks at the objectives."""
+    return monitor.forget_once(deps(), now=datetime.now(UTC))

@@ -1,0 +1,28 @@
+"""Beat's table: made from the settings, and of tasks that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mdtasks.queue.app import make_app
+from mdtasks.settings import Settings
+from mdtasks.worker.schedule import schedule
+
+
+def settings(**changes: object) -> Settings:
+    return Settings.model_validate({"home": Path("nowhere"), "redis_url": "redis://127.0.0.1:1/0", **changes})
+
+
+def test_every_entry_names_a_task_that_is_registered_and_expires_with_its_tick() -> None:
+    app = make_app(settings())
+    app.loader.import_default_modules()
+    for name, entry in schedule(settings()).items():
+        assert entry["task"] in app.tasks, name
+        assert entry["options"]["queue"] == "control"
+        assert entry["options"]["expires"] >= entry["schedule"] > 0
+
+
+def test_the_monitor_runs_as_often_as_the_settings_say_or_never() -> None:
+    assert schedule(settings())["monitor"]["schedule"] == 30
+    assert schedule(settings(slo_every_s=5))["monitor"]["schedule"] == 5
+    assert "monitor" not in schedule(settings(slo_every_s=0))
