@@ -34,9 +34,8 @@ requeue: .venv/.run  ## send a dead job again: make requeue JOB=<id>
 	@test -n "$(JOB)" || { echo "error: which job? make requeue JOB=<id> (mdtasks dlq list shows them)" >&2; exit 2; }
 	@$(BIN)/mdtasks requeue "$(JOB)"
 
-bench: .venv/.run  ## measure enqueueing and ingesting on a stack of its own
-	@$(BIN)/mdtasks bench enqueue
-	@$(BIN)/mdtasks bench ingest
+bench: .venv/.run  ## measure each part on servers of its own, beside what it replaces
+	@$(BIN)/mdtasks bench
 
 chaos: .venv/.dev  ## the long tests at full size: kills, caps, restarts
 	@$(BIN)/python -m pytest -m chaos --full-size --override-ini timeout=1800

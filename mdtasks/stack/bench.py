@@ -1,22 +1,15 @@
-"""Benchmarks: what is ours measured side by side with the thing it replaces, on servers of their own, in one run.
-
-Machines are noisy, so a figure is the median of rounds that alternate, and what counts is the ratio within a run.
-"""
+"""The benchmarks of enqueueing and ingesting, and the table of all benchmarks."""
 
 from __future__ import annotations
 
 import json
 import signal
-import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mdtasks.connections import raw_psycopg
 from mdtasks.domain.bars import Bars, to_us
@@ -24,66 +17,22 @@ from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
 from mdtasks.flows.backfill import enqueue_jobs
-from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.deps import Deps
 from mdtasks.queue.app import make_app
-from mdtasks.settings import CONNECTION_FILE, load_settings
-from mdtasks.stack.embedded import PostgresServer, ValkeyServer, running, stop
+from mdtasks.settings import CONNECTION_FILE
+from mdtasks.stack.bench_slo import bench_slo
+from mdtasks.stack.embedded import stop
 from mdtasks.stack.home import write_private
+from mdtasks.stack.measure import Result, Say, alternate, scratch
 from mdtasks.stack.processes import Plan, process_table
 from mdtasks.stack.spawn import spawn
 from mdtasks.store.bars import BarBatch, write_bars
 from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument, add_instruments, current
-from mdtasks.store.schema import migrate
-
-#: Told what is being measured: work that takes a while says so.
-Say = Callable[[str], None]
 
 _START: Final = datetime(2025, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Figures per second (medians of the rounds) and their ratios."""
-
-    name: str
-    unit: str
-    figures: Mapping[str, float]
-    ratios: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "bench": self.name,
-            "unit": self.unit,
-            "figures": {name: round(value) for name, value in self.figures.items()},
-            "ratios": {name: round(value, 3) for name, value in self.ratios.items()},
-        }
-
-
-@contextmanager
-def scratch() -> Iterator[Deps]:
-    """Deps on servers that live only for this run, beside whatever else runs here."""
-    with tempfile.TemporaryDirectory(prefix="mdtasks-bench-") as folder:
-        home = Path(folder)
-        home.chmod(0o755)  # PostgreSQL may run as another user and must reach its data
-        valkey, postgres = ValkeyServer(home), PostgresServer(home)
-        with running(valkey), running(postgres):
-            postgres.ensure_database()
-            migrate(postgres.url)
-            environ = {
-                "MDTASKS_HOME": folder,
-                "MDTASKS_DATABASE_URL": postgres.url,
-                "MDTASKS_REDIS_URL": valkey.url,
-                "MDTASKS_SIMULATOR": "1",
-                "BACKFILL_MAX_QUEUE_T0": "1000000",
-            }
-            deps = open_deps(load_settings(environ), application="mdtasks-bench")
-            try:
-                yield deps
-            finally:
-                deps.close()
 
 
 def bench_enqueue(say: Say, *, jobs: int = 20_000, rounds: int = 5) -> Result:
@@ -112,7 +61,7 @@ def bench_enqueue(say: Say, *, jobs: int = 20_000, rounds: int = 5) -> Result:
                 connection.exec_driver_sql("TRUNCATE backfill_jobs, requests, request_jobs")
 
         cases = {"apply_async": plain, "bulk_push": push, "durable_enqueue": durable}
-        rates = _alternate(cases, rounds, say, before=clear)
+        rates = alternate(cases, rounds, say, before=clear)
     return Result(
         "enqueue",
         "jobs per second",
@@ -156,7 +105,7 @@ def bench_ingest(say: Say, *, jobs: int = 150, rounds: int = 3) -> Result:
                     " open float8, high float8, low float8, close float8, volume float8)"
                 )
 
-        rates = _alternate({"raw_copy": copy, "staged_upsert": upsert, "whole_way": whole}, rounds, say, before=clear)
+        rates = alternate({"raw_copy": copy, "staged_upsert": upsert, "whole_way": whole}, rounds, say, before=clear)
     return Result(
         "ingest",
         "bars per second",
@@ -169,24 +118,11 @@ def bench_ingest(say: Say, *, jobs: int = 150, rounds: int = 3) -> Result:
 
 
 #: What ``mdtasks bench NAME`` runs.
-BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {"enqueue": bench_enqueue, "ingest": bench_ingest}
-
-
-def _alternate(
-    cases: Mapping[str, Callable[[], int]], rounds: int, say: Say, *, before: Callable[[], None]
-) -> dict[str, float]:
-    """Rates of the cases, each in turn, so that a machine that slows down slows them all; the first round warms up."""
-    rates: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(rounds + 1):
-        for name, case in cases.items():
-            before()
-            began = time.perf_counter()
-            count = case()
-            rate = count / (time.perf_counter() - began)
-            say(f"{'warm-up' if number == 0 else f'round {number}'}  {name:<16} {rate:>12,.0f}/s")
-            if number:
-                rates[name].append(rate)
-    return {name: statistics.median(found) for name, found in rates.items()}
+BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {
+    "enqueue": bench_enqueue,
+    "ingest": bench_ingest,
+    "slo": bench_slo,
+}
 
 
 def _jobs(deps: Deps, count: int) -> list[BackfillJob]:
