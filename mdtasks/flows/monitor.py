@@ -78,6 +78,29 @@ def last_run(deps: Deps) -> float | None:
     return None if raw is None else float(json.loads(raw)["at"])
 
 
+def watched(settings: Settings) -> dict[Series, timedelta]:
+    """What the monitor looks at, and how often; nothing when it is switched off."""
+    periods = {"gap": settings.slo_every_s, "coverage": _coverage_every_s(settings)}
+    return {
+        Series(objective, tier, interval): timedelta(seconds=periods[objective])
+        for objective in snapshots.OBJECTIVES
+        for tier, interval in (WATCHED.items() if settings.slo_every_s else ())
+    }
+
+
+def newest(connection: Connection, settings: Settings, now: datetime) -> list[Snapshot]:
+    """The newest look at each objective; one older than STALE_PERIODS of its period is left out: it tells nothing."""
+    periods = watched(settings)
+    found = snapshots.newest(
+        connection, list(periods), now - STALE_PERIODS * max(periods.values(), default=timedelta(0))
+    )
+    return [each for each in found if each.at >= now - STALE_PERIODS * periods[each.series]]
+
+
+def _coverage_every_s(settings: Settings) -> float:
+    return max(COVERAGE_EVERY_S, settings.slo_every_s)
+
+
 def forget_once(deps: Deps, now: datetime) -> dict[str, int]:
     """Drop looks that are too old to be asked for and thin out old ones; how many went."""
     with deps.database.transaction() as connection:
@@ -165,7 +188,7 @@ def _latest(watch: _Watch, found: Mapping[str, Found]) -> dict[int, float]:
 def _wholeness(connection: Connection, watch: _Watch) -> Snapshot | None:
     """The census of the last sessions, also while the exchanges are shut; None when it is not its turn yet."""
     series = Series("coverage", watch.tier, watch.interval)
-    every_s = max(COVERAGE_EVERY_S, watch.settings.slo_every_s)
+    every_s = _coverage_every_s(watch.settings)
     last = snapshots.last_at(connection, series)
     # Half a tick of tolerance: beat is not exact, and it shall not become every third tick.
     if last is not None and watch.now - last < timedelta(seconds=every_s - watch.settings.slo_every_s / 2):

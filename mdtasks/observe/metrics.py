@@ -125,13 +125,6 @@ SLO_GAP_EXPECTED = Counter(
 SLO_GAP_VIOLATIONS = Counter(
     "slo_gap_violations_total", "Series found too late, each time anew, of those looked at", ("tier", "interval")
 )
-GAPS_FOUND = Counter("gaps_found_total", "Gaps put into the ledger", ("interval",))
-GAP_REPAIR = Histogram(
-    "gap_repair_seconds",
-    "Time by the clock from the moment a gap was found until it was answered for",
-    ("tier", "interval"),
-    buckets=(60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 86_400),
-)
 JOBS_LOST_RESENT = Counter(
     "jobs_lost_resent_total", "Jobs whose message the broker had lost, found by the reconciler and sent again"
 )
@@ -144,6 +137,34 @@ BACKFILL_DEFERRED = Gauge(
     "backfill_deferred", "Backfill jobs over the tier's cap, which wait in PostgreSQL for room", ("tier",)
 )
 DLQ_DEPTH = Gauge("dlq_depth", "Dead letters on their way to the record")
+SLO_GAP_RATE = Gauge(
+    "slo_gap_violation_rate",
+    "Share of the tier's series that lag more than they may, of those whose exchange trades; absent while all are shut",
+    ("tier", "interval"),
+)
+SLO_COVERAGE = Gauge(
+    "slo_coverage_ratio", "Share of the tier's series whose last session is wholly covered", ("tier", "interval")
+)
+INGESTION_LAG = Gauge(
+    "ingestion_lag_seconds",
+    "Trading time by which the latest series of the tier lags; absent while all exchanges are shut",
+    ("tier", "interval"),
+)
+SLO_MONITOR_LAST_RUN = Gauge(
+    "slo_monitor_last_run_timestamp_seconds", "When the monitor last looked, also while all exchanges were shut"
+)
+GAPS_OPEN = Gauge("gaps_open", "Gaps in the ledger that are not closed", ("tier", "interval"))
+MARKET_OPEN = Gauge("market_open", "Whether an exchange of the universe trades now (1) or not (0)", ("mic",))
+WORKERS_LAST_SEEN = Gauge(
+    "workers_last_seen_timestamp_seconds",
+    "When a worker last left word, every 10 s while it lives; one that vanished stays for a day, one that was stopped"
+    " does not",
+    ("node",),
+)
+BEAT_LAST_TICK = Gauge(
+    "beat_last_tick_timestamp_seconds",
+    "When a task of beat last began in a worker, which happens every second: beat and a worker on `control` live",
+)
 RECONCILER_PROOF_AGE = Gauge(
     "reconciler_proof_age_seconds", "Time since the reconciler last proved that no job is lost or doubled"
 )
@@ -171,6 +192,8 @@ LABELS: Final[Mapping[str, str]] = {
     "result": "of a request's job: `queued` `deferred` `merged` `refused`",
     "status": "of a job that ended: `done` `failed`",
     "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
+    "mic": "an exchange as its instruments name it: `XNYS`, `24/7`",
+    "node": "a worker's node name: `t0@host`",
     "part": "`broker` `redis` `postgresql`",
 }
 

@@ -18,6 +18,7 @@ _SQL: Final = load_statements("mdtasks.store.sql", "snapshots.sql")
 
 #: gap: the series of a tier that are too late; coverage: those whose last session is not whole.
 Objective = Literal["gap", "coverage"]
+OBJECTIVES: Final[tuple[Objective, ...]] = ("gap", "coverage")
 #: Snapshots are kept so long; those older than the second, one in ten minutes.
 KEPT: Final = timedelta(days=400)
 KEPT_WHOLE: Final = timedelta(days=40)
@@ -216,12 +217,6 @@ def forget(connection: Connection, now: datetime) -> dict[str, int]:
     pruned = connection.execute(_SQL["prune"], {"before": now - KEPT}).rowcount
     thinned = connection.execute(_SQL["thin"], {"before": now - KEPT_WHOLE}).rowcount
     return {"pruned": pruned, "thinned": thinned}
-
-
-def open_gaps(connection: Connection) -> dict[tuple[Tier, Interval], int]:
-    """How many gaps are open; a tier and interval without any is absent."""
-    rows = connection.execute(_SQL["open_gaps"])
-    return {(Tier(row.tier), Interval(row.interval)): row.gaps for row in rows}
 
 
 def jobs_per_minute(connection: Connection, within_s: float) -> dict[Tier, float]:

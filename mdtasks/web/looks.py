@@ -1,4 +1,4 @@
-"""A look at the stack's parts, all at once and never for long: what /ready, /metrics and the landing page show.
+"""A look at the stack's parts, all at once and never for long: what /ready, /metrics and the landing page go by.
 
 Each part is asked in a thread of its own. One that is away, or does not answer in time, is a fact to be shown, and
 does not keep the others from being seen.
@@ -7,7 +7,7 @@ does not keep the others from being seen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,11 +20,7 @@ from mdtasks.domain.errors import MdtasksError, UnavailableError
 from mdtasks.domain.jobs import Tier
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import Proof, last_proof
-from mdtasks.observe import metrics
-from mdtasks.observe.metrics import Reading
 from mdtasks.queue import backlog
-from mdtasks.queue.app import backfill_queue
-from mdtasks.queue.letters import DLQ
 from mdtasks.store import bars, job_reports, letters
 from mdtasks.store.schema import current_revision, head_revision
 
@@ -131,26 +127,6 @@ def read_stored(deps: Deps) -> Stored:
     waiting = read_waiting(deps)
     with deps.database.transaction() as connection:
         return Stored(waiting, letters.stats(connection), bars.newest_bars(connection, _SERIES))
-
-
-def readings(found: Look, now: datetime) -> Iterator[Reading]:
-    """The gauges of a look: what a part did not say is left out, never shown as 0."""
-    for part in (*found.answers, *found.errors):
-        if part in PARTS:
-            yield Reading(metrics.UP, float(part in found.answers), {"part": part})
-    depths: dict[str, int] | None = found.of("broker")
-    if depths is not None:
-        for tier in Tier:
-            yield Reading(metrics.BACKFILL_QUEUE_DEPTH, depths[backfill_queue(tier)], {"tier": tier})
-        yield Reading(metrics.DLQ_DEPTH, depths[DLQ], {})
-    for tier, waiting in (found.of("postgresql") or {}).items():
-        yield Reading(metrics.BACKFILL_DEFERRED, waiting.deferred, {"tier": tier})
-        yield Reading(metrics.BACKFILL_OLDEST_AGE, waiting.oldest_age_s, {"tier": tier})
-    for mic, days in (found.of("calendars") or {}).items():
-        yield Reading(metrics.CALENDAR_HORIZON, days, {"mic": mic})
-    proof = found.of("redis")
-    if proof is not None:
-        yield Reading(metrics.RECONCILER_PROOF_AGE, proof_age_s(proof, now), {})
 
 
 def proof_age_s(proof: Proof, now: datetime) -> float:

@@ -12,8 +12,8 @@ from mdtasks.observe.metrics import Reading
 from mdtasks.observe.scrape import exposition
 from mdtasks.settings import Settings
 from mdtasks.web.answers import Json
-from mdtasks.web.calendars import read_horizons
-from mdtasks.web.looks import PARTS, look, read_depths, read_proof, read_waiting, readings
+from mdtasks.web.gauges import look_for_scrape, readings
+from mdtasks.web.looks import PARTS, look, read_depths, read_proof, read_waiting
 from mdtasks.web.parsing import Query, parse_query
 
 
@@ -34,10 +34,9 @@ async def ready(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """For Prometheus: events of every process, and the state as the parts tell it now."""
-    deps = request.state.deps
-    parts = {"broker": read_depths, "redis": read_proof, "postgresql": read_waiting}
-    found = await look(deps, **parts, calendars=read_horizons)
-    content = await run_in_threadpool(_exposed, list(readings(found, datetime.now(UTC))), deps.settings)
+    deps, now = request.state.deps, datetime.now(UTC)
+    found = await look_for_scrape(deps, now)
+    content = await run_in_threadpool(_exposed, list(readings(found, now)), deps.settings)
     # Format 0.0.4: every scraper reads it, and names and labels here need nothing newer.
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 

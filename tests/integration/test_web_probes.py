@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -20,14 +20,17 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
+from mdtasks.flows import monitor, presence
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import reconcile_once
 from mdtasks.observe import metrics
 from mdtasks.observe.metrics import Gauge
 from mdtasks.settings import Settings
+from mdtasks.store.reference import Instrument, add_instruments
 from mdtasks.store.schema import head_revision
 from mdtasks.web.app import create_app
 from mdtasks.web.endpoints import endpoints
+from mdtasks.web.gauges import read_markets
 from mdtasks.web.parsing import MAX_BODY
 from tests.integration.web_server import asked, dies, request_document, served, waiting_ids
 
@@ -105,7 +108,11 @@ def test_a_part_that_does_not_answer_in_time_is_away_and_keeps_nobody_waiting(
 
 def test_a_scrape_reads_every_declared_gauge(client: httpx.Client, deps: Deps, redis_client: redis.Redis) -> None:
     asked(client)
-    reconcile_once(deps, datetime.now(UTC))
+    now = datetime.now(UTC)
+    reconcile_once(deps, now)
+    monitor.run_once(deps, now)
+    presence.tick_arrived(deps, now)
+    presence.worker_seen(deps.state, "t0@here", now)
     redis_client.lpush("dlq", b"a letter on its way")
     found = _samples(client)
     declared = {gauge.name for gauge in metrics.DECLARED if isinstance(gauge, Gauge)}
@@ -120,6 +127,50 @@ def test_a_scrape_reads_every_declared_gauge(client: httpx.Client, deps: Deps, r
         ("broker", "redis", "postgresql"), 1
     )
     assert found["backfill_jobs_enqueued_total", "queued/T1"] == 3
+    for name in ("slo_monitor_last_run_timestamp_seconds", "beat_last_tick_timestamp_seconds"):
+        assert found[name, ""] == pytest.approx(now.timestamp(), abs=1e-3)
+    assert found["workers_last_seen_timestamp_seconds", "t0@here"] == pytest.approx(now.timestamp(), abs=1e-3)
+    assert found["market_open", "24/7"] == 1
+    # Two series that were added a moment ago: not late, their lag is younger than this test; nothing is covered yet.
+    assert (found["slo_gap_violation_rate", "1m/T1"], found["slo_coverage_ratio", "1m/T1"]) == (0, 0)
+    assert 0 <= found["ingestion_lag_seconds", "1m/T1"] < 200
+    assert (found["slo_gap_expected_total", "1m/T1"], found["slo_gap_violations_total", "1m/T1"]) == (2, 0)
+    assert ("slo_gap_violation_rate", "1m/T0") not in found  # no series: absent, not 0
+
+
+def test_a_scrape_counts_open_gaps_by_the_tier_of_their_instrument(client: httpx.Client, deps: Deps) -> None:
+    with deps.database.transaction() as connection:
+        connection.execute(
+            text(
+                'INSERT INTO gaps (instrument_id, interval, "window", missing, found_by, closed_at)'
+                " SELECT instrument_id, '1m', tstzrange('2026-11-20', '2026-11-21'), 1, 'scan', closed_at"
+                " FROM symbols, unnest(CAST(ARRAY[NULL, NULL, '2026-11-22'] AS timestamptz[])) AS c (closed_at)"
+            )
+        )
+    found = _samples(client)
+    assert {labels: value for (name, labels), value in found.items() if name == "gaps_open"} == {
+        "1m/T0": 0,
+        "1d/T0": 0,
+        "1m/T1": 4,
+        "1d/T1": 0,
+        "1d/T2": 0,
+    }
+
+
+def test_a_scrape_leaves_out_what_was_looked_at_too_long_ago(client: httpx.Client, deps: Deps) -> None:
+    monitor.run_once(deps, datetime.now(UTC) - timedelta(seconds=151))
+    found = {name for name, _ in _samples(client)}
+    assert not {"slo_gap_violation_rate", "ingestion_lag_seconds"} & found
+    assert {"slo_coverage_ratio", "slo_monitor_last_run_timestamp_seconds"} <= found  # looked at every minute
+
+
+def test_a_scrape_tells_which_markets_are_open_even_if_a_calendar_has_ended(client: httpx.Client, deps: Deps) -> None:
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument("A", "XNYS"), Instrument("600000", "XSHG")])
+    beyond = deps.calendars.get("XSHG").horizon + timedelta(days=9, hours=15)
+    assert set(read_markets(deps, beyond)) == {"24/7", "XNYS"}
+    found = {labels for name, labels in _samples(client) if name == "market_open"}
+    assert found == {"24/7", "XNYS", "XSHG"}
 
 
 def test_a_scrape_leaves_out_what_others_count_in_the_same_place(settings: Settings, client: httpx.Client) -> None:

@@ -198,13 +198,6 @@ WITH old AS (
 DELETE FROM slo_snapshots s USING bins b
 WHERE s.objective = b.objective AND s.tier = b.tier AND s.interval = b.interval AND s.at >= b.first AND s.at < b.kept
 
--- name: open_gaps
--- Gaps that are open, per tier and interval.
-SELECT i.tier, g.interval, count(*) AS gaps
-FROM gaps g JOIN instruments i ON i.id = g.instrument_id
-WHERE g.closed_at IS NULL
-GROUP BY i.tier, g.interval
-
 -- name: pace
 -- Backfills that ended well lately, per tier, among the last :most attempts: how many, and over how many seconds.
 WITH newest AS MATERIALIZED (

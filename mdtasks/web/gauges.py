@@ -1,0 +1,131 @@
+"""What a scrape reads: the state as Redis and PostgreSQL tell it now, each asked once, cheaply and not for long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.jobs import Interval, Tier
+from mdtasks.flows import monitor, presence
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.dispatch import Proof, last_proof
+from mdtasks.observe import metrics
+from mdtasks.observe.metrics import Reading
+from mdtasks.queue.app import backfill_queue
+from mdtasks.queue.letters import DLQ
+from mdtasks.store import gaps, reference
+from mdtasks.store.snapshots import Snapshot
+from mdtasks.web.calendars import read_horizons
+from mdtasks.web.looks import PARTS, Look, Waiting, look, proof_age_s, read_depths, read_waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What is left in Redis by those who work: times are seconds since 1970, None: never."""
+
+    proof: Proof | None
+    monitored_at: float | None
+    ticked_at: float | None
+    workers: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What PostgreSQL tells of the backlog, of the newest looks at the objectives, and of gaps."""
+
+    waiting: Mapping[Tier, Waiting]
+    newest: Sequence[Snapshot]
+    gaps: Mapping[tuple[Tier, Interval], int]
+
+
+async def look_for_scrape(deps: Deps, now: datetime) -> Look:
+    """All that a scrape needs."""
+    return await look(
+        deps,
+        broker=read_depths,
+        redis=partial(read_word, now=now),
+        postgresql=partial(read_rows, now=now),
+        calendars=partial(read_markets, now=now),
+        horizons=read_horizons,
+    )
+
+
+def read_word(deps: Deps, now: datetime) -> Word:
+    """What workers, beat and housekeeping left. Raises BrokerUnavailableError."""
+    return Word(
+        proof=last_proof(deps),
+        monitored_at=monitor.last_run(deps),
+        ticked_at=presence.last_tick(deps.state),
+        workers=presence.workers_seen(deps.state, now),
+    )
+
+
+def read_rows(deps: Deps, now: datetime) -> Rows:
+    """What PostgreSQL tells. Raises UnavailableError as ``read_waiting`` does."""
+    waiting = read_waiting(deps)
+    with deps.database.transaction() as connection:
+        newest = monitor.newest(connection, deps.settings, now)
+        kept = dict.fromkeys(((tier, interval) for tier in Tier for interval in deps.settings.kept(tier)), 0)
+        return Rows(waiting, newest, kept | gaps.open_count(connection))
+
+
+def read_markets(deps: Deps, now: datetime) -> dict[str, bool]:
+    """Which exchanges of the universe trade; one whose calendar has ended is absent. Raises StoreUnavailableError."""
+    with deps.database.transaction() as connection:
+        mics = reference.exchanges(connection, day=now.date())
+    found: dict[str, bool] = {}
+    for mic in mics:
+        try:
+            found[mic] = deps.calendars.get(mic).is_open(now)
+        except InvalidRequestError:
+            continue  # doctor and the horizon's gauge tell of it
+    return found
+
+
+def readings(found: Look, now: datetime) -> Iterator[Reading]:
+    """The gauges of a look: what a part did not say is left out, never shown as 0."""
+    for part in (part for part in (*found.answers, *found.errors) if part in PARTS):
+        yield Reading(metrics.UP, float(part in found.answers), {"part": part})
+    depths: dict[str, int] | None = found.of("broker")
+    if depths is not None:
+        for tier in Tier:
+            yield Reading(metrics.BACKFILL_QUEUE_DEPTH, depths[backfill_queue(tier)], {"tier": tier})
+        yield Reading(metrics.DLQ_DEPTH, depths[DLQ], {})
+    if found.of("redis") is not None:
+        yield from _of_word(found.of("redis"), now)
+    if found.of("postgresql") is not None:
+        yield from _of_rows(found.of("postgresql"))
+    for mic, trades in (found.of("calendars") or {}).items():
+        yield Reading(metrics.MARKET_OPEN, float(trades), {"mic": mic})
+    for mic, days in (found.of("horizons") or {}).items():
+        yield Reading(metrics.CALENDAR_HORIZON, days, {"mic": mic})
+
+
+def _of_word(word: Word, now: datetime) -> Iterator[Reading]:
+    if word.proof is not None:
+        yield Reading(metrics.RECONCILER_PROOF_AGE, proof_age_s(word.proof, now), {})
+    if word.monitored_at is not None:
+        yield Reading(metrics.SLO_MONITOR_LAST_RUN, word.monitored_at, {})
+    if word.ticked_at is not None:
+        yield Reading(metrics.BEAT_LAST_TICK, word.ticked_at, {})
+    for node, seen_at in word.workers.items():
+        yield Reading(metrics.WORKERS_LAST_SEEN, seen_at, {"node": node})
+
+
+def _of_rows(rows: Rows) -> Iterator[Reading]:
+    for tier, waiting in rows.waiting.items():
+        yield Reading(metrics.BACKFILL_DEFERRED, waiting.deferred, {"tier": tier})
+        yield Reading(metrics.BACKFILL_OLDEST_AGE, waiting.oldest_age_s, {"tier": tier})
+    for (tier, interval), count in rows.gaps.items():
+        yield Reading(metrics.GAPS_OPEN, count, {"tier": tier, "interval": interval})
+    for snapshot in rows.newest:
+        labels = {"tier": snapshot.series.tier, "interval": snapshot.series.interval}
+        if snapshot.series.objective == "coverage":
+            yield Reading(metrics.SLO_COVERAGE, 1 - snapshot.rate, labels)
+            continue
+        yield Reading(metrics.SLO_GAP_RATE, snapshot.rate, labels)
+        if snapshot.lag_s is not None:
+            yield Reading(metrics.INGESTION_LAG, snapshot.lag_s, labels)
