@@ -30,6 +30,7 @@ MODULES: Final = (
     "quarantine",
     "universe",
     "calendar",
+    "slo",
     "jobs",
     "dlq",
     "doctor",

@@ -13,6 +13,7 @@ from mdtasks.cli.frame import one_line
 _STYLES: Final = {
     "done": "green",
     "ok": "green",
+    "OK": "green",
     "present": "green",
     "running": "cyan",
     "queued": "cyan",
@@ -23,6 +24,8 @@ _STYLES: Final = {
     "provisional": "yellow",
     "failed": "red",
     "bad": "red",
+    "LATE": "red",
+    "NOT WATCHED": "red",
     "open": "red",
     "cancelled": "dim",
     "released": "dim",

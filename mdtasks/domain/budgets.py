@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import TimeWindow
 from mdtasks.domain.lateness import traded_s
 from mdtasks.domain.sessions import Calendar
+
+#: The oldest backfill that waits may be so old, seconds.
+OLDEST_WAIT_S: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ def _endpoint(each: Endpoint) -> str:
 
 
 def _links(settings: Settings) -> str:
-    links = [("Metrics", "/metrics"), ("Parts", "/ready")]
+    links = [("Objectives", "/slo"), ("Metrics", "/metrics"), ("Parts", "/ready")]
     if settings.api_token is None:  # a link cannot bear the token
         links += [("Jobs", "/ops/jobs"), ("Dead letters", "/ops/dlq/stats")]
     if settings.flower_url.startswith(("http://", "https://")):
