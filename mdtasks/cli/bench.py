@@ -10,14 +10,14 @@ from mdtasks.cli.frame import Commands, print_json, say
 def add_parser(commands: Commands) -> None:
     """Add the command."""
     run = commands.add("bench", bench, "Measure speed here, side by side with what it replaces", json=True)
-    run.add_argument("names", nargs="*", metavar="NAME", help="enqueue, ingest, slo (default: all)")
+    run.add_argument("names", nargs="*", metavar="NAME", help="enqueue, ingest, calendar, slo (default: all)")
 
 
 def bench(args: argparse.Namespace) -> None:
     """Run benchmarks on servers of their own; figures are medians, ratios are what to compare between machines."""
     from mdtasks.cli.output import show_table
     from mdtasks.domain.errors import InvalidRequestError
-    from mdtasks.stack.bench import BENCHES
+    from mdtasks.stack.benches.runs import BENCHES
 
     for name in args.names:
         if name not in BENCHES:

@@ -27,6 +27,7 @@ MOST_MINUTES: Final = 4320
 #: Blocks that two moments may lie apart to be counted by blocks: half a year.
 _NEAR: Final = 6
 
+_MINUTELY: Final = Interval.M1
 _DAILY: Final = Interval.D1
 _STEP_US: Final = {interval: interval.seconds * 1_000_000 for interval in Interval}
 
@@ -36,9 +37,9 @@ class Block:
 
     __slots__ = (
         "_held",
-        "_opens",
+        "_inside",
+        "_outside",
         "_sessions",
-        "_traded",
         "aligned",
         "closed",
         "edges",
@@ -56,10 +57,11 @@ class Block:
         first, after = np.searchsorted(held.part_closes, start_us, "right"), np.searchsorted(held.part_opens, until_us)
         opens = np.maximum(held.part_opens[first:after], start_us)
         closes = np.minimum(held.part_closes[first:after], until_us)
-        self._opens: list[int] = opens.tolist()
-        self._traded: list[int] = (np.cumsum(closes - opens) - (closes - opens)).tolist()
+        traded = np.concatenate([[0], np.cumsum(closes - opens)])
+        self._outside: list[int] = traded.tolist()
+        self._inside: list[int] = (traded[:-1] - opens).tolist()
         #: Trading time of the whole block.
-        self.traded_us = int((closes - opens).sum())
+        self.traded_us: int = self._outside[-1]
         #: Opens and closes in turn: the exchange trades where an odd number of them is behind.
         self.edges: list[int] = np.column_stack([opens, closes]).ravel().tolist()
         #: The last minute traded before the block; None before the first session.
@@ -77,10 +79,8 @@ class Block:
     def traded(self, at_us: int) -> int:
         """Trading time from the block's start until a moment of it, microseconds."""
         edge = bisect_right(self.edges, at_us)
-        part = edge >> 1
-        if edge & 1:
-            return self._traded[part] + at_us - self._opens[part]
-        return self._traded[part] if part < len(self._traded) else self.traded_us
+        # Inside part i: what came before it is traded, less its open, plus the moment. Outside: what came before.
+        return at_us + self._inside[edge >> 1] if edge & 1 else self._outside[edge >> 1]
 
     def align(self, at_us: int) -> int | None:
         """The minute that trades at a moment of the block, or the last that did."""
@@ -174,7 +174,9 @@ class Moments:
             raise self._beyond(now_us)
         if interval is _DAILY:
             return float(bisect_right(block.closed, now_us) - bisect_right(block.closed, last_us))
-        return (block.traded(now_us) - block.traded(last_us)) / _STEP_US[interval]
+        # An enum's hash is Python code: most ask for minutes, and they need not wait for it.
+        step_us = MINUTE_US if interval is _MINUTELY else _STEP_US[interval]
+        return (block.traded(now_us) - block.traded(last_us)) / step_us
 
     def _elapsed_across(self, last_us: int, now_us: int, interval: Interval) -> float:
         """The same over an end of blocks: by blocks when they are near, else by the schedule."""

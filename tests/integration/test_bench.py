@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtasks.stack.bench_slo import bench_slo
+from mdtasks.stack.benches.slo import bench_slo
 
 
 def test_the_census_finds_what_the_query_per_series_would() -> None:

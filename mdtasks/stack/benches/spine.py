@@ -1,4 +1,4 @@
-"""The benchmarks of enqueueing and ingesting, and the table of all benchmarks."""
+"""The spine: jobs into queues, and through a worker into bars, beside plain Celery and a raw COPY."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,10 +20,9 @@ from mdtasks.flows.backfill import enqueue_jobs
 from mdtasks.flows.deps import Deps
 from mdtasks.queue.app import make_app
 from mdtasks.settings import CONNECTION_FILE
-from mdtasks.stack.bench_slo import bench_slo
+from mdtasks.stack.benches.measure import Result, Say, alternate, scratch
 from mdtasks.stack.embedded import stop
 from mdtasks.stack.home import write_private
-from mdtasks.stack.measure import Result, Say, alternate, scratch
 from mdtasks.stack.processes import Plan, process_table
 from mdtasks.stack.spawn import spawn
 from mdtasks.store.bars import BarBatch, write_bars
@@ -115,14 +114,6 @@ def bench_ingest(say: Say, *, jobs: int = 150, rounds: int = 3) -> Result:
             "whole_way / raw_copy": rates["whole_way"] / rates["raw_copy"],
         },
     )
-
-
-#: What ``mdtasks bench NAME`` runs.
-BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {
-    "enqueue": bench_enqueue,
-    "ingest": bench_ingest,
-    "slo": bench_slo,
-}
 
 
 def _jobs(deps: Deps, count: int) -> list[BackfillJob]:

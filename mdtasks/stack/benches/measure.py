@@ -1,4 +1,4 @@
-"""Measuring: what is ours side by side with the thing it replaces, on servers of their own, in one run.
+"""Benchmarks: what is ours measured side by side with the thing it replaces, in one run.
 
 Machines are noisy, so a figure is the median of rounds that alternate, and what counts is the ratio within a run.
 """
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Figures in ``unit``, from the medians of the rounds, and their ratios."""
+    """Figures per second (medians of the rounds) and their ratios."""
 
     name: str
     unit: str

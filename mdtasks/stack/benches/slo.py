@@ -17,7 +17,7 @@ from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.lateness import lags_s, mark
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.monitor import WORST, allowance, run_once
-from mdtasks.stack.measure import Result, Say, alternate, scratch
+from mdtasks.stack.benches.measure import Result, Say, alternate, scratch
 from mdtasks.store import snapshots
 from mdtasks.store.reference import Instrument, add_instruments
 from mdtasks.store.snapshots import Sample, Series

@@ -1,0 +1,1 @@
+"""Benchmarks that `mdtasks bench` runs."""
