@@ -1,4 +1,4 @@
-"""The benchmark of the SLO monitor: the census of a whole tier, beside a query for each series.
+"""The benchmark of completeness: the census and the gap scan of a whole tier, beside a query for each series.
 
 A case is a function that does its work once and returns how many series it did; ``_cases`` is the table of them.
 """
@@ -17,8 +17,10 @@ from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.lateness import lags_s, mark
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.monitor import WORST, allowance, run_once
+from mdtasks.flows.scan import scan
 from mdtasks.stack.benches.measure import Result, Say, alternate, scratch
 from mdtasks.store import snapshots
+from mdtasks.store.gaps import Scope
 from mdtasks.store.reference import Instrument, add_instruments
 from mdtasks.store.snapshots import Sample, Series
 
@@ -61,6 +63,13 @@ class _Scene:
         assert late == len([each for each in self.ids if each % 100 == 0]), late
         return sum(each.expected for each in found.values())
 
+    def gap_scan(self) -> int:
+        """A round of the gap scan over five sessions: look, keep the ledger, see that all is asked for already."""
+        found = scan(Scope(Tier.T0, Interval.M1), self.deps, _NOW)
+        late = len([each for each in self.ids if each % 100 == 0])
+        assert found.lacking == late, found
+        return len(self.ids)
+
     def query_per_series(self) -> int:
         """Each series by a query of its own and its lag by itself; a twentieth of them, on one connection."""
         allowed_s = allowance(Tier.T0, Interval.M1, self.deps).trading_s
@@ -73,7 +82,8 @@ class _Scene:
 
 
 def bench_slo(say: Say, *, series: int = 8_000, rounds: int = 7) -> Result:
-    """The census of a tier; all that a run of the monitor does; a query per series (a twentieth, extrapolated)."""
+    """The census of a tier; all that a run of the monitor does; a round of the gap scan; a query per series (of a
+    twentieth, extrapolated)."""
     with scratch() as deps:
         scene = _scene(deps, series)
         rates = alternate(_cases(scene), rounds, say, before=lambda: None)
@@ -94,7 +104,8 @@ def _cases(scene: _Scene) -> dict[str, Callable[[], int]]:
         # Later each time, so that sessions are looked at too and everything is kept.
         return run_once(scene.deps, next(moments))["expected"]
 
-    return {"census": scene.census, "whole_run": whole_run, "query_per_series": scene.query_per_series}
+    cases = {"census": scene.census, "whole_run": whole_run, "gap_scan": scene.gap_scan}
+    return {**cases, "query_per_series": scene.query_per_series}
 
 
 def _scene(deps: Deps, series: int) -> _Scene:
