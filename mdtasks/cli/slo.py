@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import add_tier, count_of, explain, since_of
+from mdtasks.cli.slo_rules import add_rules
 
 if TYPE_CHECKING:
     from mdtasks.flows.objectives import Drain, Report, Standing
@@ -37,7 +38,7 @@ hour of trading.
 
 
 def add_parser(commands: Commands) -> None:
-    """Add ``slo`` and ``slo history``."""
+    """Add ``slo``, ``slo history`` and ``slo rules``."""
     look = commands.add("slo", slo, "Show what is late, against targets and this month's budget", json=True)
     add_tier(look, "of one tier only")
     look.add_argument(
@@ -53,33 +54,24 @@ def add_parser(commands: Commands) -> None:
     past.add_argument(
         "--objective", choices=tuple(_NAMES), default="gap", metavar="O", help="gap or coverage (default: gap)"
     )
+    add_rules(below)
 
 
 def slo(args: argparse.Namespace) -> int:
     """Show how the objectives stand. With --check exit code 1 when one of them is late or not watched."""
     from mdtasks.cli.opened import opened_deps
+    from mdtasks.cli.output import json_tree
     from mdtasks.domain.jobs import Tier
     from mdtasks.flows.objectives import report
 
     with opened_deps(args) as deps:
         found = report(deps, datetime.now(UTC), None if args.tier is None else Tier(args.tier))
     if args.json:
-        print_json(_plain(found.as_dict()))
+        print_json(json_tree(found.as_dict()))
     else:
         _show(found, args.worst)
     states = [*(each.state for each in found.standings), *(each.state for each in found.drains)]
     return 1 if args.check and {"late", "not_watched"} & set(states) else 0
-
-
-def _plain(value: Any) -> Any:
-    """The value with its times as ISO 8601."""
-    from mdtasks.cli.output import iso
-
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return iso(value) if isinstance(value, datetime) else value
 
 
 def _show(found: Report, worst: int) -> None:
@@ -179,7 +171,7 @@ def _length(seconds: float) -> str:
 def history(args: argparse.Namespace) -> None:
     """Show how an objective of a tier stood, the newest stretch first."""
     from mdtasks.cli.opened import opened_deps
-    from mdtasks.cli.output import show_table
+    from mdtasks.cli.output import json_tree, show_table
     from mdtasks.domain.jobs import Tier
     from mdtasks.flows import objectives
 
@@ -188,7 +180,7 @@ def history(args: argparse.Namespace) -> None:
     with opened_deps(args) as deps:
         found = objectives.history(deps, Tier(args.tier), args.objective, since=since, now=now)
     if args.json:
-        print_json(_plain(found.as_dict()))
+        print_json(json_tree(found.as_dict()))
     elif found.rows:
         headers = (
             "from (UTC)",
