@@ -20,7 +20,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel. ``wide`` takes the whole row; ``threshold`` is drawn as a line."""
+    """One panel. ``threshold`` is drawn as a line."""
 
     id: int
     title: str
@@ -29,7 +29,6 @@ class Panel:
     kind: Kind = "timeseries"
     about: str = ""
     threshold: float | None = None
-    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
