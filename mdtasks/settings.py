@@ -51,6 +51,8 @@ class Settings(BaseModel):
     api_token: SecretStr | None = _field("MDTASKS_API_TOKEN", None, "Bearer token of everything under /ops")
 
     flower_url: str = _field("MDTASKS_FLOWER_URL", "", "Where Flower is, for links to it")
+    prometheus_url: str = _field("MDTASKS_PROMETHEUS_URL", "", "Where Prometheus is, for links to it")
+    grafana_url: str = _field("MDTASKS_GRAFANA_URL", "", "Where Grafana is, for links of alerts into its dashboards")
 
     files_map: Path | None = _field("MDTASKS_FILES_MAP", None, "Mapping file (YAML) of the `files` provider")
     lean_dir: Path | None = _field("MDTASKS_LEAN_DIR", None, "LEAN data folder of the `lean` provider")
@@ -243,7 +245,7 @@ def _connection(home: Path) -> dict[str, Any]:
 
 
 #: What the connection file holds by itself; the other settings of the stack are those of ``published``.
-_ADDRESSES: Final = ("database_url", "redis_url", "broker_url", "api_token", "flower_url")
+_ADDRESSES: Final = ("database_url", "redis_url", "broker_url", "api_token", "flower_url", "prometheus_url")
 
 
 def published(settings: Settings) -> dict[str, Any]:

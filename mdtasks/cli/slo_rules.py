@@ -46,7 +46,7 @@ def rules(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     calendar = calendars_of(args).get(args.calendar or CALENDAR)
-    places = Places(args.web_url or WEB_URL, args.grafana_url or GRAFANA_URL)
+    places = Places(args.web_url or WEB_URL, args.grafana_url or settings.grafana_url or GRAFANA_URL)
     made = documents(calendar, {tier: settings.slo_target(tier) for tier in Tier}, places)
     differ = [name for name, text in made.items() if _read(args.dir / name) != text]
     if args.check:

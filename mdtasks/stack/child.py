@@ -34,6 +34,7 @@ class Job:
     stop: StopRule
     is_ready: Callable[[int], bool]
     phase: int = 0
+    needed: bool = True
 
 
 class Child:

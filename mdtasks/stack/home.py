@@ -50,6 +50,7 @@ class StackRecord:
     processes: tuple[ProcessRecord, ...] = field(default_factory=tuple)
     #: The default port, where another program had it at the start, so that the web app had to move.
     taken_port: int | None = None
+    prometheus_url: str = ""
 
 
 @dataclass(frozen=True)

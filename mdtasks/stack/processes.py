@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -50,6 +50,8 @@ class Spec:
     phase: int = 0
     ready_url: str = ""
     notifies: bool = False
+    #: Whether the stack is ready only when this is: nothing leans on what is not needed.
+    needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Plan:
     environ: Mapping[str, str] = field(default_factory=dict)
     #: The default port, where another program has it and the web app had to move.
     taken_port: int | None = None
+    #: Prometheus' program and port, where the stack is to run one.
+    prometheus: tuple[Path, int] | None = None
 
     @property
     def home(self) -> Path:
@@ -75,6 +79,11 @@ class Plan:
     @property
     def flower_url(self) -> str:
         return f"http://127.0.0.1:{self.flower_port}"
+
+    @property
+    def prometheus_url(self) -> str:
+        """Where Prometheus is; empty when the stack runs none."""
+        return f"http://127.0.0.1:{self.prometheus[1]}" if self.prometheus is not None else ""
 
 
 def process_table(plan: Plan) -> tuple[Spec, ...]:
@@ -98,7 +107,15 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
             notifies=True,
         ),
         Spec("flower", replace(flower, environ=alone), ready_url=f"{plan.flower_url}/healthcheck"),
+        *_prometheus(plan),
     )
+
+
+def _prometheus(plan: Plan) -> Iterator[Spec]:
+    if plan.prometheus is not None:
+        program, port = plan.prometheus
+        command = _python(plan, "mdtasks.stack.prometheus", str(program), str(port), plan.web_url)
+        yield Spec("prometheus", command, phase=1, ready_url=f"{plan.prometheus_url}/-/ready", needed=False)
 
 
 def _worker(plan: Plan, name: str, queues: str, concurrency: str) -> Spec:

@@ -71,6 +71,7 @@ class StackStatus:
             "web_url": self.record.web_url,
             "flower_url": self.record.flower_url,
             "taken_port": self.record.taken_port,
+            "prometheus_url": self.record.prometheus_url,
             "memory_mb": round(self.memory_bytes / 1e6, 1),
             "processes": [row.as_dict() for row in self.rows],
         }

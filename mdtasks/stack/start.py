@@ -18,7 +18,9 @@ from mdtasks.connections import open_redis, translated_redis_errors
 from mdtasks.domain.errors import ConfigurationError, ConflictError, MdtasksError, UnavailableError
 from mdtasks.providers.registry import Registry
 from mdtasks.settings import Settings, load_settings
+from mdtasks.stack.binaries import prometheus_binary
 from mdtasks.stack.home import Home, StackRecord
+from mdtasks.stack.kept import free_port
 from mdtasks.stack.leftovers import stop_leftovers
 from mdtasks.stack.logs import last_lines
 from mdtasks.stack.ports import choose_flower_port, choose_web_port, taken_port
@@ -49,6 +51,8 @@ class Request:
     web_port: int | None = None
     #: Variables for the stack's processes beside those of the caller.
     environ: Mapping[str, str] = field(default_factory=dict)
+    #: Whether to run Prometheus where its program is.
+    prometheus: bool = True
 
 
 def run_stack(request: Request, on_event: Callable[[Event], None], on_plan: Callable[[Plan], None]) -> None:
@@ -70,9 +74,15 @@ def run_stack(request: Request, on_event: Callable[[Event], None], on_plan: Call
         _check(settings)
         web_port = choose_web_port(request.web_port)
         taken = taken_port(request.web_port, web_port)
-        plan = Plan(settings, web_port, choose_flower_port(web_port), request.environ, taken)
+        prometheus = _prometheus(home) if request.prometheus else None
+        plan = Plan(settings, web_port, choose_flower_port(web_port), request.environ, taken, prometheus)
         on_plan(plan)
         Supervisor(plan, on_event=on_event).run()
+
+
+def _prometheus(home: Home) -> tuple[Path, int] | None:
+    program = prometheus_binary()
+    return None if program is None else (program, free_port(home.path, "prometheus"))
 
 
 def _check(settings: Settings) -> None:

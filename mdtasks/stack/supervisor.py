@@ -67,7 +67,8 @@ class Supervisor:
         self._children: list[Child] = []
         self._began = time.monotonic()
         me = ProcessRecord(SUPERVISOR, "ready", os.getpid(), identity(os.getpid()), time.time())
-        self._record = StackRecord(me, web_url=plan.web_url, flower_url=plan.flower_url, taken_port=plan.taken_port)
+        places = {name: getattr(plan, name) for name in ("web_url", "flower_url", "prometheus_url", "taken_port")}
+        self._record = StackRecord(me, **places)
 
     def run(self) -> None:
         """Start everything, watch until a signal asks to stop, stop everything.
@@ -139,13 +140,15 @@ class Supervisor:
             "api_token": settings.api_token.get_secret_value() if settings.api_token else "",
             "web_url": self._plan.web_url,
             "flower_url": self._plan.flower_url,
+            "prometheus_url": self._plan.prometheus_url,
             "settings": published(settings),
         }
         write_private(self._home.connection_file, json.dumps(content, indent=1))
 
     def _start_processes(self) -> None:
         for spec in self._table(self._plan):
-            job = Job(spec.name, lambda spec=spec: spec.command, spec.stop, self._readiness(spec), spec.phase)  # type: ignore[misc]
+            rules = (spec.stop, self._readiness(spec), spec.phase, spec.needed)
+            job = Job(spec.name, lambda spec=spec: spec.command, *rules)  # type: ignore[misc]
             extra = {"NOTIFY_SOCKET": self._woken.notify.address} if spec.notifies else {}
             self._on_event(Event(spec.name, "starting"))
             self._start(Child(job, self._home.log(spec.name), extra_environ=extra))
@@ -154,7 +157,7 @@ class Supervisor:
         logs_at = time.monotonic()
         while True:
             self._step()
-            if not self._record.ready and all(child.record.state == "ready" for child in self._children):
+            if not self._record.ready and self._all_ready():
                 self._record = replace(self._record, ready=True)
                 self._note()
                 self._on_event(Event("stack", "ready", f"{time.monotonic() - self._began:.1f} s"))
@@ -201,9 +204,12 @@ class Supervisor:
                 changed = True
                 self._on_event(Event(child.name, state, self._story(child, state, now)))
         if changed:
-            if not all(child.record.state == "ready" for child in self._children):
+            if not self._all_ready():
                 self._record = replace(self._record, ready=False)
             self._note()
+
+    def _all_ready(self) -> bool:
+        return all(child.record.state == "ready" for child in self._children if child.job.needed)
 
     def _story(self, child: Child, state: str, now: float) -> str:
         if state == "ready":

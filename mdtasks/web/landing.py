@@ -187,6 +187,8 @@ def _links(settings: Settings) -> str:
         links += [("Jobs", "/ops/jobs"), ("Dead letters", "/ops/dlq/stats")]
     if settings.flower_url.startswith(("http://", "https://")):
         links.append(("Flower", settings.flower_url))
+    if settings.prometheus_url.startswith(("http://", "https://")):
+        links.append(("Alerts", f"{settings.prometheus_url}/alerts"))
     return "".join(f'<a href="{escape(url)}">{name}</a>' for name, url in links)
 
 

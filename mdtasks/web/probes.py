@@ -17,9 +17,10 @@ from mdtasks.web.looks import PARTS, look, read_depths, read_proof, read_waiting
 from mdtasks.web.parsing import Query, parse_query
 
 
-async def health(_request: Request) -> Response:
-    """The process is alive; asks nobody."""
-    return Json({"ok": True})
+async def health(request: Request) -> Response:
+    """The process is alive; asks nobody. Tells where Prometheus is, if one is known."""
+    known = request.state.deps.settings.prometheus_url
+    return Json({"ok": True, **({"prometheus": known} if known else {})})
 
 
 async def ready(request: Request) -> Response:

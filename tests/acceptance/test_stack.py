@@ -17,11 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
+from mdtasks.stack.binaries import prometheus_binary
 from mdtasks.stack.ports import WEB_PORT
 
 Eventually = Callable[..., None]
 MOVED = f"port {WEB_PORT} is taken by another program"
 _NAMES = {"supervisor", "redis", "postgres", "t0", "t1", "t2", "control", "beat", "web", "flower"}
+_EXTRA = {"prometheus"} if prometheus_binary() else set()
 
 
 def mdtasks(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -81,10 +83,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, default_port_taken: None) -
         mdtasks("down", cwd=place)
 
 
-def test_everything_is_ready_and_within_its_memory(folder: Path) -> None:
+def test_everything_is_ready_and_within_its_memory(folder: Path, eventually: Eventually) -> None:
+    for name in _EXTRA:  # `up` does not wait for it
+        eventually(lambda name=name: process(folder, name).get("state") == "ready", within_s=30, what=name)
     found = status(folder)
     assert found["state"] == "ready"
-    assert {each["name"] for each in found["processes"]} == _NAMES
+    assert {each["name"] for each in found["processes"]} == _NAMES | _EXTRA
     assert {each["state"] for each in found["processes"]} == {"ready"}
     assert sum(each["memory_mb"] for each in found["processes"]) == pytest.approx(found["memory_mb"], abs=1)
     assert 100 < found["memory_mb"] < 1200
@@ -109,6 +113,30 @@ def test_web_and_flower_answer_where_status_says(folder: Path) -> None:
         assert url.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert answer.status == 200
+
+
+def test_prometheus_scrapes_the_stack_and_knows_its_rules(
+    folder: Path, unavailable_here: Callable[[str], None], eventually: Eventually
+) -> None:
+    if not _EXTRA:
+        unavailable_here("prometheus is not on the PATH; on Debian and Ubuntu: apt install prometheus")
+    found = status(folder)
+
+    def ask(path: str) -> Any:
+        with urllib.request.urlopen(f"{found['prometheus_url']}/api/v1/{path}", timeout=10) as answer:
+            return json.loads(answer.read())["data"]
+
+    eventually(lambda: [each for each in ask("query?query=up")["result"] if each["value"][1] == "1"], within_s=60)
+    rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
+    assert {rule["name"] for rule in rules} >= {"SLOGapViolationHighT0", "BackfillQueueTooDeep", "SLOMonitorDead"}
+    links = {rule["annotations"]["runbook_url"] for rule in rules if rule["type"] == "alerting"}
+    assert all(link.startswith(f"{found['web_url']}/runbooks/") for link in links)
+    with urllib.request.urlopen(f"{found['web_url']}/health", timeout=10) as answer:
+        assert json.loads(answer.read()) == {"ok": True, "prometheus": found["prometheus_url"]}
+    (served,) = [each for each in psutil.process_iter() if each.pid == process(folder, "prometheus")["pid"]]
+    addresses = {each.laddr.ip for each in served.net_connections() if each.status == psutil.CONN_LISTEN}
+    assert addresses == {"127.0.0.1"}
+    assert not [name for name in served.environ() if name.startswith("MDTASKS_") and name != "MDTASKS_HOME"]
 
 
 def test_a_second_up_says_that_it_runs_and_where(folder: Path) -> None:

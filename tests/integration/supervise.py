@@ -15,10 +15,14 @@ _STOP = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0))
 
 
 def _table(plan: Plan) -> tuple[Spec, ...]:
-    return tuple(
-        Spec(name, Command((sys.executable, _STAND_IN, name)), stop=_STOP, notifies=name != "crashing")
-        for name in sys.argv[2:]
-    )
+    return tuple(map(_spec, sys.argv[2:]))
+
+
+def _spec(name: str) -> Spec:
+    """``spare:BEHAVIOUR``: one that the stack does not need to be ready."""
+    spare, _, behaviour = name.rpartition(":")
+    command = Command((sys.executable, _STAND_IN, behaviour))
+    return Spec(behaviour, command, stop=_STOP, notifies=behaviour != "crashing", needed=not spare)
 
 
 def _tell(event: Event) -> None:

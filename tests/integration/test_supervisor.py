@@ -209,3 +209,9 @@ def test_leftovers_are_never_processes_that_only_bear_a_recorded_pid(tmp_path: P
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_a_stack_is_ready_without_what_it_does_not_need(tmp_path: Path, eventually: Eventually) -> None:
+    with supervised(tmp_path, "spare:crashing") as stack:
+        eventually(lambda: stack.record("crashing").restarts >= 1, within_s=60, what="it has crashed")
+        eventually(lambda: (found := stack.home.running()) is not None and found.ready, within_s=60, what="ready")

@@ -200,7 +200,8 @@ def test_a_scrape_while_postgresql_is_away_tells_what_redis_knows(settings: Sett
 
 
 def test_the_landing_page_shows_the_stack(settings: Settings, deps: Deps) -> None:
-    known = settings.model_copy(update={"flower_url": "http://127.0.0.1:5555"})
+    addresses = {"flower_url": "http://127.0.0.1:5555", "prometheus_url": "http://127.0.0.1:5556"}
+    known = settings.model_copy(update=addresses)
     with served(known) as client:
         asked(client)
         dies(deps, waiting_ids(deps.broker)[0])
@@ -210,7 +211,7 @@ def test_the_landing_page_shows_the_stack(settings: Settings, deps: Deps) -> Non
     shown = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
     for words in ("All parts answer", "2 of 20,000 queued", "1 open", "lost, sent again 0", "None yet. Ask for some"):
         assert words in shown
-    for link in ("/metrics", "/ready", "http://127.0.0.1:5555"):
+    for link in ("/metrics", "/ready", "http://127.0.0.1:5555", "http://127.0.0.1:5556/alerts"):
         assert f'href="{link}"' in page.text
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mdtasks.domain.errors import ConflictError
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import load_settings
+from mdtasks.stack.binaries import prometheus_binary
 from mdtasks.stack.child import restart_pause_s
 from mdtasks.stack.embedded import PostgresServer, ValkeyServer
 from mdtasks.stack.home import Home, ProcessRecord, StackRecord, identity, is_alive
@@ -32,6 +33,7 @@ from mdtasks.stack.ports import (
     why_moved,
 )
 from mdtasks.stack.processes import Plan, StopRule, process_table, stop_server
+from mdtasks.stack.prometheus import argv_of, write_files
 from mdtasks.stack.supervisor import exit_words
 
 
@@ -214,3 +216,29 @@ def test_flower_does_not_count_into_a_folder_of_the_caller(tmp_path: Path, monke
     environ = next(spec.command.environ for spec in specs if spec.name == "flower")
     assert environ is not None
     assert "PROMETHEUS_MULTIPROC_DIR" not in environ
+
+
+def test_prometheus_runs_where_its_program_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings({}, home=tmp_path)
+    assert "prometheus" not in {spec.name for spec in process_table(Plan(settings, 1, 2))}
+    program = tmp_path / "bin" / "prometheus"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert prometheus_binary() is None
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    assert prometheus_binary() == program
+    plan = Plan(settings, 1, 2, prometheus=(program, 3))
+    spec = next(each for each in process_table(plan) if each.name == "prometheus")
+    assert (spec.ready_url, spec.needed) == ("http://127.0.0.1:3/-/ready", False)
+
+
+def test_prometheus_goes_by_the_targets_and_addresses_of_its_stack(tmp_path: Path) -> None:
+    environ = {"SLO_TARGET_T0": "0.0375", "MDTASKS_GRAFANA_URL": "https://grafana.example.org"}
+    config = write_files(load_settings(environ, home=tmp_path), "http://127.0.0.1:9999")
+    alerts = (config.parent / "rules" / "alerts.yml").read_text()
+    for words in ("> 0.0375", "https://grafana.example.org/d/mdtasks-slo", "http://127.0.0.1:9999/runbooks/"):
+        assert words in alerts
+    assert "- 127.0.0.1:9999" in config.read_text()
+    argv = argv_of("prometheus", 7, config)
+    assert "--web.listen-address=127.0.0.1:7" in argv
+    assert f"--storage.tsdb.path={tmp_path / 'prometheus' / 'data'}" in argv
