@@ -178,4 +178,6 @@ def _what_next(each: LedgerEntry, told: Explanation) -> str:
             tried = f" after {each.attempts} of {each.max_attempts} attempts{error}" if each.attempts else ""
             again = f", next attempt at {each.not_before:%H:%M:%SZ}" if each.not_before else ""
             return f"gap {each.id}: job {each.job} is {each.job_status}{tried}{again}"
+        case "done" if not told.completeness.gaps:
+            return f"gap {each.id}: job {each.job} has answered for it; the next scan closes it"
     return f"gap {each.id}: no job works on it; the next scan asks for it, or `mdtasks backfill {of_it} {window}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from redbeat import RedBeatScheduler
@@ -20,6 +21,11 @@ def _every(seconds: float, task: str, *args: object) -> dict[str, Any]:
     }
 
 
+def _at_once(entry: dict[str, Any]) -> dict[str, Any]:
+    # As if it had last run long ago: a stack that has just started tells at once how things stand.
+    return {**entry, "last_run_at": datetime(2000, 1, 1, tzinfo=UTC)}
+
+
 def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     """Beat's table for these settings; a cadence of 0 leaves its entry out."""
     live = [(tier, settings.cadence_s(tier)) for tier in Tier]
@@ -28,9 +34,9 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "reconcile": _every(10.0, "mdtasks.reconcile"),
         "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
         "forget_snapshots": _every(3600.0, "mdtasks.forget_snapshots"),
-        "monitor": _every(settings.slo_every_s, "mdtasks.monitor"),
+        "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),
         **{f"live_{tier}": _every(s, "mdtasks.live_tick", str(tier), s) for tier, s in live},
-        **{f"gaps_{tier}": _every(settings.gap_scan_s, "mdtasks.gap_scan", str(tier)) for tier in Tier},
+        **{f"gaps_{tier}": _at_once(_every(settings.gap_scan_s, "mdtasks.gap_scan", str(tier))) for tier in Tier},
     }
     return {name: entry for name, entry in table.items() if entry["schedule"]}
 
