@@ -15,8 +15,7 @@ from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from mdtasks.cli.bar_formats import Found
-    from mdtasks.store.bar_reports import Series
-    from mdtasks.store.bars import BarCount
+    from mdtasks.store.bar_reports import BarCount, Series
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
 #: Bars that a table shows when it is not told to show all.
@@ -112,7 +111,7 @@ def _read(args: argparse.Namespace) -> tuple[Found, BarCount | list[Series]]:
         found = Found(symbol, interval, window, as_of, stored)
         if len(found):
             return found, []
-        count = store_bars.bar_counts(connection, [member.id], interval).get(member.id)
+        count = bar_reports.bar_counts(connection, [member.id], interval).get(member.id)
         return found, count or bar_reports.stored_series(connection, member.id)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -13,6 +13,40 @@ from mdtasks.connections import load_statements
 from mdtasks.domain.jobs import Interval, TimeWindow
 
 _SQL: Final = load_statements("mdtasks.store.sql", "bar_reports.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class BarCount:
+    """How many bars of an instrument there are, from which to which start, and how many of them provisional."""
+
+    bars: int
+    first_at: datetime
+    last_at: datetime
+    provisional: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewestBar:
+    """The newest bar of an instrument and interval, as the store has it."""
+
+    symbol: str
+    interval: str
+    ts: datetime
+    close: float
+    provider: str
+    final: bool
+    known_at: datetime
+
+
+def bar_counts(connection: Connection, instrument_ids: Iterable[int], interval: Interval) -> dict[int, BarCount]:
+    """How much there is of each instrument, counted; one without bars is absent."""
+    about = {"instruments": list(instrument_ids), "interval": interval}
+    return {instrument: BarCount(*counts) for instrument, *counts in connection.execute(_SQL["count_bars"], about)}
+
+
+def newest_bars(connection: Connection, limit: int) -> list[NewestBar]:
+    """The newest bar of those series that gained coverage last, by symbol and length; at most ``limit`` series."""
+    return [NewestBar(*row) for row in connection.execute(_SQL["newest_bars"], {"limit": limit})]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,29 +89,6 @@ class StoredBars:
         return len(self.bars)
 
 
-@dataclass(frozen=True, slots=True)
-class BarCount:
-    """How many bars of an instrument there are, from which to which start, and how many of them provisional."""
-
-    bars: int
-    first_at: datetime
-    last_at: datetime
-    provisional: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewestBar:
-    """The newest bar of an instrument and interval, as the store has it."""
-
-    symbol: str
-    interval: str
-    ts: datetime
-    close: float
-    provider: str
-    final: bool
-    known_at: datetime
-
-
 def write_bars(
     connection: Connection, interval: Interval, batches: Sequence[BarBatch], provider: str, attempt_id: int
 ) -> WriteCounts:
@@ -190,22 +167,6 @@ def read_coverage(
         for instrument, start, end in cursor:
             found[instrument].append(TimeWindow(start=start, end=end))
     return found
-
-
-def bar_counts(connection: Connection, instrument_ids: Iterable[int], interval: Interval) -> dict[int, BarCount]:
-    """How much there is of each instrument, counted; one without bars is absent."""
-    with raw_psycopg(connection).cursor() as cursor:
-        cursor.execute(
-            _SQL["count_bars"], {"instruments": list(instrument_ids), "interval": interval.value}, prepare=False
-        )
-        return {instrument: BarCount(*counts) for instrument, *counts in cursor}
-
-
-def newest_bars(connection: Connection, limit: int) -> list[NewestBar]:
-    """The newest bar of those series that gained coverage last, by symbol and length; at most ``limit`` series."""
-    with raw_psycopg(connection).cursor() as cursor:
-        cursor.execute(_SQL["newest_bars"], {"limit": limit}, prepare=False)
-        return [NewestBar(*row) for row in cursor]
 
 
 def _stage(cursor: Any, batches: Sequence[BarBatch]) -> None:

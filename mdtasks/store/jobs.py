@@ -20,6 +20,9 @@ from mdtasks.domain.universe import Listing
 
 SQL: Final = load_statements("mdtasks.store.sql", "jobs.sql")
 
+#: Jobs of a tier whose pause is over that one round lets go on: bounds its transaction when an outage has ended.
+_MOST_RIPENED: Final = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -166,6 +169,7 @@ def held_by_node(connection: Connection, node: str, alive_pids: Sequence[int] = 
 
 def dispatchable(connection: Connection, tier: Tier, room: int) -> list[BackfillJob]:
     """Take due deferred jobs, newest window first; the caller pushes them after the commit."""
+    connection.execute(SQL["ripen"], {"tier": tier, "most": _MOST_RIPENED})
     return [_job(row) for row in connection.execute(SQL["dispatch"], {"tier": tier, "room": room})]
 
 

@@ -278,8 +278,20 @@ backfill_jobs = Table(
     Column("last_error_class", Text),
     Column("created_at", _utc, nullable=False, server_default=func.now()),
     Column("updated_at", _utc, nullable=False, server_default=func.now()),
-    # The dispatcher's order: due first, newest window first.
-    Index("backfill_jobs_deferred", "tier", "not_before", postgresql_where=text("status = 'deferred'")),
+    # The dispatcher walks the first in its own order; what pauses after a failure joins it when its time has come.
+    Index(
+        "backfill_jobs_waiting",
+        "tier",
+        text('upper("window") DESC'),
+        "id",
+        postgresql_where=text("status = 'deferred' and not_before is null"),
+    ),
+    Index(
+        "backfill_jobs_pausing",
+        "tier",
+        "not_before",
+        postgresql_where=text("status = 'deferred' and not_before is not null"),
+    ),
     Index(
         "backfill_jobs_active",
         "instrument_id",

@@ -20,7 +20,7 @@ from mdtasks.flows.dispatch import Proof
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
 from mdtasks.settings import Settings
-from mdtasks.store.bars import NewestBar
+from mdtasks.store.bar_reports import NewestBar
 from mdtasks.web.endpoints import Endpoint, endpoints
 from mdtasks.web.looks import Look, Stored, look, proof_age_s, read_depths, read_proof, read_stored
 from mdtasks.web.parsing import Query, parse_query

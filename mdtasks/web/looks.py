@@ -21,7 +21,7 @@ from mdtasks.domain.jobs import Tier
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import Proof, last_proof
 from mdtasks.queue import backlog
-from mdtasks.store import bars, job_reports, letters
+from mdtasks.store import bar_reports, job_reports, letters
 from mdtasks.store.schema import current_revision, head_revision
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Stored:
 
     waiting: Mapping[Tier, Waiting]
     letters: Mapping[str, Any]
-    newest: list[bars.NewestBar]
+    newest: list[bar_reports.NewestBar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def read_stored(deps: Deps) -> Stored:
     """What the landing page shows. Raises UnavailableError as ``read_waiting``."""
     waiting = read_waiting(deps)
     with deps.database.transaction() as connection:
-        return Stored(waiting, letters.stats(connection), bars.newest_bars(connection, _SERIES))
+        return Stored(waiting, letters.stats(connection), bar_reports.newest_bars(connection, _SERIES))
 
 
 def proof_age_s(proof: Proof, now: datetime) -> float:

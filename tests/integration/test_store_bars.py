@@ -16,7 +16,8 @@ from mdtasks.connections import Database
 from mdtasks.domain.bars import Bars, RejectedBar, from_us, to_us
 from mdtasks.domain.errors import StoreUnavailableError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.store.bars import BarBatch, WriteCounts, bar_counts, read_bars, read_coverage, write_bars
+from mdtasks.store.bar_reports import bar_counts
+from mdtasks.store.bars import BarBatch, WriteCounts, read_bars, read_coverage, write_bars
 from mdtasks.store.partitions import ensure_partitions
 
 _OPEN = datetime(2024, 1, 31, 14, 30, tzinfo=UTC)

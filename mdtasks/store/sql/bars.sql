@@ -193,22 +193,3 @@ SELECT c.instrument_id, lower(r.covered), upper(r.covered)
 FROM coverage c, unnest(c.covered) AS r (covered)
 WHERE c.instrument_id = ANY(%(instruments)s::integer[]) AND c.interval = %(interval)s
 ORDER BY 1, 2
-
--- name: count_bars
--- Per instrument: how many bars, the first, the last, how many of them provisional.
-SELECT instrument_id, count(*), min(ts), max(ts), count(*) FILTER (WHERE status = 'provisional')
-FROM bars
-WHERE instrument_id = ANY(%(instruments)s::integer[]) AND interval = %(interval)s
-GROUP BY instrument_id
-
--- name: newest_bars
--- The newest bar of each of the series whose coverage grew last: a look at what comes in, not a census.
-SELECT s.symbol, c.interval, b.ts, b.close, b.provider, b.status = 'final', b.known_at
-FROM (SELECT instrument_id, interval FROM coverage ORDER BY updated_at DESC LIMIT %(limit)s) c
-JOIN symbols s ON s.instrument_id = c.instrument_id AND s.valid_to = 'infinity'
-CROSS JOIN LATERAL (
-    SELECT ts, close, provider, status, known_at FROM bars
-    WHERE instrument_id = c.instrument_id AND interval = c.interval
-    ORDER BY ts DESC LIMIT 1
-) b
-ORDER BY s.symbol, c.interval

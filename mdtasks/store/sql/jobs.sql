@@ -80,11 +80,23 @@ WHERE j.status = 'running' AND a.ended_at IS NULL AND a.worker LIKE :node || '/%
   AND a.worker <> ALL (CAST(:alive AS text[]))
 FOR UPDATE OF j SKIP LOCKED
 
+-- name: ripen
+-- Jobs of a tier whose pause is over may go out, those due longest first; bounded, the rest follows in the next round.
+UPDATE backfill_jobs SET not_before = NULL
+WHERE id = ANY (ARRAY(
+    SELECT id FROM backfill_jobs
+    WHERE tier = CAST(:tier AS tier) AND status = 'deferred' AND not_before <= now()
+    ORDER BY not_before
+    LIMIT :most
+    FOR UPDATE SKIP LOCKED
+))
+
 -- name: dispatch
--- Take due deferred jobs of a tier, newest window first, at most :room; they are 'queued' and must be pushed next.
+-- Take waiting jobs of a tier, newest window first, at most :room; they are 'queued' and must be pushed next. Walks
+-- backfill_jobs_waiting in its order: nothing is sorted, however much waits.
 WITH due AS (
     SELECT id FROM backfill_jobs
-    WHERE tier = CAST(:tier AS tier) AND status = 'deferred' AND (not_before IS NULL OR not_before <= now())
+    WHERE tier = CAST(:tier AS tier) AND status = 'deferred' AND not_before IS NULL
     ORDER BY upper("window") DESC, id
     LIMIT :room
     FOR UPDATE SKIP LOCKED
