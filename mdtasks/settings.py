@@ -218,10 +218,11 @@ def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None
 def refuse_unknown(environ: Mapping[str, str]) -> None:
     """Raise ConfigurationError for a variable that looks like a setting and is none, with the nearest that is one."""
     for name in environ:
+        if name in ENVIRONMENT or not name.startswith(("MDTASKS_", "BACKFILL_", "CADENCE_", "POLICY_", "SLO_")):
+            continue
         # The names without our prefix may be somebody else's, unless they are nearly ours.
         near = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.6 if name.startswith("MDTASKS_") else 0.9)
-        ours = name.startswith("MDTASKS_") or (near and name.startswith(("BACKFILL_", "POLICY_", "SLO_")))
-        if ours and name not in ENVIRONMENT:
+        if near or name.startswith("MDTASKS_"):
             raise ConfigurationError(
                 f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else ""),
                 name=name,
