@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -203,7 +203,7 @@ def _written(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 
 
 def test_every_change_leaves_a_line_that_says_who_did_what(
-    guarded_client: httpx.Client, caplog: pytest.LogCaptureFixture
+    guarded_client: httpx.Client, caplog: pytest.LogCaptureFixture, eventually: Callable[..., None]
 ) -> None:
     with caplog.at_level(logging.INFO, "mdtasks.web.access"):
         guarded_client.get("/ops/jobs", headers=BEARER)
@@ -211,6 +211,7 @@ def test_every_change_leaves_a_line_that_says_who_did_what(
         guarded_client.delete("/ops/dlq/backfills/purge?days=x%0Ay", headers=BEARER)
         guarded_client.post("/ops/backfill", json=request_document())
         guarded_client.post("/ops/nowhere", headers=BEARER)
+        eventually(lambda: len(_written(caplog)) >= 4, what="a line of each, the last after its answer")
     lines = _written(caplog)
     assert [(line["actor"], line["client"], line["method"], line["path"], line["status"]) for line in lines] == [
         ("api", "127.0.0.1", "POST", "/ops/backfill", 202),
@@ -222,8 +223,9 @@ def test_every_change_leaves_a_line_that_says_who_did_what(
 
 
 def test_without_a_token_the_actor_is_the_clients_address(
-    open_client: httpx.Client, caplog: pytest.LogCaptureFixture
+    open_client: httpx.Client, caplog: pytest.LogCaptureFixture, eventually: Callable[..., None]
 ) -> None:
     with caplog.at_level(logging.INFO, "mdtasks.web.access"):
         open_client.post("/ops/backfill", json=request_document())
+        eventually(lambda: _written(caplog), what="its line, after its answer")
     assert [line["actor"] for line in _written(caplog)] == ["127.0.0.1"]
