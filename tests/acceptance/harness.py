@@ -34,6 +34,7 @@ from mdtasks.store import bars as store_bars
 from mdtasks.store import reference
 from mdtasks.store.reference import Instrument
 from mdtasks.store.schema import migrate
+from tests.kept import give_calendars
 
 T = TypeVar("T")
 
@@ -111,6 +112,7 @@ class Servers:
 def own_servers(home: Path) -> Iterator[Servers]:
     """Both servers, running, with a migrated database; stopped at the end."""
     servers = Servers(home)
+    give_calendars(home / "home")
     try:
         servers.start(servers.redis)
         servers.start(servers.postgres)

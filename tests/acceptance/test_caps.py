@@ -119,7 +119,7 @@ def test_64_producers_never_push_a_tier_past_its_cap_and_every_job_is_done(tmp_p
         samples = Samples()
         began = time.monotonic()
         with ExitStack() as stack:
-            stack.enter_context(repeating(sampler(servers.redis.url, samples), pause_s=0 if full_size else 0.001))
+            stack.enter_context(repeating(sampler(servers.redis.url, samples), pause_s=0 if full_size else 0.005))
             stack.enter_context(repeating(rogue(settings, samples), pause_s=0.1))
             # As beat does every second, but more often: one more who could push past the cap.
             stack.enter_context(repeating(lambda: dispatch_once(deps), pause_s=0.2))

@@ -33,6 +33,7 @@ from mdtasks.queue import backlog
 from mdtasks.settings import load_settings
 from mdtasks.stack.home import Home
 from tests.acceptance.harness import MINUTES, add_symbols, differences, job_of, rows, statuses, until
+from tests.kept import give_calendars
 
 T = TypeVar("T")
 
@@ -140,6 +141,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     home = tmp_path / "home"
     for name, value in LIMITS.items():
         monkeypatch.setenv(name, value)
+    give_calendars(home)
     started = mdtasks(home, "up", "--detach")
     try:
         assert started.returncode == 0, started.stderr

@@ -19,6 +19,7 @@ import redis
 
 from mdtasks.stack.home import Home, ProcessRecord
 from mdtasks.stack.leftovers import stop_leftovers
+from tests.kept import give_calendars
 
 Eventually = Callable[..., None]
 _SCRIPT = Path(__file__).with_name("supervise.py")
@@ -51,7 +52,7 @@ class Supervised:
 @contextmanager
 def supervised(folder: Path, *behaviours: str) -> Iterator[Supervised]:
     """Run a supervisor over these stand-ins; killed at the end if it still runs."""
-    folder.mkdir(parents=True, exist_ok=True)
+    give_calendars(folder)
     output = folder / "events"
     environ = {**os.environ, "MDTASKS_HOME": str(folder)}
     with output.open("wb") as file:
