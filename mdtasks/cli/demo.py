@@ -106,9 +106,13 @@ def _fill(deps: Deps) -> None:
 
 def _say_what_next(home: Path) -> None:
     """What to type in another terminal, with the home where it is not the default one."""
+    from mdtasks.cli.output import activation
+
     plain = home == Path.cwd() / ".mdtasks" and "MDTASKS_HOME" not in os.environ
     extra = "" if plain else f" --home {shlex.quote(str(home))}"
     say("\nin another terminal:")
+    if activate := activation():
+        say(f"  {activate}")
     width = max(len(command) for command, _ in _NEXT) + len(extra)
     for command, why in _NEXT:
         say(f"  {command + extra:<{width}}  {_dim(why)}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from mdtasks.cli.frame import one_line
@@ -33,6 +36,16 @@ _STYLES: Final = {
 #: On a terminal of so many columns, texts up to so many characters stay on one line.
 _WIDE: Final = 100
 _SHORT: Final = 20
+
+
+def activation() -> str:
+    """What to type before `mdtasks` is found in a terminal, for what `make run` installed; "" when it is found."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    found = shutil.which("mdtasks")
+    if (found is not None and Path(found).parent == script.parent) or not script.exists():
+        return ""
+    here = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
+    return f". {shlex.quote(str(here))}"
 
 
 def on_terminal() -> bool:

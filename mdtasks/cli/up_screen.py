@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from mdtasks.cli.output import activation
 from mdtasks.stack.ports import why_moved
 
 if TYPE_CHECKING:
@@ -88,11 +89,13 @@ class UpScreen:
         home = "" if self._home == Path.cwd() / ".mdtasks" else f" --home {self._home}"
         try_next = "bars BTC-USD --interval 1m" if self._demo else "backfill --help"
         why = why_moved(self._plan.taken_port)
+        activate = activation()
         rows = [
             ("web", self._plan.web_url + (f" ({why})" if why else "")),
             ("Flower", self._plan.flower_url),
             *([("alerts", f"{self._plan.prometheus_url}/alerts")] if self._plan.prometheus_url else []),
             ("", ""),
+            *([("first", f"{activate}   (in another terminal)")] if activate else []),
             ("next", f"mdtasks status{home}"),
             ("", f"mdtasks {try_next}{home}"),
             ("stop", f"Ctrl-C, or mdtasks down{home}"),

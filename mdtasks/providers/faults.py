@@ -78,6 +78,11 @@ class Faults:
             raise _refusal("hang_s needs hang=SYMBOL: the symbols whose calls hang")
         return cls(**values)  # type: ignore[arg-type]
 
+    def __str__(self) -> str:
+        """As they are written in the setting; "" when nothing goes wrong."""
+        changed = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        return ",".join(f"{n}={'|'.join(sorted(v)) if isinstance(v, frozenset) else f'{v:g}'}" for n, v in changed)
+
     def affects(self, symbol: str) -> bool:
         """Whether the faults of shares and latency apply to the symbol."""
         return not self.only or symbol in self.only

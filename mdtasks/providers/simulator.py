@@ -85,7 +85,8 @@ class SimulatorProvider:
 
     def check(self) -> str:
         """Always well: what is simulated, for `doctor`."""
-        return f"made-up data of any symbol, seed {self._seed}, faults {self._faults}"
+        faults = str(self._faults)
+        return f"made-up data of any symbol, seed {self._seed}, {f'faults {faults}' if faults else 'no faults'}"
 
     def _calendar(self, listing: Listing) -> Calendar:
         """The listing's calendar. Raises NoDataError for a symbol declared unknown, or an unknown exchange."""

@@ -159,6 +159,12 @@ def test_calls_fail_in_the_shares_ordered_and_alike_each_time() -> None:
     assert fates[:200] == [outcome(simulator(text), at) for at in times[:200]]
 
 
+@pytest.mark.parametrize("text", ["", "error=0.1,timeout=0.05", "wrong=0.001,only=AAPL|MSFT", "hang=X,hang_s=5"])
+def test_faults_are_shown_as_they_are_written(text: str) -> None:
+    assert str(Faults.parse(text)) == text
+    assert simulator(text).check().endswith(f"faults {text}" if text else "no faults")
+
+
 def test_a_rate_limit_says_how_long_to_wait() -> None:
     with pytest.raises(RateLimitedError) as limited:
         bars(simulator("rate_limit=1,retry_after_s=7"))
