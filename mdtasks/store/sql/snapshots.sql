@@ -177,13 +177,14 @@ GROUP BY 1 ORDER BY 1 DESC
 DELETE FROM slo_snapshots WHERE at < :before
 
 -- name: thin
--- Of looks older than :before keep one in ten minutes, which stands for all of them: their trading time, the share that
--- was late weighted by it, the greatest lag. Its evidence goes. A stretch that was thinned before is left alone.
-WITH old AS (
-    SELECT *, date_bin('10 minutes', at, CAST('2000-01-01 00:00+00' AS timestamptz)) AS bin
+-- Of looks older than :before keep the last of each ten minutes, which stands for all of them: their trading time, the
+-- share that was late weighted by it, the greatest lag. Its evidence goes. What was thinned before is left alone.
+WITH old AS MATERIALIZED (
+    SELECT objective, tier, interval, at, expected, violations, lag_s, session_s,
+           date_bin('10 minutes', at, CAST('2000-01-01 00:00+00' AS timestamptz)) AS bin
     FROM slo_snapshots WHERE at < :before
-), bins AS (
-    SELECT objective, tier, interval, max(at) AS kept, min(at) AS first, max(expected) AS expected,
+), bins AS MATERIALIZED (
+    SELECT objective, tier, interval, bin, max(at) AS kept, max(expected) AS expected,
            coalesce(sum(session_s * violations / greatest(expected, 1)) / nullif(sum(session_s), 0),
                     avg(1.0 * violations / greatest(expected, 1))) AS rate,
            max(lag_s) AS lag_s, sum(session_s) AS session_s
@@ -195,8 +196,9 @@ WITH old AS (
     FROM bins b
     WHERE s.objective = b.objective AND s.tier = b.tier AND s.interval = b.interval AND s.at = b.kept
 )
-DELETE FROM slo_snapshots s USING bins b
-WHERE s.objective = b.objective AND s.tier = b.tier AND s.interval = b.interval AND s.at >= b.first AND s.at < b.kept
+DELETE FROM slo_snapshots s
+USING old o JOIN bins b USING (objective, tier, interval, bin)
+WHERE s.objective = o.objective AND s.tier = o.tier AND s.interval = o.interval AND s.at = o.at AND o.at <> b.kept
 
 -- name: pace
 -- Backfills that ended well lately, per tier, among the last :most attempts: how many, and over how many seconds.
