@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,27 @@ def living_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def default_port_taken() -> Iterator[None]:
-    """Another program, this one or whoever has it already, is where the web app would be."""
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):
-            other.bind(("127.0.0.1", WEB_PORT))
+    """Another program is where the web app would be: whoever has the port already, and as soon as he lets go, this."""
+    over = threading.Event()
+
+    def hold() -> None:
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            while True:
+                try:
+                    other.bind(("127.0.0.1", WEB_PORT))
+                    break
+                except OSError:
+                    if over.wait(0.01):
+                        return
             other.listen()
-        yield
+            over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    yield
+    over.set()
+    holder.join()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +113,9 @@ def test_a_second_terminal_fills_in_bars_by_the_caps_and_providers_of_the_stack(
     asked = mdtasks("backfill", "BTC-USD", "--sessions", "6", "--wait", "--json", cwd=folder)
     assert asked.returncode == 0, asked.stderr
     answer = json.loads(asked.stdout)
-    assert (answer["queued"], answer["deferred"]) == (3, 3)
+    # The dispatcher may take a place under the cap before the request does; nobody passes it.
+    assert answer["queued"] <= 3
+    assert answer["queued"] + answer["deferred"] == 6
     assert mdtasks("gaps", "BTC-USD", "--check", cwd=folder).returncode == 0
     bars = mdtasks("bars", "BTC-USD", "--sessions", "2", cwd=folder).stdout.splitlines()
     assert bars[0].startswith("ts,open,high,low,close,volume")
