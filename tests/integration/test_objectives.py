@@ -20,7 +20,7 @@ from mdtasks.store import snapshots
 from mdtasks.store.reference import Instrument, add_instruments
 from mdtasks.store.snapshots import Series, Snapshot
 from tests.integration.cli_calls import Cli
-from tests.integration.web_server import asked
+from tests.integration.web_server import asked, served
 
 #: Friday, two hours into New York's session.
 OPEN = datetime(2026, 11, 20, 16, 30, tzinfo=UTC)
@@ -186,6 +186,13 @@ def test_slo_of_one_tier_and_wrong_questions(client: httpx.Client) -> None:
     for query, field in (("tier=T9", "tier"), ("teir=T1", "teir")):
         answer = client.get(f"/slo?{query}")
         assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
+def test_slo_says_when_postgresql_is_away(settings: Settings) -> None:
+    away = Settings.model_validate({"database_url": "postgresql://nobody@127.0.0.1:1/none"}).database_url
+    with served(settings.model_copy(update={"database_url": away})) as client:
+        answer = client.get("/slo")
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
 
 
 # -- on the command line ---------------------------------------------------------------------------
