@@ -34,6 +34,7 @@ MODULES: Final = (
     "jobs",
     "dlq",
     "doctor",
+    "runbook",
     "bench",
     "demo",
 )

@@ -21,21 +21,16 @@ Targets are the stack's own (SLO_TARGET_T0 and so on).
 
 
 def add_rules(below: Commands) -> None:
-    """Add ``slo rules`` to the commands below ``slo``."""
+    """Add ``rules`` to the commands of ``slo``."""
     write = below.add("rules", rules, "Write Prometheus' configuration, recording rules and alerts")
-    add_rules_options(write)
-    explain(write, _EXAMPLES)
-
-
-def add_rules_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``slo rules``."""
-    parser.add_argument(
+    write.add_argument(
         "--dir", type=Path, default=Path("config/prometheus"), metavar="DIR", help="default: config/prometheus"
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the files differ")
-    parser.add_argument("--web-url", type=_url, metavar="URL", help="of the web app, for links and the scrape")
-    parser.add_argument("--grafana-url", type=_url, metavar="URL", help="of Grafana, for links")
-    parser.add_argument("--calendar", metavar="MIC", help="the exchange whose sessions count (default: XNYS)")
+    write.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the files differ")
+    write.add_argument("--web-url", type=_url, metavar="URL", help="of the web app, for links and the scrape")
+    write.add_argument("--grafana-url", type=_url, metavar="URL", help="of Grafana, for links")
+    write.add_argument("--calendar", metavar="MIC", help="the exchange whose sessions count (default: XNYS)")
+    explain(write, _EXAMPLES)
 
 
 def rules(args: argparse.Namespace) -> int:

@@ -93,7 +93,7 @@ def examine_services(deps: Deps, now: datetime) -> Iterator[Check]:
 
     What leans on a server that is away is not looked at: its finding would be the same.
     """
-    servers = [checked("postgres", lambda: _postgres(deps)), checked("redis", lambda: _redis(deps))]
+    servers = examine_servers(deps)
     yield from servers
     store_answers, broker_answers = (_answers(server) for server in servers)
     if store_answers and broker_answers:
@@ -105,6 +105,11 @@ def examine_services(deps: Deps, now: datetime) -> Iterator[Check]:
         yield checked("jobs", lambda: _jobs(deps))
         yield examine_horizons(deps, now)
     yield from _providers(deps)
+
+
+def examine_servers(deps: Deps) -> list[Check]:
+    """PostgreSQL and Redis, in this order."""
+    return [checked("postgres", lambda: _postgres(deps)), checked("redis", lambda: _redis(deps))]
 
 
 def _answers(server: Check) -> bool:
@@ -211,7 +216,7 @@ def _clocks(deps: Deps) -> tuple[State, str, str]:
 
 
 def _workers(deps: Deps) -> tuple[State, str, str]:
-    heard = _heard(deps)
+    heard = heard_workers(deps)
     depths = backlog.depths(deps.broker)
     waiting = ", ".join(f"{queue} {depth:,}" for queue, depth in depths.items() if depth)
     found = (", ".join(sorted(heard)) or "none") + (f"; waiting: {waiting}" if waiting else "; no queue holds anything")
@@ -220,8 +225,8 @@ def _workers(deps: Deps) -> tuple[State, str, str]:
     return "ok", found, ""
 
 
-def _heard(deps: Deps) -> set[str]:
-    """The workers that said within two heartbeats that they are alive."""
+def heard_workers(deps: Deps) -> set[str]:
+    """The workers that say within 2.5 s, more than a heartbeat, that they are alive. Raises BrokerUnavailableError."""
     heard: set[str] = set()
     with translated_redis_errors():
         database = deps.broker.connection_pool.connection_kwargs.get("db", 0)

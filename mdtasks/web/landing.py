@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from hashlib import sha256
 from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from mdtasks.domain.jobs import Tier
 from mdtasks.flows.dispatch import Proof
@@ -23,6 +18,7 @@ from mdtasks.settings import Settings
 from mdtasks.store.bar_reports import NewestBar
 from mdtasks.web.endpoints import Endpoint, endpoints
 from mdtasks.web.looks import Look, Stored, look, proof_age_s, read_depths, read_proof, read_stored
+from mdtasks.web.pages import page as shown
 from mdtasks.web.parsing import Query, parse_query
 
 _PARTS: Final = {"broker": "Redis", "redis": "Redis", "postgresql": "PostgreSQL"}
@@ -37,30 +33,7 @@ async def page(request: Request) -> Response:
     deps = request.state.deps
     found = await look(deps, broker=read_depths, redis=read_proof, postgresql=read_stored)
     known = list(endpoints(request.app.routes))
-    template, style, policy = _template()
-    content = template.substitute(_values(found, deps.settings, known, datetime.now(UTC)), style=style)
-    return HTMLResponse(
-        content,
-        headers={
-            "Content-Security-Policy": policy,
-            "Cache-Control": "no-store",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        },
-    )
-
-
-@cache
-def _template() -> tuple[Template, str, str]:
-    """The page, its style, and the policy that lets a browser apply this style and load nothing at all."""
-    folder = files("mdtasks.web")
-    style = folder.joinpath("landing.css").read_text()
-    digest = base64.b64encode(sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return Template(folder.joinpath("landing.html").read_text()), style, policy
+    return shown("landing.html", _values(found, deps.settings, known, datetime.now(UTC)))
 
 
 def _values(found: Look, settings: Settings, known: Sequence[Endpoint], now: datetime) -> dict[str, str]:
@@ -182,7 +155,7 @@ def _endpoint(each: Endpoint) -> str:
 
 
 def _links(settings: Settings) -> str:
-    links = [("Objectives", "/slo"), ("Metrics", "/metrics"), ("Parts", "/ready")]
+    links = [("Objectives", "/slo"), ("Metrics", "/metrics"), ("Parts", "/ready"), ("Runbooks", "/runbooks")]
     if settings.api_token is None:  # a link cannot bear the token
         links += [("Jobs", "/ops/jobs"), ("Dead letters", "/ops/dlq/stats")]
     if settings.flower_url.startswith(("http://", "https://")):

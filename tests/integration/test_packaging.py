@@ -25,6 +25,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     source = tmp_path_factory.mktemp("source")
     for name in ("mdtasks", "alembic"):
         shutil.copytree(_CHECKOUT / name, source / name, ignore=_IGNORED)
+    shutil.copytree(_CHECKOUT / "docs" / "runbooks", source / "docs" / "runbooks")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(_CHECKOUT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
@@ -46,6 +47,7 @@ def test_every_file_of_the_packages_and_every_migration_is_in_the_wheel(wheel_na
         for path in (_CHECKOUT / "alembic").rglob("*")
         if path.is_file() and path.suffix in {".py", ".mako"}
     }
+    expected |= {f"mdtasks/runbooks/{path.name}" for path in (_CHECKOUT / "docs" / "runbooks").iterdir()}
     assert expected - wheel_names == set()
 
 
