@@ -363,6 +363,7 @@ def test_a_session_that_holds_others_up_is_named(
         psycopg.connect(database_url, application_name="somebody") as holder,
         psycopg.connect(database_url, autocommit=True) as watcher,
     ):
+        pid = holder.info.backend_pid
         holder.execute("LOCK TABLE coverage IN ACCESS EXCLUSIVE MODE")
         waiting = threading.Thread(target=run, args=(database, "LOCK TABLE coverage"))
         waiting.start()
@@ -376,8 +377,8 @@ def test_a_session_that_holds_others_up_is_named(
         holder.rollback()
         waiting.join()
     assert found["cause"] == "a session holds locks that others wait for"
-    assert found["evidence"][0].startswith(f"somebody (pid {holder.info.backend_pid}, idle in transaction)")
-    assert f"pg_terminate_backend({holder.info.backend_pid})" in found["repair"]
+    assert found["evidence"][0].startswith(f"somebody (pid {pid}, idle in transaction)")
+    assert f"pg_terminate_backend({pid})" in found["repair"]
 
 
 @pytest.mark.usefixtures("sound")

@@ -1,0 +1,114 @@
+"""Rules and dashboards against a real Prometheus that scrapes a real stack: nothing is asked for that none exports."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdtasks.stack.binaries import prometheus_binary
+from tests.acceptance.harness import until
+from tests.acceptance.test_stack import mdtasks, status
+from tests.queries import BUILT_IN, LATER, all_queries, known, used
+
+#: What a stack counts only when something rare happened to it; that their names are declared is shown elsewhere.
+_RARE = {"stale_messages_total", "jobs_lost_resent_total", "bars_quarantined_total"}
+_ROUGH = "error=0.3,wrong=0.02"
+
+
+@pytest.fixture(scope="module")
+def prometheus(unavailable_here: Callable[[str], None]) -> None:
+    """Only where the program is."""
+    if prometheus_binary() is None:
+        unavailable_here("prometheus is not on the PATH; on Debian and Ubuntu: apt install prometheus")
+
+
+@contextmanager
+def stack(folder: Path, **environ: str) -> Iterator[None]:
+    """A stack in the folder, with a symbol in each tier that trades at any hour."""
+    started = mdtasks("up", "--detach", cwd=folder, MDTASKS_SIMULATOR="1", POLICY_BARS_1M="simulator", **environ)
+    try:
+        assert started.returncode == 0, started.stderr
+        for tier, symbol in (("T0", "BTC-USD"), ("T1", "ETH-USD"), ("T2", "SOL-USD")):
+            assert mdtasks("universe", "add", symbol, "--mic", "24/7", "--tier", tier, cwd=folder).returncode == 0
+        yield
+    finally:
+        mdtasks("down", cwd=folder)
+
+
+def ask(folder: Path, path: str, **parameters: str) -> Any:
+    """What the stack's Prometheus answers."""
+    url = f"{status(folder)['prometheus_url']}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return json.loads(answer.read())["data"]
+
+
+def query(folder: Path, expr: str) -> list[dict[str, Any]]:
+    """A query's series now."""
+    found: list[dict[str, Any]] = ask(folder, "query", query=expr)["result"]
+    return found
+
+
+@pytest.mark.usefixtures("prometheus")
+def test_every_query_asks_for_what_a_running_stack_exports(tmp_path: Path) -> None:
+    wanted: dict[str, set[str]] = {}
+    for place in all_queries().values():
+        for each in used(place):
+            wanted.setdefault(each.metric, set()).update(each.labels)
+    declared = known()
+    skipped = {*BUILT_IN, *LATER, *_RARE}
+    recorded = {name for name in wanted if ":" in name}
+    exported = {name: wanted[name] for name in wanted.keys() & declared.keys() - skipped - recorded}
+    with stack(tmp_path, MDTASKS_SIMULATOR_FAULTS=_ROUGH, MDTASKS_MAX_ATTEMPTS="2", MDTASKS_RETRY_BASE_S="0"):
+        asked = mdtasks("backfill", "BTC-USD", "ETH-USD", "SOL-USD", "--sessions", "20", cwd=tmp_path)
+        assert asked.returncode == 0, asked.stderr
+        missing = dict(exported)
+
+        def all_there() -> bool:
+            for name in list(missing):
+                if any(missing[name] <= each["metric"].keys() for each in query(tmp_path, name)):
+                    del missing[name]
+            return not missing
+
+        until(all_there, "all metrics with their labels", within_s=150, told=lambda: str(missing))
+        for place, expr in all_queries().items():
+            chosen = expr.replace("$tier", ".*").replace("$provider", ".*")
+            assert isinstance(query(tmp_path, chosen), list), place
+        healthy = [rule for group in ask(tmp_path, "rules")["groups"] for rule in group["rules"]]
+        assert {rule["health"] for rule in healthy} <= {"ok", "unknown"}
+
+
+def alerts(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The alerts of this name that fire."""
+    return [
+        each
+        for each in ask(folder, "alerts")["alerts"]
+        if each["labels"]["alertname"] == name and each["state"] == "firing"
+    ]
+
+
+@pytest.mark.full_size_only
+@pytest.mark.usefixtures("prometheus")
+def test_a_provider_that_is_down_fires_its_alert_and_ends_it(tmp_path: Path) -> None:
+    """Takes about fifteen minutes: alerts wait as long as they do at night."""
+    with stack(tmp_path, MDTASKS_SIMULATOR_FAULTS="error=1", MDTASKS_MAX_ATTEMPTS="100"):
+        mdtasks("backfill", "BTC-USD", "--sessions", "20", cwd=tmp_path)
+        until(lambda: alerts(tmp_path, "ProviderDown"), "the provider's alert", within_s=600)
+        (firing,) = alerts(tmp_path, "ProviderDown")
+        assert firing["labels"]["provider"] == "simulator"
+        with urllib.request.urlopen(firing["annotations"]["runbook_url"], timeout=10) as page:
+            assert b"<h1>ProviderDown</h1>" in page.read()
+        found = json.loads(mdtasks("runbook", "ProviderDown", "--json", cwd=tmp_path).stdout)
+        assert found["findings"][0]["cause"] == "the provider simulator fails"
+    with stack(tmp_path):
+        until(lambda: query(tmp_path, 'up{job="mdtasks"} == 1'), "a scrape", within_s=60)
+        until(lambda: not alerts(tmp_path, "ProviderDown"), "the end of the alert", within_s=600)
+        until(
+            lambda: mdtasks("gaps", "BTC-USD", "--check", cwd=tmp_path).returncode == 0, "all gaps closed", within_s=600
+        )
