@@ -1,6 +1,6 @@
 """The store's first shape: reference data, bars and what is known of them, jobs and their attempts, dead letters.
 
-Written out, never derived from ``mdtasks/store/tables.py``: that file moves on, history does not. A test compares the
+Written out, never derived from ``mdtasks/store/tables``: that file moves on, history does not. A test compares the
 two. The monthly partitions of ``bars`` and ``quotes`` are data, not schema: ``mdtasks/store/partitions.py`` makes them.
 """
 

@@ -74,6 +74,7 @@ def read_rows(deps: Deps, now: datetime) -> Rows:
 
 def read_markets(deps: Deps, now: datetime) -> dict[str, bool]:
     """Which exchanges of the universe trade; one whose calendar has ended is absent. Raises StoreUnavailableError."""
+    deps.watch.refresh(now)
     with deps.database.transaction() as connection:
         mics = reference.exchanges(connection, day=now.date())
     found: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""The migrations and tables.py tell the same story; migrating is safe at any moment, from any number of processes."""
+"""The migrations and the tables tell the same story; migrating is safe at any moment, from any number of processes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,74 @@
+"""Reference data: which instruments there are, what they are called, and what people have told of calendars."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Sequence,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TSTZRANGE
+
+from mdtasks.store.tables.types import metadata, tier, utc
+
+instruments = Table(
+    "instruments",
+    metadata,
+    Column("id", Integer, Identity(), primary_key=True),
+    Column("mic", Text, nullable=False, comment="exchange MIC as exchange_calendars knows it, or 24/7"),
+    Column("kind", Text, nullable=False, server_default="equity"),
+    Column("tier", tier, nullable=False, server_default="T1"),
+    Column("listed_from", Date),
+    Column("delisted_on", Date),
+    Column("created_at", utc, nullable=False, server_default=func.now()),
+)
+
+symbols = Table(
+    "symbols",
+    metadata,
+    Column("instrument_id", Integer, ForeignKey("instruments.id", ondelete="CASCADE"), primary_key=True),
+    Column("symbol", Text, primary_key=True),
+    Column("valid_from", Date, primary_key=True, server_default=text("'-infinity'")),
+    Column("valid_to", Date, nullable=False, server_default=text("'infinity'"), comment="exclusive"),
+    # One bearer of a symbol at any time now; two companies may bear it one after the other (WM).
+    Index("symbols_current", "symbol", unique=True, postgresql_where=text("valid_to = 'infinity'")),
+)
+
+calendar_versions = Sequence("calendar_versions", metadata=metadata)
+
+calendar_overrides = Table(
+    "calendar_overrides",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("mic", Text, comment="the exchange that was shut"),
+    Column(
+        "instrument_id",
+        Integer,
+        ForeignKey("instruments.id", ondelete="CASCADE"),
+        comment="the instrument that was halted, where one was alone",
+    ),
+    Column("kind", Text, nullable=False, comment="closed, late_open, early_close or halt"),
+    Column("session", Date, comment="label of the session it is about; null for a halt"),
+    Column("window", TSTZRANGE, nullable=False, comment="the time that was no trading"),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("version", BigInteger, nullable=False, comment="version of all calendars from which on it holds"),
+    Column("created_at", utc, nullable=False, server_default=func.now()),
+    Column("undone_at", utc),
+    Column("undone_by", Text),
+    Column("undone_reason", Text),
+    Column("undone_version", BigInteger, comment="version from which on it no longer holds"),
+    CheckConstraint("(mic is null) <> (instrument_id is null)"),
+    Index("calendar_overrides_standing", "mic", "instrument_id", postgresql_where=text("undone_at is null")),
+    comment="time that the calendar counts as trading and that was none",
+)
