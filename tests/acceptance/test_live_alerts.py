@@ -55,6 +55,7 @@ def query(folder: Path, expr: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("prometheus")
 def test_every_query_asks_for_what_a_running_stack_exports(tmp_path: Path) -> None:
     wanted: dict[str, set[str]] = {}
@@ -65,7 +66,8 @@ def test_every_query_asks_for_what_a_running_stack_exports(tmp_path: Path) -> No
     skipped = {*BUILT_IN, *LATER, *_RARE}
     recorded = {name for name in wanted if ":" in name}
     exported = {name: wanted[name] for name in wanted.keys() & declared.keys() - skipped - recorded}
-    with stack(tmp_path, MDTASKS_SIMULATOR_FAULTS=_ROUGH, MDTASKS_MAX_ATTEMPTS="2", MDTASKS_RETRY_BASE_S="0"):
+    few = {"MDTASKS_MAX_ATTEMPTS": "2", "MDTASKS_RETRY_BASE_S": "0", "MDTASKS_GAP_SCAN_S": "5"}
+    with stack(tmp_path, MDTASKS_SIMULATOR_FAULTS=_ROUGH, **few):
         asked = mdtasks("backfill", "BTC-USD", "ETH-USD", "SOL-USD", "--sessions", "20", cwd=tmp_path)
         assert asked.returncode == 0, asked.stderr
         missing = dict(exported)
@@ -76,7 +78,7 @@ def test_every_query_asks_for_what_a_running_stack_exports(tmp_path: Path) -> No
                     del missing[name]
             return not missing
 
-        until(all_there, "all metrics with their labels", within_s=150, told=lambda: str(missing))
+        until(all_there, "all metrics with their labels", within_s=300, told=lambda: str(missing))
         for place, expr in all_queries().items():
             chosen = expr.replace("$tier", ".*").replace("$provider", ".*")
             assert isinstance(query(tmp_path, chosen), list), place
@@ -112,3 +114,23 @@ def test_a_provider_that_is_down_fires_its_alert_and_ends_it(tmp_path: Path) -> 
         until(
             lambda: mdtasks("gaps", "BTC-USD", "--check", cwd=tmp_path).returncode == 0, "all gaps closed", within_s=600
         )
+
+
+@pytest.mark.full_size_only
+@pytest.mark.usefixtures("prometheus")
+def test_late_series_fire_their_alert_and_end_it(tmp_path: Path) -> None:
+    """Takes about twenty minutes: the provider stops, its series are late, and it comes back."""
+    with stack(tmp_path):
+        until(lambda: query(tmp_path, "slo_gap_expected_total"), "a look of the monitor", within_s=300)
+    with stack(tmp_path, MDTASKS_SIMULATOR_FAULTS="error=1", MDTASKS_MAX_ATTEMPTS="100"):
+        until(lambda: alerts(tmp_path, "SLOGapViolationHighT0"), "the objective's alert", within_s=1200)
+        (firing,) = alerts(tmp_path, "SLOGapViolationHighT0")
+        assert (firing["labels"]["severity"], firing["labels"]["interval"]) == ("page", "1m")
+        with urllib.request.urlopen(f"{status(tmp_path)['web_url']}/slo", timeout=20) as page:
+            said = page.read().decode()
+        assert "BTC-USD" in said
+        found = json.loads(mdtasks("runbook", "SLOGapViolationHighT0", "--json", cwd=tmp_path).stdout)
+        assert "the provider simulator fails" in {each["cause"] for each in found["findings"]}
+    with stack(tmp_path):
+        until(lambda: query(tmp_path, 'up{job="mdtasks"} == 1'), "a scrape", within_s=60)
+        until(lambda: not alerts(tmp_path, "SLOGapViolationHighT0"), "the end of the alert", within_s=1200)
