@@ -59,7 +59,7 @@ def requeue_letters(args: argparse.Namespace) -> int:
             elif found.letters:
                 say(f"nothing was sent; `mdtasks dlq requeue --plan {found.plan_id}` sends exactly these")
             return 0
-        _confirm(args, f"requeue {found.letters:,}", f"mdtasks dlq requeue --plan {found.plan_id} --yes")
+        confirm(args, f"requeue {found.letters:,}", f"mdtasks dlq requeue --plan {found.plan_id} --yes")
         from mdtasks.flows.letters import carry_out
 
         return _tell(args, carry_out(found.plan_id, actor(), deps))
@@ -95,7 +95,7 @@ def _show_plan(found: Preview) -> None:
     print(f"  {', '.join(found.ids[:_SHOWN])}{more}")
 
 
-def _confirm(args: argparse.Namespace, what: str, command: str) -> None:
+def confirm(args: argparse.Namespace, what: str, command: str) -> None:
     """Return when it was said yes to. Raises InvalidRequestError otherwise: nothing was done."""
     if args.yes:
         return
@@ -159,7 +159,7 @@ def purge_letters(args: argparse.Namespace) -> int:
                 say(f"{what} would be deleted; nothing was")
             return 0
         if found:
-            _confirm(args, f"delete {what}", f"mdtasks dlq purge --days {args.days} --yes")
+            confirm(args, f"delete {what}", f"mdtasks dlq purge --days {args.days} --yes")
         with database.transaction() as connection:
             purged = letters.purge(connection, before, who)
     if args.json:

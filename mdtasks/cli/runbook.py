@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, explain
-from mdtasks.cli.requeue import _confirm
+from mdtasks.cli.requeue import confirm
 
 if TYPE_CHECKING:
     from mdtasks.flows.runbooks.findings import Finding
@@ -52,7 +52,7 @@ def runbook(args: argparse.Namespace) -> int:
         done: dict[str, Any] | None = None
         if args.apply:
             if looked.findings and looked.findings[0].repair.act is not None:
-                _confirm(args, looked.findings[0].repair.words, f"mdtasks runbook {alert} --apply --yes")
+                confirm(args, looked.findings[0].repair.words, f"mdtasks runbook {alert} --apply --yes")
             done = repair(looked, actor(), deps)
     if args.json:
         print_json({**looked.as_dict(), "done": done})

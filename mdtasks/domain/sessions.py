@@ -98,7 +98,7 @@ class Calendar(Moments):
         Raises InvalidRequestError for n < 1, and when no session has started.
         """
         if n < 1:
-            raise InvalidRequestError(f"{n} sessions: ask for at least one", field="sessions")
+            raise InvalidRequestError(f"{n} sessions: ask for at least one", field="sessions", hint="such as 5")
         until, days, step = to_us(now), n * 2 + 30, interval.seconds * 1_000_000
         while True:
             since = max(until - days * DAY_US, self._source.first_us)
@@ -109,7 +109,9 @@ class Calendar(Moments):
                 break
             days *= 4
         if not started:
-            raise InvalidRequestError(f"{self.mic} has no session before {now.isoformat()}", field="sessions")
+            raise InvalidRequestError(
+                f"{self.mic} has no session before {now.isoformat()}", field="sessions", hint="ask for a later time"
+            )
         starts = held.labels if interval is Interval.D1 else held.opens // step * step
         return TimeWindow(start=from_us(int(starts[max(started - n, 0)])), end=now)
 

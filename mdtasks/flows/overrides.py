@@ -33,6 +33,16 @@ _FIELDS: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.HALT: ("symbol", "start", "end"),
 }
 
+#: What to write for each of them.
+_EXAMPLES: Final = {
+    "mic": "an exchange such as XNYS",
+    "day": "the session's date, such as 2026-11-02",
+    "time": "write 10:30 on the exchange's clock, or 2026-11-02T15:30Z",
+    "symbol": "a symbol of the universe, such as AAPL",
+    "start": "write 2026-11-02T14:30Z",
+    "end": "write 2026-11-02T15:30Z",
+}
+
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
@@ -64,7 +74,11 @@ class OverrideRequest(BaseModel):
         for name in ("mic", "day", "time", "symbol", "start", "end"):
             if (getattr(asked, name) is None) == (name in needed):
                 wrong = f"{name} is missing" if name in needed else f"{name} has no meaning"
-                raise InvalidRequestError(f"{wrong}: {asked.kind} goes by {', '.join(needed)} and reason", field=name)
+                raise InvalidRequestError(
+                    f"{wrong}: {asked.kind} goes by {', '.join(needed)} and reason",
+                    field=name,
+                    hint=_EXAMPLES[name] if name in needed else "leave it out",
+                )
         return asked
 
 
@@ -88,7 +102,7 @@ def undo(override_id: int, reason: str, actor: str, database: Database, calendar
     """Let an override no longer hold: all is as before it. Raises as ``tell``, and NotFoundError."""
     said = reason.strip()
     if not said:
-        raise InvalidRequestError("reason is empty: say why", field="reason")
+        raise InvalidRequestError("reason is empty: say why", field="reason", hint="whoever comes after you reads it")
     with database.transaction() as connection:
         undone = overrides.undo(connection, override_id, said, actor)
         standing = overrides.standing(connection)
@@ -127,7 +141,9 @@ def _halt(asked: OverrideRequest, connection: Connection, calendars: Calendars, 
     for name, at in (("start", asked.start), ("end", asked.end)):
         _refuse_seconds(at, name)
     if asked.start >= asked.end:
-        raise InvalidRequestError(f"end {asked.end.isoformat()} is not after start", field="end")
+        raise InvalidRequestError(
+            f"end {asked.end.isoformat()} is not after start", field="end", hint="windows are half-open: [start, end)"
+        )
     member = reference.resolve(connection, [asked.symbol])[asked.symbol]
     window = TimeWindow(start=asked.start, end=asked.end)
     plain = calendars.plain(member.mic)
@@ -148,7 +164,9 @@ def _session_of(calendar: Calendar, day: date) -> Session | None:
     label = datetime(day.year, day.month, day.day, tzinfo=UTC)
     if label + _DAY > calendar.horizon:
         raise InvalidRequestError(
-            f"day {day} is past what is known of {calendar.mic}, which ends {calendar.horizon:%Y-%m-%d}", field="day"
+            f"day {day} is past what is known of {calendar.mic}, which ends {calendar.horizon:%Y-%m-%d}",
+            field="day",
+            hint="install a newer exchange_calendars",
         )
     window = TimeWindow(start=max(label, _FIRST) - _DAY, end=min(label + 2 * _DAY, calendar.horizon))
     return next((session for session in calendar.sessions(window) if session.label == day), None)
@@ -173,7 +191,9 @@ def _inside(text: str, session: Session, calendar: Calendar) -> datetime:
         clock = ZoneInfo(calendar.zone)
         hours = f"{session.open.astimezone(clock):%H:%M} to {session.close.astimezone(clock):%H:%M} {calendar.zone}"
         raise InvalidRequestError(
-            f"time {text!r} is not inside the session {session.label} of {calendar.mic}: {hours}", field="time"
+            f"time {text!r} is not inside the session {session.label} of {calendar.mic}: {hours}",
+            field="time",
+            hint="write a time of day on the exchange's own clock, after its open and before its close",
         )
     return at
 
@@ -206,7 +226,9 @@ def _iso_of(text: str) -> datetime:
 
 def _refuse_seconds(at: datetime, name: str) -> None:
     if at.second or at.microsecond:
-        raise InvalidRequestError(f"{name} {at.isoformat()} is not a whole minute", field=name)
+        raise InvalidRequestError(
+            f"{name} {at.isoformat()} is not a whole minute", field=name, hint="calendars go by the minute"
+        )
 
 
 @dataclass(frozen=True, slots=True)

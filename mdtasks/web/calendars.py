@@ -72,7 +72,7 @@ def list_overrides(request: Request) -> Response:
     asked = parse_query(request, ListQuery)
     deps: Deps = request.state.deps
     if asked.mic is not None and asked.symbol is not None:
-        raise InvalidRequestError("give mic or symbol, not both", field="symbol")
+        raise InvalidRequestError("give mic or symbol, not both", field="symbol", hint="leave one of them out")
     mic = None if asked.mic is None else deps.calendars.plain(asked.mic).mic
     with deps.database.transaction() as connection:
         member = None if asked.symbol is None else reference.resolve(connection, [asked.symbol])[asked.symbol]
@@ -106,9 +106,15 @@ def _shown(mic: str, asked: ShowQuery, deps: Deps, now: datetime) -> dict[str, A
     start = asked.start or today - timedelta(days=settings.calendar_back_days)
     end = asked.end or min(today + timedelta(days=settings.calendar_forward_days + 1), calendar.horizon)
     if start >= end:
-        raise InvalidRequestError(f"end {end.isoformat()} is not after start {start.isoformat()}", field="end")
+        raise InvalidRequestError(
+            f"end {end.isoformat()} is not after start {start.isoformat()}",
+            field="end",
+            hint="windows are half-open: [start, end)",
+        )
     if end - start > _LONGEST:
-        raise InvalidRequestError(f"more than {_LONGEST.days} days at a time", field="start")
+        raise InvalidRequestError(
+            f"more than {_LONGEST.days} days at a time", field="start", hint="ask for a part at a time"
+        )
     with deps.database.transaction() as connection:
         told = overrides.matching(connection, mic=calendar.mic)
     found = flow.shown(mic, TimeWindow(start=start, end=end), told, deps.calendars)

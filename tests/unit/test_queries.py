@@ -9,24 +9,6 @@ import pytest
 from mdtasks.observe.dashboards import DASHBOARDS, panel_url
 from tests.queries import Used, all_queries, known, rule_documents, used
 
-#: Declared by what is built beside the rules; a metric that is declared since is held to its declaration.
-_EXPECTED = {
-    "slo_gap_violation_rate": {"tier", "interval"},
-    "slo_coverage_ratio": {"tier", "interval"},
-    "ingestion_lag_seconds": {"tier", "interval"},
-    "slo_monitor_last_run_timestamp_seconds": set(),
-    "gaps_open": {"tier", "interval"},
-    "market_open": {"mic"},
-    "calendar_horizon_days": {"mic"},
-    "workers_last_seen_timestamp_seconds": {"node"},
-    "beat_last_tick_timestamp_seconds": set(),
-    "slo_gap_expected_total": {"tier", "interval"},
-    "slo_gap_violations_total": {"tier", "interval"},
-    "gaps_found_total": {"interval"},
-    "gap_repair_seconds_bucket": {"tier", "interval", "le"},
-    "gap_repair_seconds_count": {"tier", "interval"},
-}
-
 
 def test_a_query_is_read_to_its_metrics_and_labels() -> None:
     expr = 'sum by (tier) (rate(a_total{result="done"}[5m])) / on (tier) max by (tier) (b) or 0 * (c offset 1h)'
@@ -39,7 +21,7 @@ def test_a_query_is_read_to_its_metrics_and_labels() -> None:
 
 @pytest.mark.parametrize("place", all_queries())
 def test_every_query_asks_for_declared_metrics_and_labels(place: str) -> None:
-    metrics = {**_EXPECTED, **known()}
+    metrics = known()
     found = list(used(all_queries()[place]))
     assert found
     for each in found:
@@ -49,7 +31,7 @@ def test_every_query_asks_for_declared_metrics_and_labels(place: str) -> None:
 
 @pytest.mark.parametrize("uid", DASHBOARDS)
 def test_series_of_a_panel_are_named_by_labels_they_have(uid: str) -> None:
-    metrics = {**_EXPECTED, **known()}
+    metrics = known()
     for panel in DASHBOARDS[uid].panels:
         for query in panel.queries:
             named = set(re.findall(r"{{(\w+)}}", query.legend))
