@@ -143,3 +143,10 @@ def test_late_series_fire_their_alert_and_end_it(tmp_path: Path) -> None:
     with stack(tmp_path):
         until(lambda: query(tmp_path, 'up{job="mdtasks"} == 1'), "a scrape", within_s=60)
         until(lambda: not alerts(tmp_path, "SLOGapViolationHighT0"), "the end of the alert", within_s=1200)
+        until(
+            lambda: mdtasks("gaps", "BTC-USD", "--check", cwd=tmp_path).returncode == 0, "all gaps closed", within_s=600
+        )
+        repaired = "sum by (tier) (gap_repair_seconds_count)"
+        until(lambda: {each["metric"]["tier"] for each in query(tmp_path, repaired)} >= {"T0"}, "repair times")
+        (told,) = json.loads(mdtasks("gaps", "BTC-USD", "--explain", "--json", cwd=tmp_path).stdout)
+        assert {entry["outcome"] for entry in told["ledger"]} == {"repaired"}
