@@ -49,6 +49,7 @@ create table gaps (
 );
 create index gaps_open on gaps (instrument_id, interval) where closed_at is null;
 create index gaps_series on gaps (instrument_id, interval, id);
+create index symbols_borne on symbols (instrument_id) where valid_to = 'infinity';
 create index backfill_jobs_stuck on backfill_jobs (instrument_id, interval) where status = 'failed';
 comment on column dead_letters.state is 'open, requeued, or resolved: what was missing came by another way';
 comment on table gaps is 'the ledger: each stretch found missing, and what became of it';
@@ -127,5 +128,6 @@ def downgrade() -> None:
         op.execute(f"drop table {table}")
     op.execute("drop sequence calendar_versions")
     op.execute("drop index backfill_jobs_stuck")
+    op.execute("drop index symbols_borne")
     op.execute("comment on column dead_letters.state is 'open, requeued'")
     op.execute("alter table coverage drop column fresh_until")

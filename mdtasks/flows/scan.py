@@ -26,7 +26,7 @@ from mdtasks.flows.backfill import Answer, enqueue
 from mdtasks.flows.deps import Deps
 from mdtasks.observe import metrics
 from mdtasks.store import gaps as store_gaps
-from mdtasks.store import reference, requests
+from mdtasks.store import letters, reference, requests
 from mdtasks.store.gaps import Closed, Lacking, Scope
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 #: Who asks, for the record of requests and of letters that are resolved.
 ACTOR: Final = "gap scan"
 NO_STARTS: Final = np.empty(0, dtype=np.int64)
+#: Error classes that say nothing of the job: whoever was away may be back.
+OUTAGES: Final = ("vendor_error", "timeout", "rate_limited", "store_unavailable", "broker_unavailable", "worker_lost")
 #: An interval is missed when live fetching has had its chances, and this, seconds.
 _MARGIN_S: Final = 60.0
 
@@ -54,10 +56,16 @@ class Scanned:
 
 
 def scan_tier(tier: Tier, deps: Deps, now: datetime) -> dict[str, dict[str, int]]:
-    """One round over all that the tier keeps complete: interval -> counts."""
+    """One round over all that the tier keeps complete: interval -> counts. Jobs that died of an outage which is over
+    are given another life first, twice at most.
+    """
     kept = deps.settings.kept(tier)
     with deps.database.transaction() as connection:
         store_gaps.withdraw_unkept(connection, tier, kept)
+        over = store_gaps.revivable(connection, tier, OUTAGES)
+        if over:
+            revived = letters.requeue_jobs(connection, over, ACTOR, deps.settings.max_attempts)
+            log.info("%s: %d jobs that an outage had ended run again", tier, len(revived))
     return {str(interval): scan(Scope(tier, interval), deps, now).as_dict() for interval in kept}
 
 
@@ -138,17 +146,27 @@ class _Look:
             self._runs[key] = runs_of(missing, *self.expected[mic])
         return self._runs[key]
 
-    def pieces(self, mic: str, unasked: gaps.Spans) -> list[TimeWindow]:
-        """Job-sized windows of the time that nobody works on."""
-        key = (mic, unasked.tobytes())
+    def pieces(self, lacking: Lacking) -> list[TimeWindow]:
+        """Job-sized windows of the time that nobody works on, of runs that no job has yet: while one waits, a run that
+        grows minute by minute must not become a job a minute. What has grown meanwhile is asked for when it has ended.
+        """
+        mic, unasked = lacking.listing.mic, lacking.unasked
+        key = (mic, unasked.tobytes() + b"/" + lacking.asked.tobytes() + b"/" + lacking.missing.tobytes())
         if key not in self._pieces:
             calendar, minutes = self._deps.calendars.get(mic), self._deps.settings.chunk_minutes
+            busy = [run for run in self.runs(mic, lacking.missing) if _touches(run, lacking.asked)]
+            left = gaps.subtract(unasked, gaps.merge(np.array([run.stretch for run in busy], dtype=np.int64)))
             self._pieces[key] = [
                 piece
-                for run in self.runs(mic, unasked)
+                for run in self.runs(mic, left)
                 for piece in gaps.chunks(run.window, calendar, self._scope.interval, minutes)
             ]
         return self._pieces[key]
+
+
+def _touches(run: Run, spans: gaps.Spans) -> bool:
+    start, end = run.stretch
+    return bool(((spans[:, 0] < end) & (spans[:, 1] > start)).any())
 
 
 def due_after_s(tier: Tier, interval: Interval, deps: Deps) -> float:
@@ -199,7 +217,7 @@ def _count(scope: Scope, new: int, closed: Sequence[Closed]) -> None:
 
 def _ask(found: Sequence[Lacking], scope: Scope, look: _Look, deps: Deps) -> Answer:
     """Ask for what nobody works on. A round that has nothing to ask for leaves no request."""
-    lacking = [each for each in found if len(each.unasked)]
+    lacking = [each for each in found if len(each.unasked) and look.pieces(each)]
     if not lacking:
         return Answer("")
     spec = {"scan": scope.tier.value, "interval": scope.interval.value, "series": len(lacking)}
@@ -212,7 +230,7 @@ def _ask(found: Sequence[Lacking], scope: Scope, look: _Look, deps: Deps) -> Ans
 
 def _wanted(lacking: Sequence[Lacking], scope: Scope, look: _Look) -> Iterator[requests.NewJob]:
     for each in lacking:
-        for piece in look.pieces(each.listing.mic, each.unasked):
+        for piece in look.pieces(each):
             job = BackfillJob(
                 symbol=each.listing.symbol, interval=scope.interval, time_window=piece, priority=scope.tier
             )

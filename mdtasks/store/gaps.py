@@ -37,11 +37,14 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lacking:
-    """What a series lacks: ``missing`` all of it, ``unasked`` what of it no job works on. Never empty."""
+    """What a series lacks: ``missing`` all of it (never empty), ``asked`` what of it jobs are to fetch, ``unasked``
+    what of it no job works on, not even one that failed.
+    """
 
     instrument_id: int
     listing: Listing
     missing: Spans
+    asked: Spans
     unasked: Spans
 
 
@@ -103,8 +106,8 @@ def lacking(
     with raw_psycopg(connection).cursor(binary=True) as cursor:
         cursor.execute(_SQL["missing"], values, prepare=False)
         return [
-            Lacking(instrument, Listing(symbol, mic, kind), _spans(missing), _spans(unasked))
-            for instrument, symbol, mic, kind, missing, unasked in cursor
+            Lacking(instrument, Listing(symbol, mic, kind), *map(_spans, spans))
+            for instrument, symbol, mic, kind, *spans in cursor
         ]
 
 
@@ -157,6 +160,13 @@ def resolve(connection: Connection, jobs: Sequence[str], actor: str) -> int:
     with raw_psycopg(connection).cursor() as cursor:
         cursor.execute(_SQL["resolve"], {"jobs": list(jobs), "actor": actor})
         return int(cursor.rowcount)
+
+
+def revivable(connection: Connection, tier: Tier, outages: Iterable[str]) -> list[str]:
+    """Open letters of jobs that died of an outage (one of these error classes) which is over since."""
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["revivable"], {"tier": tier.value, "outages": list(outages)})
+        return [letter for (letter,) in cursor]
 
 
 def history(

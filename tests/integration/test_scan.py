@@ -24,6 +24,7 @@ from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.backfill import enqueue_jobs
 from mdtasks.flows.calendars import apply_overrides
 from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.dispatch import dispatch_once
 from mdtasks.flows.gaps import Question, find_gaps
 from mdtasks.flows.ingest import Outcome, run_backfill
 from mdtasks.flows.letters import requeue_job
@@ -31,6 +32,7 @@ from mdtasks.flows.scan import Scanned, due_after_s, scan, scan_tier
 from mdtasks.providers.registry import Registry
 from mdtasks.settings import Settings
 from mdtasks.store import gaps as store_gaps
+from mdtasks.store import jobs as jobs_at_rest
 from mdtasks.store import letters, overrides, silences
 from mdtasks.store.bars import read_coverage
 from mdtasks.store.gaps import LedgerEntry, Scope
@@ -131,6 +133,56 @@ def test_an_outage_that_lasts_is_one_gap(deps: Deps) -> None:
     assert [(entry.start, entry.missing) for entry in open_] == [(NOW - timedelta(minutes=4), 30)]
     with deps.database.transaction() as connection:
         assert store_gaps.open_count(connection) == {(Tier.T0, Interval.M1): 1}
+
+
+def test_a_gap_that_grows_while_its_job_waits_is_not_asked_for_minute_by_minute(deps: Deps) -> None:
+    _fill(deps)
+    asked = [scan(T0_MINUTES, deps, NOW + timedelta(minutes=minutes)).queued for minutes in (10, 11, 12, 30)]
+    assert asked == [1, 0, 0, 0]
+    (job,) = _jobs(deps)
+    assert _run(deps, job, NOW + timedelta(minutes=30)) is Outcome.DONE
+    assert scan(T0_MINUTES, deps, NOW + timedelta(minutes=30)).queued == 1
+    (rest,) = _jobs(deps)
+    assert rest.time_window.start == job.time_window.end
+    assert _run(deps, rest, NOW + timedelta(minutes=30)) is Outcome.DONE
+    assert scan(T0_MINUTES, deps, NOW + timedelta(minutes=30)) == Scanned(closed=1)
+
+
+def test_jobs_that_an_outage_had_ended_run_again_when_it_is_over_and_not_for_ever(
+    deps: Deps, settings: Settings
+) -> None:
+    chosen = {"simulator_faults": "error=1", "keep_t0": (Interval.M1,), "max_attempts": 1}
+    deps = replace(deps, settings=deps.settings.model_copy(update={"max_attempts": 1}))
+    down = open_deps(settings.model_copy(update=chosen))
+    scan(T0_MINUTES, down, NOW)
+    first = _jobs(down)
+
+    def die(jobs: list[BackfillJob]) -> None:
+        assert {_run(down, job) for job in jobs} == {Outcome.FAILED}
+        with deps.database.transaction() as connection:
+            for job in jobs:
+                letter = letters.letter_of_failed(connection, job.job_id, "", "", "")
+                assert letter is not None
+                assert letters.record(connection, letter)
+
+    def answer_somebody() -> None:
+        with deps.database.transaction() as connection:
+            attempt = jobs_at_rest.open_live_attempt(connection, "live", "bars_fetch", "t0@here/1")
+            jobs_at_rest.close_attempt(connection, attempt, jobs_at_rest.Ending("done", provider="simulator"))
+
+    die(first)
+    scan_tier(Tier.T0, deps, NOW)
+    assert dispatch_once(deps).get("T0", 0) == 0  # nobody has been answered since
+    for life in (2, 3):
+        answer_somebody()
+        scan_tier(Tier.T0, deps, NOW)
+        assert dispatch_once(deps)["T0"] == len(first), life
+        die(_jobs(deps))
+    answer_somebody()
+    scan_tier(Tier.T0, deps, NOW)
+    assert dispatch_once(deps).get("T0", 0) == 0  # three lives: now people are asked
+    assert _one(deps, "SELECT count(*) FROM dead_letters WHERE state = 'open'") == len(first)
+    down.close()
 
 
 def test_a_listing_expects_only_its_life_and_a_tier_only_what_it_keeps(deps: Deps) -> None:

@@ -6,8 +6,8 @@ SELECT pg_advisory_xact_lock(hashtext('mdtasks.gaps'))
 
 -- name: missing
 -- What is missing now of every series of a tier, in one statement: the time in which its exchange is expected to trade,
--- within the listing's life, that is neither covered nor halted. Per series: all of it, and what of it nobody works on,
--- as pairs of big-endian times. A job that failed works on it too: it waits for people.
+-- within the listing's life, that is neither covered nor halted. Per series, as pairs of big-endian times: all of it, what
+-- of it jobs are to fetch, and what of it nobody works on. A job that failed works on it too: it waits for people.
 WITH expected AS MATERIALIZED (
     SELECT mic, range_agg(tstzrange(starts_at, ends_at)) AS parts
     FROM unnest(%(mics)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS e (mic, starts_at, ends_at)
@@ -34,10 +34,12 @@ SELECT m.id, m.symbol, m.mic, m.kind,
        (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
         FROM unnest(m.missing) AS r),
        (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
+        FROM unnest(m.missing * coalesce(b.active, '{}')) AS r),
+       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
         FROM unnest(m.missing - coalesce(b.spans, '{}')) AS r)
 FROM series m
 LEFT JOIN LATERAL (
-    SELECT range_agg(j."window") AS spans
+    SELECT range_agg(j."window") AS spans, range_agg(j."window") FILTER (WHERE j.status <> 'failed') AS active
     FROM backfill_jobs j
     WHERE j.instrument_id = m.id AND j.interval = %(interval)s::bar_interval
       AND (j.status IN ('deferred', 'queued', 'running') OR (j.status = 'failed' AND j.provider_hint IS NULL))
@@ -109,6 +111,26 @@ WITH over AS (
 )
 UPDATE dead_letters l SET state = 'resolved', requeued_by = %(actor)s, updated_at = now()
 FROM over WHERE l.job_id = over.id AND l.state = 'open'
+
+-- name: revivable
+-- Open letters of a tier's jobs that died of an outage which is over: their provider (whoever, where none was asked) has
+-- answered somebody since. Each job is given three lives; then it waits for people.
+WITH recent AS MATERIALIZED (
+    SELECT unnest(string_to_array(provider, ',')) AS provider, ended_at
+    FROM job_attempts
+    WHERE id > (SELECT coalesce(max(id), 0) - 20000 FROM job_attempts) AND outcome = 'done'
+), answered AS MATERIALIZED (
+    SELECT provider, max(ended_at) AS at FROM recent GROUP BY ROLLUP (provider)
+)
+SELECT l.id
+FROM backfill_jobs j
+JOIN dead_letters l ON l.job_id = j.id AND l.state = 'open'
+JOIN answered a ON a.provider IS NOT DISTINCT FROM l.provider AND a.at > j.updated_at
+WHERE j.status = 'failed' AND j.tier = %(tier)s::tier AND j.provider_hint IS NULL
+  AND j.last_error_class = ANY (%(outages)s::text[])
+  AND (SELECT count(*) FROM dead_letters e WHERE e.job_id = j.id) < 3
+ORDER BY upper(j."window") DESC
+LIMIT 20000
 
 -- name: history
 -- The ledger of a series where it reaches into a window, newest first, with the newest job on each gap.

@@ -42,6 +42,8 @@ symbols = Table(
     Column("valid_to", Date, nullable=False, server_default=text("'infinity'"), comment="exclusive"),
     # One bearer of a symbol at any time now; two companies may bear it one after the other (WM).
     Index("symbols_current", "symbol", unique=True, postgresql_where=text("valid_to = 'infinity'")),
+    # What an instrument bears now: joins of whole tiers must not depend on statistics of a table just filled.
+    Index("symbols_borne", "instrument_id", postgresql_where=text("valid_to = 'infinity'")),
 )
 
 calendar_versions = Sequence("calendar_versions", metadata=metadata)
