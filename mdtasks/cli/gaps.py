@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, add_interval, add_window, asked_window, explain, symbols_of
-from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.errors import InvalidRequestError, SilenceDoubtedError
 
 if TYPE_CHECKING:
     from mdtasks.domain.completeness import Completeness
@@ -109,7 +109,7 @@ def accept(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show_gaps(found: list[Completeness]) -> None:
+def _show_gaps(found: list[Completeness], *, explained: bool = False) -> None:
     from mdtasks.cli.output import plural, show_table
 
     names = ("expected", "present", "no_trade", "halted", "missing", "quarantined", "pending")
@@ -127,14 +127,14 @@ def _show_gaps(found: list[Completeness]) -> None:
         say(f"and {len(windows) - _SHOWN:,} more; --json lists all")
     missing = [each.symbol for each in found if each.gaps]
     where = f"{plural(len(windows), 'gap')} in {plural(len(missing), 'symbol')}"
-    say(f"{where}; --explain says why and what is done about them")
+    say(where if explained else f"{where}; --explain says why and what is done about them")
 
 
 def _explain(told: Explanation) -> None:
     """One symbol: the verdicts, then each gap of the ledger, then who said what."""
     from mdtasks.cli.output import show_table
 
-    _show_gaps([told.completeness])
+    _show_gaps([told.completeness], explained=True)
     bars = ", ".join(f"{count:,} from {name}" for name, count in told.providers.items()) or "none"
     print(f"bars  {bars}")
     if told.ledger:
@@ -172,8 +172,11 @@ def _what_next(each: LedgerEntry, told: Explanation) -> str:
     match each.job_status:
         case "failed":
             said = f"job {each.job} failed after {each.attempts} attempts{error}"
-            again = f"  `mdtasks requeue {each.job}` asks again"
-            return f"gap {each.id}: {said}\n{again}; `mdtasks gaps accept {of_it} {window} --reason ...` believes it"
+            again = f"`mdtasks requeue {each.job}` asks again"
+            if each.last_error_class == SilenceDoubtedError.code:
+                again += f"; `mdtasks gaps accept {of_it} {window} --reason ...` believes it"
+            others = f"`mdtasks dlq list --symbol {told.completeness.symbol}` lists all its letters"
+            return f"gap {each.id}: {said}\n  {again}\n  {others}"
         case "queued" | "deferred" | "running":
             tried = f" after {each.attempts} of {each.max_attempts} attempts{error}" if each.attempts else ""
             again = f", next attempt at {each.not_before:%H:%M:%SZ}" if each.not_before else ""

@@ -89,6 +89,19 @@ class UnknownProviderError(InvalidRequestError):
         self.provider = provider
 
 
+class UnknownJobError(InvalidRequestError):
+    """A message for a backfill that has no row: somebody pushed it past the enqueue. Nobody could claim it."""
+
+    code = "unknown_job"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"there is no job {job_id}, only a message",
+            field="job_id",
+            hint="enqueue through `mdtasks backfill` or POST /ops/backfill: they write the row first",
+        )
+
+
 class NotFoundError(MdtasksError):
     """What was asked for is not there."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdtasks.domain import gaps
 from mdtasks.domain.bars import from_us
@@ -61,12 +62,33 @@ def runs_of(missing: gaps.Spans, expected: Times, ends: Times) -> list[Run]:
     ]
 
 
-def settle(standing: Sequence[OpenGap], runs: Sequence[Run], since_us: int) -> Settled:
+def may_ask(
+    whole: Sequence[Run], unasked: Sequence[Run], held: tuple[Sequence[Run], Sequence[Run]], least: int
+) -> list[Run]:
+    """Those of the ``unasked`` runs that a job may be made of now; each lies in one of the ``whole`` ones.
+
+    ``held``: the runs that jobs are to fetch, and those whose jobs have died. Of a whole run with the former nothing is
+    asked for: it is one job more when they have ended. Of one with the latter only when as much is unasked as has
+    died, and at least ``least``: a symbol that nobody knows makes letters by the logarithm of time, not by the minute.
+    """
+    firsts = np.array([run.stretch[0] for run in whole], dtype=np.int64)
+
+    def owners(runs: Sequence[Run]) -> NDArray[np.intp]:
+        return np.searchsorted(firsts, [run.stretch[0] for run in runs], side="right") - 1
+
+    busy, dead, new = (
+        np.bincount(owners(runs), [run.missing for run in runs], len(whole)) if runs else np.zeros(len(whole))
+        for runs in (*held, unasked)
+    )
+    open_ = (busy == 0) & ((dead == 0) | (new >= np.maximum(dead, least)))
+    return [run for run, owner in zip(unasked, owners(unasked), strict=True) if open_[owner]]
+
+
+def settle(standing: Sequence[OpenGap], runs: Sequence[Run]) -> Settled:
     """Hold the runs found missing against the gaps that stand open.
 
     A run that meets a standing gap belongs to it (to the earliest, when it meets several) and may make it grow. A gap
-    that no run meets is closed, unless a part of it lies before ``since_us``, from where on was looked, and so is not
-    known; one that lies before it wholly is closed too.
+    that no run meets is closed: what of it lies before the look is not looked for any more.
     """
     new: list[Run] = []
     grown: dict[int, Run] = {}
@@ -85,7 +107,7 @@ def settle(standing: Sequence[OpenGap], runs: Sequence[Run], since_us: int) -> S
             counted = grown[owner.id].missing if owner.id in grown else 0
             stretches[owner.id] = wider
             grown[owner.id] = Run(wider, counted + run.missing)
-    closed = (g.id for g in standing if g.id not in met and (g.stretch[0] >= since_us or g.stretch[1] <= since_us))
+    closed = (gap.id for gap in standing if gap.id not in met)
     return Settled(tuple(new), tuple(grown.items()), tuple(closed))
 
 

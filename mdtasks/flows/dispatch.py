@@ -89,7 +89,7 @@ def reconcile_once(deps: Deps, now: datetime, grace_s: float = GRACE_S) -> Proof
     with deps.database.transaction() as connection:
         lost = jobs.send_again(connection, missing, grace_s) if missing else []
         standing = jobs.statuses(connection, list(seen.counts)) if seen.counts else {}
-    over = {job_id for job_id, status in standing.items() if status in ("done", "cancelled")}
+    over = {job_id for job_id, status in standing.items() if status in ("done", "failed", "cancelled")}
     proof = Proof(
         at=now.astimezone(UTC).isoformat(),
         queued=len(queued),

@@ -121,8 +121,7 @@ def accept_gaps(symbol: str, asked: Question, word: tuple[str, str], deps: Deps,
     if not word[1].strip():
         raise InvalidRequestError("say why", field="reason", hint="--reason 'trading was halted for news'")
     found = explain_gaps(symbol, asked, deps, now)
-    windows = tuple(gap.window for gap in found.completeness.gaps)
-    if not windows:
+    if not found.completeness.gaps:
         raise InvalidRequestError(
             f"nothing is missing of {symbol} {asked.interval} in that window",
             field="start",
@@ -130,6 +129,13 @@ def accept_gaps(symbol: str, asked: Question, word: tuple[str, str], deps: Deps,
         )
     with deps.database.transaction() as connection:
         member = reference.resolve(connection, [symbol])[symbol]
+        calendar = deps.calendars.get_of(member.mic, member.id)
+        # Only time that is expected now: a night that turns out to be a session was nobody's word.
+        windows = tuple(
+            window
+            for gap in found.completeness.gaps
+            for window in gaps.windows_of(slots(calendar.expected(gap.window, asked.interval), asked.interval))
+        )
         for window in windows:
             silences.accept(connection, member.id, asked.interval, window, word)
     scan(Scope(member.tier, asked.interval, [member.id]), deps, now, found_by=ACTOR)

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import ProviderError, StaleClaimError, error_class
+from mdtasks.domain.errors import ProviderError, StaleClaimError, UnknownJobError, error_class
 from mdtasks.domain.jobs import BackfillJob
 from mdtasks.flows.attempts import next_pause_s
 from mdtasks.flows.deps import Deps, patience_s, patiently
@@ -61,7 +61,8 @@ class Report:
 def run_backfill(job: BackfillJob, deps: Deps, worker: str, now: datetime) -> Report:
     """Run one attempt of a durable job. Idempotent: a message without a claim to take is dropped and counted.
 
-    Raises the attempt's error when the job failed for good; its message is then buried by the transport.
+    Raises the attempt's error when the job failed for good, UnknownJobError when no row stands behind the message: the
+    transport then buries it.
     Raises StoreUnavailableError when PostgreSQL stays away: the job's row is untouched or its lease will run out.
     """
     report = _attempt(job.job_id, deps, worker, now)
@@ -75,6 +76,7 @@ def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
     began = time.monotonic()
     claim = patiently(lambda: _claim(job_id, deps, worker), for_s=patience_s(began, deps.settings))
     if claim is None:
+        _refuse_without_row(job_id, deps)
         metrics.STALE_MESSAGES.labels(reason="no_claim").inc()
         return Report(Outcome.STALE)
     try:
@@ -84,6 +86,13 @@ def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
         return Report(Outcome.STALE, error=error)
     except Exception as error:  # whatever it was, the attempt ends and is recorded
         return _settle(deps, claim, error, began)
+
+
+def _refuse_without_row(job_id: str, deps: Deps) -> None:
+    """Raise UnknownJobError for a message that no row stands behind: dropped, it would vanish without a word."""
+    with deps.database.transaction() as connection:
+        if not jobs.statuses(connection, [job_id]):
+            raise UnknownJobError(job_id)
 
 
 def _claim(job_id: str, deps: Deps, worker: str) -> jobs.Claim | None:
@@ -113,12 +122,12 @@ def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
             store_bars.write_bars(connection, claim.interval, [part.batch], part.provider, claim.attempt_id)
             for part in parts
         ]
+        bars = sum(len(part.bars) for part in parts)
         if outcome.shortfall is None:
-            bars = sum(len(part.bars) for part in parts)
             jobs.finish(connection, claim, jobs.Ending("done", provider=provider, bars=bars, message=outcome.words))
             report = Report(Outcome.DONE)
         else:
-            report = _fail(connection, claim, outcome.shortfall, deps.settings)
+            report = _fail(connection, claim, outcome.shortfall, deps.settings, bars)
     for part, written in zip(parts, counts, strict=True):
         count_written(claim.interval, [part], written)
     if report.outcome is not Outcome.RETRY:
@@ -150,8 +159,11 @@ def _settle(deps: Deps, claim: jobs.Claim, error: Exception, began: float) -> Re
     return report
 
 
-def _fail(connection: Connection, claim: jobs.Claim, error: Exception, settings: Settings) -> Report:
-    """Close the attempt in the caller's transaction: another one later, or the end. Raises StaleClaimError."""
+def _fail(connection: Connection, claim: jobs.Claim, error: Exception, settings: Settings, bars: int = 0) -> Report:
+    """Close the attempt in the caller's transaction: another one later, or the end. Raises StaleClaimError.
+
+    ``bars``: those that it has stored all the same.
+    """
     pause_s = next_pause_s(error, claim.attempt, claim.max_attempts, settings)
     provider = error.provider if isinstance(error, ProviderError) else None
     ending = jobs.Ending(
@@ -159,6 +171,7 @@ def _fail(connection: Connection, claim: jobs.Claim, error: Exception, settings:
         provider=provider,
         error_class=error_class(error),
         message=str(error) or type(error).__name__,
+        bars=bars,
     )
     if not jobs.fail(connection, claim, ending, pause_s):
         raise StaleClaimError(f"job {claim.job_id}: attempt {claim.attempt} no longer holds it")

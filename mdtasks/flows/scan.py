@@ -19,7 +19,7 @@ from mdtasks.domain import gaps
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
-from mdtasks.domain.ledger import OpenGap, Run, Settled, runs_of, settle
+from mdtasks.domain.ledger import OpenGap, Run, Settled, may_ask, runs_of, settle
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.flows.backfill import Answer, enqueue
@@ -38,6 +38,8 @@ NO_STARTS: Final = np.empty(0, dtype=np.int64)
 OUTAGES: Final = ("vendor_error", "timeout", "rate_limited", "store_unavailable", "broker_unavailable", "worker_lost")
 #: An interval is missed when live fetching has had its chances, and this, seconds.
 _MARGIN_S: Final = 60.0
+#: Intervals that a run must have grown by, at least, before it is asked for beside a job of it that died.
+_LEAST: Final = {interval: 1 if interval is Interval.D1 else 30 for interval in Interval}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Sca
         found = store_gaps.lacking(connection, scope, look.spans, look.halted)
         settled = _settled(found, store_gaps.standing(connection, scope), look)
         new, closed = store_gaps.record(connection, scope.interval, settled, found_by)
-        resolved = _resolve(connection, scope, closed, found, look) if closed else 0
+        resolved = _resolve(connection, scope, closed, deps)
     _count(scope, new, closed)
     answer = _ask(found, scope, look, deps)
     return Scanned(len(found), new, len(closed), resolved, answer.queued, answer.deferred)
@@ -106,7 +108,8 @@ class _Look:
             except InvalidRequestError as error:  # one exchange whose calendar ends must not stop the others
                 log.warning("%s is not looked at: %s", mic, error)
         self.spans = {mic: slots(starts, scope.interval) for mic, (starts, _) in self.expected.items()}
-        self.halted = self._halted(halted)
+        starts = {mic: each for mic, (each, _) in self.expected.items()}
+        self.halted = _halted(starts, halted, scope, deps)
         self._runs: dict[tuple[str, bytes], list[Run]] = {}
         self._pieces: dict[tuple[str, bytes], list[TimeWindow]] = {}
 
@@ -123,22 +126,6 @@ class _Look:
         # A job asks for whole intervals of the grid, also for one that the close cuts short.
         return starts[due], starts[due] + interval.seconds * 1_000_000
 
-    def _halted(self, mics: Mapping[int, str]) -> dict[int, gaps.Spans]:
-        """By instrument, the intervals that its exchange makes us expect and its halts do not."""
-        found = {}
-        for instrument, mic in mics.items():
-            starts, _ = self.expected.get(mic, (NO_STARTS, NO_STARTS))
-            if len(starts):
-                window = TimeWindow(start=from_us(starts[0]), end=from_us(starts[-1] + 1))
-                kept = self._deps.calendars.get_of(mic, instrument).expected(window, self._scope.interval)
-                found[instrument] = slots(np.setdiff1d(starts, kept), self._scope.interval)
-        return found
-
-    def since_us(self, mic: str) -> int:
-        """From where on this round knows what is missing."""
-        starts, _ = self.expected.get(mic, (NO_STARTS, NO_STARTS))
-        return int(starts[0]) if len(starts) else 0
-
     def runs(self, mic: str, missing: gaps.Spans) -> list[Run]:
         """Missing time as runs across nights; the same for all that lack the same."""
         key = (mic, missing.tobytes())
@@ -147,26 +134,21 @@ class _Look:
         return self._runs[key]
 
     def pieces(self, lacking: Lacking) -> list[TimeWindow]:
-        """Job-sized windows of the time that nobody works on, of runs that no job has yet: while one waits, a run that
-        grows minute by minute must not become a job a minute. What has grown meanwhile is asked for when it has ended.
+        """Job-sized windows of the time that nobody works on, of runs that may be asked for now: while a job of a run
+        waits, and after one has died, a run that grows minute by minute must not become a job, or a letter, a minute.
         """
         mic, unasked = lacking.listing.mic, lacking.unasked
         key = (mic, unasked.tobytes() + b"/" + lacking.asked.tobytes() + b"/" + lacking.missing.tobytes())
         if key not in self._pieces:
             calendar, minutes = self._deps.calendars.get(mic), self._deps.settings.chunk_minutes
-            busy = [run for run in self.runs(mic, lacking.missing) if _touches(run, lacking.asked)]
-            left = gaps.subtract(unasked, gaps.merge(np.array([run.stretch for run in busy], dtype=np.int64)))
+            dead = gaps.subtract(gaps.subtract(lacking.missing, lacking.asked), unasked)
+            whole, busy, failed = (self.runs(mic, each) for each in (lacking.missing, lacking.asked, dead))
             self._pieces[key] = [
                 piece
-                for run in self.runs(mic, left)
+                for run in may_ask(whole, self.runs(mic, unasked), (busy, failed), _LEAST[self._scope.interval])
                 for piece in gaps.chunks(run.window, calendar, self._scope.interval, minutes)
             ]
         return self._pieces[key]
-
-
-def _touches(run: Run, spans: gaps.Spans) -> bool:
-    start, end = run.stretch
-    return bool(((spans[:, 0] < end) & (spans[:, 1] > start)).any())
 
 
 def due_after_s(tier: Tier, interval: Interval, deps: Deps) -> float:
@@ -187,24 +169,40 @@ def _settled(
     for each in found:
         mic = each.listing.mic
         open_ = standing.get((each.instrument_id, mic), ())
-        settled[each.instrument_id] = settle(open_, look.runs(mic, each.missing), look.since_us(mic))
+        settled[each.instrument_id] = settle(open_, look.runs(mic, each.missing))
     for (instrument, mic), open_ in standing.items():
         if instrument not in settled and mic in look.expected:
-            settled[instrument] = settle(open_, (), look.since_us(mic))
+            settled[instrument] = settle(open_, ())
     return settled
 
 
-def _resolve(
-    connection: Connection, scope: Scope, closed: Sequence[Closed], found: Sequence[Lacking], look: _Look
-) -> int:
-    """Resolve the letters of failed jobs of which nothing is missing any more."""
-    runs = {each.instrument_id: look.runs(each.listing.mic, each.missing) for each in found}
-    over = [
-        job
-        for job, instrument, (start, end) in store_gaps.failed_jobs(connection, scope.interval, closed)
-        if not any(run.stretch[0] < end and start < run.stretch[1] for run in runs.get(instrument, ()))
-    ]
+def _resolve(connection: Connection, scope: Scope, closed: Sequence[Closed], deps: Deps) -> int:
+    """Resolve the letters of failed jobs of which nothing is missing any more, however long ago their time is."""
+    expected: dict[str, Times] = {}
+    for mic, (start, end) in store_gaps.failed_reach(connection, scope).items():
+        calendar = deps.calendars.get(mic)
+        if start < (until := min(end, calendar.horizon)):
+            expected[mic] = calendar.expected(TimeWindow(start=start, end=until), scope.interval)
+    if not expected:
+        return 0
+    halted = _halted(expected, reference.mics_of(connection, deps.calendars.overrides.halted), scope, deps)
+    spans = {mic: slots(starts, scope.interval) for mic, starts in expected.items()}
+    over = store_gaps.answered_failed(connection, scope, (spans, halted), {each.instrument_id for each in closed})
     return store_gaps.resolve(connection, over, ACTOR) if over else 0
+
+
+def _halted(expected: Mapping[str, Times], mics: Mapping[int, str], scope: Scope, deps: Deps) -> dict[int, gaps.Spans]:
+    """By instrument (``mics``: those that were halted at some time), what its exchange makes us expect and its halts
+    do not.
+    """
+    found = {}
+    for instrument, mic in mics.items():
+        starts = expected.get(mic, NO_STARTS)
+        if len(starts):
+            window = TimeWindow(start=from_us(starts[0]), end=from_us(starts[-1] + 1))
+            kept = deps.calendars.get_of(mic, instrument).expected(window, scope.interval)
+            found[instrument] = slots(np.setdiff1d(starts, kept), scope.interval)
+    return found
 
 
 def _count(scope: Scope, new: int, closed: Sequence[Closed]) -> None:

@@ -15,7 +15,7 @@ from mdtasks.connections import load_statements, raw_psycopg
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.gaps import Spans
 from mdtasks.domain.jobs import Interval, Tier
-from mdtasks.domain.ledger import OpenGap, Run, Settled, Stretch
+from mdtasks.domain.ledger import OpenGap, Run, Settled
 from mdtasks.domain.universe import Listing
 from mdtasks.store.binary_copy import PG_EPOCH_US
 
@@ -50,17 +50,18 @@ class Lacking:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A gap that was closed. ``took_s``: from when it was found, seconds. ``stretch``: microseconds since 1970."""
+    """A gap that was closed. ``took_s``: from when it was found, seconds."""
 
     instrument_id: int
     outcome: str
     took_s: float
-    stretch: Stretch
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """A gap as people read of it, with the newest job that works, or has worked, on it, and its letter if it died."""
+    """A gap as people read of it, with a job of it: one that works on it, else one that has died, else the newest; and
+    its letter if it died.
+    """
 
     id: int
     start: datetime
@@ -75,6 +76,7 @@ class LedgerEntry:
     attempts: int | None
     max_attempts: int | None
     last_error: str | None
+    last_error_class: str | None
     not_before: datetime | None
     letter: str | None
 
@@ -98,13 +100,8 @@ def lacking(
     ``expected``: by exchange, the time in which intervals are expected that are due, on the interval's grid.
     ``halted``: by instrument, the time in which it did not trade.
     """
-    values = {
-        **scope.as_dict(),
-        **_columns(("mics", "starts", "ends"), expected),
-        **_columns(("halted", "halted_from", "halted_to"), halted),
-    }
     with raw_psycopg(connection).cursor(binary=True) as cursor:
-        cursor.execute(_SQL["missing"], values, prepare=False)
+        cursor.execute(_SQL["missing"], _look_columns(scope, expected, halted), prepare=False)
         return [
             Lacking(instrument, Listing(symbol, mic, kind), *map(_spans, spans))
             for instrument, symbol, mic, kind, *spans in cursor
@@ -137,7 +134,7 @@ def record(
         if not closed:
             return len(new), []
         cursor.execute(_SQL["close"], {"ids": closed})
-        return len(new), [Closed(row[0], row[1], row[2], (to_us(row[3]), to_us(row[4]))) for row in cursor]
+        return len(new), [Closed(*row) for row in cursor]
 
 
 def withdraw_unkept(connection: Connection, tier: Tier, kept: Iterable[Interval]) -> int:
@@ -147,12 +144,28 @@ def withdraw_unkept(connection: Connection, tier: Tier, kept: Iterable[Interval]
         return int(cursor.rowcount)
 
 
-def failed_jobs(connection: Connection, interval: Interval, closed: Sequence[Closed]) -> list[tuple[str, int, Stretch]]:
-    """(job, instrument, window) of the failed jobs that reach into gaps that were closed."""
-    columns = _stretch_columns([(each.instrument_id, each.stretch) for each in closed])
+def failed_reach(connection: Connection, scope: Scope) -> dict[str, tuple[datetime, datetime]]:
+    """From when to when the scope's failed jobs reach, by exchange; those asked of one provider by name aside."""
     with raw_psycopg(connection).cursor() as cursor:
-        cursor.execute(_SQL["failed_jobs"], {"interval": interval.value, **columns})
-        return [(job, instrument, (to_us(start), to_us(end))) for job, instrument, start, end in cursor]
+        cursor.execute(_SQL["failed_reach"], scope.as_dict())
+        return {mic: (start, end) for mic, start, end in cursor}
+
+
+def answered_failed(
+    connection: Connection,
+    scope: Scope,
+    look: tuple[Mapping[str, Spans], Mapping[int, Spans]],
+    closed: Iterable[int],
+) -> list[str]:
+    """The failed jobs of which nothing is missing any more.
+
+    ``look``: what is expected, by exchange, and halted, by instrument, as for ``lacking``, as far as the jobs reach.
+    ``closed``: instruments of which gaps were closed just now.
+    """
+    values = {**_look_columns(scope, *look), "closed": list(closed)}
+    with raw_psycopg(connection).cursor() as cursor:
+        cursor.execute(_SQL["answered_failed"], values, prepare=False)
+        return [job for (job,) in cursor]
 
 
 def resolve(connection: Connection, jobs: Sequence[str], actor: str) -> int:
@@ -186,23 +199,27 @@ def open_count(connection: Connection) -> dict[tuple[Tier, Interval], int]:
         return {(Tier(tier), Interval(interval)): count for tier, interval, count in cursor}
 
 
+def _look_columns(scope: Scope, expected: Mapping[str, Spans], halted: Mapping[int, Spans]) -> dict[str, Any]:
+    return {
+        **scope.as_dict(),
+        **_columns(("mics", "starts", "ends"), expected),
+        **_columns(("halted", "halted_from", "halted_to"), halted),
+    }
+
+
 def _columns(names: tuple[str, str, str], spans: Mapping[Any, Spans]) -> dict[str, list[Any]]:
     keys = [key for key, each in spans.items() for _ in range(len(each))]
     pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *spans.values()]).tolist()
     return dict(zip(names, (keys, [from_us(a) for a, _ in pairs], [from_us(b) for _, b in pairs]), strict=True))
 
 
-def _stretch_columns(stretches: Sequence[tuple[int, Stretch]]) -> dict[str, list[Any]]:
-    return {
-        "instruments": [key for key, _ in stretches],
-        "starts": [from_us(start) for _, (start, _) in stretches],
-        "ends": [from_us(end) for _, (_, end) in stretches],
-    }
-
-
 def _run_columns(key: str, runs: Sequence[tuple[int, Run]]) -> dict[str, list[Any]]:
-    columns = _stretch_columns([(owner, run.stretch) for owner, run in runs])
-    return {key: columns.pop("instruments"), **columns, "missing": [run.missing for _, run in runs]}
+    return {
+        key: [owner for owner, _ in runs],
+        "starts": [run.window.start for _, run in runs],
+        "ends": [run.window.end for _, run in runs],
+        "missing": [run.missing for _, run in runs],
+    }
 
 
 def _spans(raw: bytes | None) -> Spans:

@@ -143,6 +143,7 @@ def fail(connection: Connection, held: Held | Claim, ending: Ending, pause_s: fl
         "pause_s": pause_s,
         "message": ending.message and storable(ending.message),
         "error_class": ending.error_class,
+        "bars": ending.bars,
     }
     holds = connection.execute(SQL["fail"], values).one_or_none() is not None
     close_attempt(connection, held.attempt_id, ending)

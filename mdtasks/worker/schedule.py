@@ -31,7 +31,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     live = [(tier, settings.cadence_s(tier)) for tier in Tier]
     table = {
         "dispatch": _every(1.0, "mdtasks.dispatch"),
-        "reconcile": _every(10.0, "mdtasks.reconcile"),
+        "reconcile": _at_once(_every(10.0, "mdtasks.reconcile")),
         "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
         "forget_snapshots": _every(3600.0, "mdtasks.forget_snapshots"),
         "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),

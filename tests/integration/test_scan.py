@@ -25,7 +25,7 @@ from mdtasks.flows.backfill import enqueue_jobs
 from mdtasks.flows.calendars import apply_overrides
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import dispatch_once
-from mdtasks.flows.gaps import Question, find_gaps
+from mdtasks.flows.gaps import Question, accept_gaps, find_gaps
 from mdtasks.flows.ingest import Outcome, run_backfill
 from mdtasks.flows.letters import requeue_job
 from mdtasks.flows.scan import Scanned, due_after_s, scan, scan_tier
@@ -230,6 +230,12 @@ def test_a_job_that_failed_waits_for_people_and_is_not_asked_for_again(deps: Dep
     assert (found.lacking, found.queued) == (1, 0)
     (entry,) = _ledger(deps, "SPY")
     assert (entry.closed_at, entry.job_status) == (None, "failed")
+    # What was done since about a part of it does not hide what has died.
+    hour = TimeWindow(start=NOW.replace(hour=15), end=NOW.replace(hour=16))
+    enqueue_jobs([BackfillJob(symbol="SPY", time_window=hour, priority=Tier.T0)], "ann", deps)
+    assert _run(deps, _jobs(deps)[0]) is Outcome.DONE
+    assert scan(T0_MINUTES, deps, NOW).resolved == 0
+    assert [entry.job_status for entry in _ledger(deps, "SPY") if entry.closed_at is None] == ["failed"]
     # Somebody fills the gap by another way: the letters have nothing to say any more.
     with deps.database.transaction() as connection:
         for job in connection.execute(text("SELECT id FROM backfill_jobs WHERE status = 'failed'")).scalars().all():
@@ -243,6 +249,43 @@ def test_a_job_that_failed_waits_for_people_and_is_not_asked_for_again(deps: Dep
     assert scan(T0_MINUTES, deps, NOW) == Scanned(closed=1, resolved=2)
     assert _one(deps, "SELECT count(*) FROM dead_letters WHERE state = 'open'") == 0
     assert _one(deps, "SELECT count(*) FROM backfill_jobs WHERE status = 'failed'") == 0
+
+
+def test_a_symbol_that_nobody_knows_makes_a_letter_for_each_doubling_and_none_a_minute(
+    deps: Deps, settings: Settings
+) -> None:
+    _fill(deps)
+    lost = open_deps(settings.model_copy(update={"simulator_faults": "unknown=BTC-USD", "keep_t0": (Interval.M1,)}))
+    asked = []
+    for minutes in range(1, 131):
+        scan(T0_MINUTES, lost, NOW + timedelta(minutes=minutes))
+        for job in _jobs(lost):
+            assert _run(lost, job, NOW + timedelta(minutes=minutes)) is Outcome.FAILED
+            asked.append(minutes)
+    lost.close()
+    assert asked == [1, 31, 62, 124]
+    assert len([entry for entry in _ledger(deps, "BTC-USD") if entry.closed_at is None]) == 1
+
+
+def test_letters_of_long_ago_are_resolved_when_nothing_is_missing_of_them_any_more(
+    deps: Deps, settings: Settings
+) -> None:
+    window = TimeWindow(start=datetime(2025, 3, 3, tzinfo=UTC), end=datetime(2025, 3, 8, tzinfo=UTC))
+    broken = open_deps(settings.model_copy(update={"simulator_faults": "unknown=SPY", "keep_t0": (Interval.M1,)}))
+    died = BackfillJob(symbol="SPY", time_window=window, priority=Tier.T0)
+    enqueue_jobs([died], "ann", broken)
+    assert _run(broken, _jobs(broken)[0]) is Outcome.FAILED
+    broken.close()
+    with deps.database.transaction() as connection:
+        letter = letters.letter_of_failed(connection, died.job_id, "", "", "")
+        assert letter is not None
+        assert letters.record(connection, letter)
+    until = TimeWindow(start=window.start, end=window.end - timedelta(days=1))
+    for filled, resolved in ((until, 0), (window, 1)):
+        enqueue_jobs([BackfillJob(symbol="SPY", time_window=filled, priority=Tier.T0)], "ann", deps)
+        assert {_run(deps, job) for job in _jobs(deps) if job.time_window == filled} == {Outcome.DONE}
+        assert scan(T0_MINUTES, deps, NOW).resolved == resolved
+    assert _one(deps, "SELECT count(*) FROM dead_letters WHERE state = 'open'") == 0
 
 
 def _told(deps: Deps, new: overrides.NewOverride) -> int:
@@ -280,6 +323,18 @@ def test_gaps_of_a_closed_day_vanish_and_come_back_when_it_is_undone(deps: Deps)
     assert _ledger(deps, "SPY")[0].outcome == "withdrawn"
     _undone(deps, again)
     assert scan(T0_MINUTES, deps, NOW).found == 1
+
+
+def test_a_persons_word_is_about_sessions_and_not_about_a_day_that_was_taken_for_closed(deps: Deps) -> None:
+    thursday = TimeWindow(start=NOW.replace(day=19, hour=14, minute=30), end=NOW.replace(day=19, hour=21))
+    closed = _told(deps, overrides.NewOverride(Kind.CLOSED, thursday, "storm", mic="XNYS", session=date(2026, 11, 19)))
+    question = Question(["SPY"], Interval.M1, AskedWindow(NOW.replace(day=18, hour=0), NOW))
+    accepted = accept_gaps("SPY", question, ("ann", "no feed"), deps, NOW)
+    assert accepted.intervals == 2 * 390
+    assert [window.start.day for window in accepted.windows] == [18, 20]
+    _undone(deps, closed)
+    (found,) = find_gaps(question, deps, NOW)
+    assert [gap.window for gap in found.gaps] == [thursday]
 
 
 def test_a_halt_of_one_symbol_is_no_gap_of_it_and_one_of_the_others(deps: Deps) -> None:

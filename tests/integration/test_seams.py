@@ -18,7 +18,7 @@ import redis
 from sqlalchemy import text
 
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import ProviderError, VendorError
+from mdtasks.domain.errors import ProviderError, UnknownJobError, VendorError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
 from mdtasks.flows.backfill import enqueue_documents, enqueue_jobs
@@ -259,9 +259,10 @@ def test_a_redis_that_forgot_everything_is_filled_again(deps: Deps, redis_client
     assert reconcile_once(deps, datetime.now(UTC), grace_s=0).lost == 0
 
 
-def test_a_message_without_a_row_is_dropped_and_leaves_nothing(deps: Deps) -> None:
+def test_a_message_without_a_row_is_refused_by_name_and_leaves_nothing(deps: Deps) -> None:
     deps.enqueuer.push_backfills(Tier.T0, [a_job()])
-    assert run(a_job(), deps) is Outcome.STALE
+    with pytest.raises(UnknownJobError, match="no job job-0"):
+        run(a_job(), deps)
     assert (counted(deps, "job_attempts"), counted(deps, "bars")) == (0, 0)
     assert reconcile_once(deps, datetime.now(UTC), grace_s=0).orphans == 0
 
@@ -368,7 +369,7 @@ def test_an_error_of_an_attempt_whose_claim_was_taken_over_changes_nothing(deps:
         raise VendorError("too late", provider="simulator")
 
     assert run(job, asking(deps, Provider(deps, late_failure))) is Outcome.STALE
-    assert (row(deps, job)["status"], row(deps, job)["last_error_class"]) == ("done", "worker_lost")
+    assert (row(deps, job)["status"], row(deps, job)["last_error_class"]) == ("done", None)
     assert history(deps, job) == [(1, "lost", "worker_lost"), (2, "done", None)]
 
 

@@ -83,8 +83,7 @@ SET closed_at = clock_timestamp(),
     END
 FROM gaps o LEFT JOIN coverage c ON c.instrument_id = o.instrument_id AND c.interval = o.interval
 WHERE o.id = g.id AND g.id = ANY (%(ids)s::bigint[]) AND g.closed_at IS NULL
-RETURNING g.instrument_id, g.outcome, extract(epoch FROM g.closed_at - g.found_at)::double precision,
-          lower(g."window"), upper(g."window")
+RETURNING g.instrument_id, g.outcome, extract(epoch FROM g.closed_at - g.found_at)::double precision
 
 -- name: withdraw
 -- Open gaps of series that nobody keeps complete any more: the instrument has another tier, or bears no symbol.
@@ -94,13 +93,38 @@ WHERE i.id = g.instrument_id AND g.closed_at IS NULL AND i.tier = %(tier)s::tier
   AND (g.interval <> ALL (%(kept)s::bar_interval[])
        OR NOT EXISTS (SELECT FROM symbols s WHERE s.instrument_id = i.id AND s.valid_to = 'infinity'))
 
--- name: failed_jobs
--- Failed jobs, asked of no provider in particular, that reach into stretches of time.
-SELECT DISTINCT j.id, j.instrument_id, lower(j."window"), upper(j."window")
-FROM unnest(%(instruments)s::integer[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
-    AS n (instrument_id, starts_at, ends_at)
-JOIN backfill_jobs j ON j.instrument_id = n.instrument_id AND j.interval = %(interval)s::bar_interval
- AND j.status = 'failed' AND j.provider_hint IS NULL AND j."window" && tstzrange(n.starts_at, n.ends_at)
+-- name: failed_reach
+-- From when to when the failed jobs of a tier reach that were asked of no provider in particular, by exchange.
+SELECT i.mic, min(lower(j."window")), max(upper(j."window"))
+FROM backfill_jobs j JOIN instruments i ON i.id = j.instrument_id
+WHERE j.status = 'failed' AND j.provider_hint IS NULL AND j.interval = %(interval)s::bar_interval AND i.tier = %(tier)s::tier
+  AND (%(instruments)s::integer[] IS NULL OR i.id = ANY (%(instruments)s::integer[]))
+GROUP BY i.mic
+
+-- name: answered_failed
+-- Those of them of which nothing is missing any more. Only what was answered in since, or had a gap closed, is compared.
+WITH expected AS MATERIALIZED (
+    SELECT mic, range_agg(tstzrange(starts_at, ends_at)) AS parts
+    FROM unnest(%(mics)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS e (mic, starts_at, ends_at)
+    GROUP BY mic
+), halted AS MATERIALIZED (
+    SELECT instrument_id, range_agg(tstzrange(starts_at, ends_at)) AS spans
+    FROM unnest(%(halted)s::integer[], %(halted_from)s::timestamptz[], %(halted_to)s::timestamptz[])
+        AS h (instrument_id, starts_at, ends_at)
+    GROUP BY instrument_id
+)
+SELECT j.id
+FROM backfill_jobs j
+JOIN instruments i ON i.id = j.instrument_id
+JOIN expected e ON e.mic = i.mic
+LEFT JOIN coverage c ON c.instrument_id = i.id AND c.interval = j.interval
+LEFT JOIN halted h ON h.instrument_id = i.id
+WHERE j.status = 'failed' AND j.provider_hint IS NULL AND j.interval = %(interval)s::bar_interval AND i.tier = %(tier)s::tier
+  AND (%(instruments)s::integer[] IS NULL OR i.id = ANY (%(instruments)s::integer[]))
+  AND (c.covered && j."window" OR i.id = ANY (%(closed)s::integer[]))
+  AND isempty(e.parts * tstzmultirange(j."window" * tstzrange(i.listed_from::timestamp AT TIME ZONE 'UTC',
+                                                              i.delisted_on::timestamp AT TIME ZONE 'UTC'))
+              - coalesce(c.covered, '{}') - coalesce(h.spans, '{}'))
 
 -- name: resolve
 -- Failed jobs of which nothing is missing any more: given up, their letters resolved.
@@ -133,16 +157,19 @@ ORDER BY upper(j."window") DESC
 LIMIT 20000
 
 -- name: history
--- The ledger of a series where it reaches into a window, newest first, with the newest job on each gap.
+-- The ledger of a series where it reaches into a window, newest first, with a job of each gap: of an open one a job that
+-- works on it, else one that has died; else the newest.
 SELECT g.id, lower(g."window"), upper(g."window"), g.missing, g.found_at, g.found_by, g.closed_at, g.outcome,
-       j.id, j.status, j.attempts, j.max_attempts, j.last_error, j.not_before, l.id
+       j.id, j.status, j.attempts, j.max_attempts, j.last_error, j.last_error_class, j.not_before, l.id
 FROM gaps g
 LEFT JOIN LATERAL (
     SELECT * FROM backfill_jobs j
     WHERE j.instrument_id = g.instrument_id AND j.interval = g.interval AND j."window" && g."window"
       AND (g.closed_at IS NULL OR j.created_at <= g.closed_at)
       AND (j.status IN ('deferred', 'queued', 'running', 'failed') OR j.updated_at >= g.found_at)
-    ORDER BY j.status IN ('deferred', 'queued', 'running') DESC, j.updated_at DESC LIMIT 1
+    ORDER BY g.closed_at IS NULL AND j.status IN ('deferred', 'queued', 'running') DESC,
+             g.closed_at IS NULL AND j.status = 'failed' DESC, j.updated_at DESC
+    LIMIT 1
 ) j ON true
 LEFT JOIN dead_letters l ON l.job_id = j.id AND l.state = 'open'
 WHERE g.instrument_id = %(instrument)s AND g.interval = %(interval)s::bar_interval

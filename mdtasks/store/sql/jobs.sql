@@ -42,7 +42,8 @@ WHERE id = :attempt_id AND ended_at IS NULL
 -- name: finish
 -- The job is done, if this claim still holds it. No row: the claim is stale and the transaction must roll back.
 UPDATE backfill_jobs
-SET status = 'done', bars = :bars, lease_until = NULL, attempt_id = NULL, updated_at = clock_timestamp()
+SET status = 'done', bars = :bars, lease_until = NULL, attempt_id = NULL, updated_at = clock_timestamp(),
+    last_error = NULL, last_error_class = NULL  -- its attempts tell what it met on the way
 WHERE id = :job_id AND fence = :fence AND status = 'running'
 RETURNING id
 
@@ -51,7 +52,7 @@ RETURNING id
 UPDATE backfill_jobs
 SET status = CASE WHEN CAST(:pause_s AS double precision) IS NULL THEN 'failed' ELSE 'deferred' END::job_status,
     not_before = now() + make_interval(secs => :pause_s),
-    lease_until = NULL, attempt_id = NULL, queued_at = NULL,
+    lease_until = NULL, attempt_id = NULL, queued_at = NULL, bars = greatest(bars, :bars),
     last_error = left(:message, 2000), last_error_class = :error_class, updated_at = clock_timestamp()
 WHERE id = :job_id AND fence = :fence AND status = 'running'
 RETURNING id
