@@ -98,6 +98,12 @@ class Settings(BaseModel):
     cadence_t1: float = _field(
         "CADENCE_T1__bars_1m", 300.0, "Live 1m bars of T1 are fetched this often, seconds; 0: never", ge=0
     )
+    quotes_cadence_t0: float = _field(
+        "CADENCE_T0__quotes_l1", 5.0, "Live quotes of T0 are fetched this often, seconds; 0: never", ge=0
+    )
+    quotes_cadence_t1: float = _field(
+        "CADENCE_T1__quotes_l1", 15.0, "Live quotes of T1 are fetched this often, seconds; 0: never", ge=0
+    )
     keep_t0: tuple[Interval, ...] = _field(
         "MDTASKS_KEEP_T0", (Interval.M1, Interval.D1), "Intervals kept complete in T0"
     )
@@ -138,6 +144,10 @@ class Settings(BaseModel):
     def cadence_s(self, tier: Tier) -> float:
         """How often the tier's 1m bars are fetched live, seconds; 0: not at all."""
         return {Tier.T0: self.cadence_t0, Tier.T1: self.cadence_t1}.get(tier, 0.0)
+
+    def quotes_cadence_s(self, tier: Tier) -> float:
+        """How often the tier's quotes are fetched live, seconds; 0: not at all."""
+        return {Tier.T0: self.quotes_cadence_t0, Tier.T1: self.quotes_cadence_t1}.get(tier, 0.0)
 
     def kept(self, tier: Tier) -> tuple[Interval, ...]:
         """The intervals that are kept complete for the tier's instruments."""

@@ -26,6 +26,7 @@ MODULES: Final = (
     "stack",
     "backfill",
     "bars",
+    "quotes",
     "gaps",
     "quarantine",
     "universe",

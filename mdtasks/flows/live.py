@@ -1,4 +1,4 @@
-"""Live fetching: what beat asks for on a tier's cadence, and what a worker does with it.
+"""Live fetching: what a worker does with what a tick (``flows.ticks``) or an outside coordinator asked for.
 
 Live fetches are not durable: they expire when their tick is over. What they miss is a gap, which the gap scan finds and
 asks for. Each tick asks again for what the one before it found too young to be settled.
@@ -6,14 +6,13 @@ asks for. Each tick asks again for what the one before it found too young to be 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from mdtasks.domain.bars import from_us, to_us
-from mdtasks.domain.errors import InvalidRequestError, ProviderError, UnsupportedError, error_class
+from mdtasks.domain.errors import ProviderError, UnsupportedError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
 from mdtasks.flows.deps import Deps, patiently
 from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
@@ -27,28 +26,8 @@ from mdtasks.store.gaps import Scope
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument
 
-log = logging.getLogger(__name__)
-
 #: Intervals that a live fetch without a window of its own asks for.
 LOOK_BACK: Final = 5
-#: Symbols in one live job: the schema's limit.
-PACK: Final = 1000
-
-
-def tick(tier: Tier, cadence_s: float, deps: Deps, now: datetime) -> int:
-    """Ask for the latest 1m bars of the tier's instruments whose exchange is open; returns how many symbols.
-
-    The jobs expire with the tick. A tick whose predecessor still waits would only pile up: expiry drops it.
-    """
-    window = ended_window(Interval.M1, now, look_back(cadence_s, deps))
-    with deps.database.transaction() as connection:
-        members = reference.instruments(connection, tier)
-    open_mics = {mic for mic in {member.mic for member in members} if _trades_in(mic, window, deps)}
-    symbols = [member.symbol for member in members if member.mic in open_mics]
-    for start in range(0, len(symbols), PACK):
-        job = BarsFetchJob(symbols=tuple(symbols[start : start + PACK]), priority=tier, time_window=window)
-        deps.enqueuer.push_live(job, now, expires_s=cadence_s)
-    return len(symbols)
 
 
 def look_back(cadence_s: float, deps: Deps) -> int:
@@ -58,15 +37,6 @@ def look_back(cadence_s: float, deps: Deps) -> int:
     # The silence of one that may leave bars out counts only when it has settled twice.
     young_s = max((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
     return math.ceil((cadence_s + young_s) / Interval.M1.seconds) + 2
-
-
-def _trades_in(mic: str, window: TimeWindow, deps: Deps) -> bool:
-    """Whether the exchange trades in the window; not where its calendar ends: one exchange must not stop the others."""
-    try:
-        return len(deps.calendars.get(mic).expected(window, Interval.M1)) > 0
-    except InvalidRequestError as error:
-        log.warning("%s is not fetched: %s", mic, error)
-        return False
 
 
 def ended_window(interval: Interval, now: datetime, intervals: int) -> TimeWindow:

@@ -106,6 +106,11 @@ PROVIDER_LATENCY = Histogram(
     "provider_latency_seconds", "Time a provider took to answer, failures included", ("provider", "capability")
 )
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
+LIVE_TICKS_SKIPPED = Counter(
+    "live_ticks_skipped_total",
+    "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs",
+    ("tier", "capability"),
+)
 GAPS_FOUND = Counter("gaps_found_total", "Gaps that a look found new", ("tier", "interval"))
 GAP_REPAIR = Histogram(
     "gap_repair_seconds",
@@ -184,7 +189,7 @@ LABELS: Final[Mapping[str, str]] = {
     "type": "of a job: `backfill` `bars_fetch` `quotes_fetch`",
     "provider": "its name; of several that one job asked, joined by commas; `none` where nobody was asked",
     "outcome": "of a job: `done` `failed` `retry` ...",
-    "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`",
+    "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`; of a tick its cadence: `bars_1m` `quotes_l1`",
     "endpoint": "which call failed: `bars`, `quotes`",
     "code": "class of an error, as docs/errors.md names it",
     "error_class": "class of an error, as docs/errors.md names it",

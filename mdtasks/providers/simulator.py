@@ -71,15 +71,16 @@ class SimulatorProvider:
             self._faults, [listing.symbol for listing in listings], (self._seed, "quotes", to_us(now)), provider=NAME
         )
         quotes: dict[str, Quote] = {}
+        last_us: dict[str, int | None] = {}  # of each exchange: when it last traded, at most now
         for listing in listings:
             try:
                 calendar = self._calendar(listing)
             except NoDataError:
                 continue
-            # The longest legal silence since 2010 is 12 days (XSAU).
-            recent = calendar.expected(TimeWindow(start=now - timedelta(days=14), end=now), Interval.M1)
-            if len(recent):
-                at_us = min(int(recent[-1]) + _MINUTE_US, to_us(now) // 1_000_000 * 1_000_000)
+            if listing.mic not in last_us:
+                last_us[listing.mic] = _last_traded_us(calendar, now)
+            at_us = last_us[listing.mic]
+            if at_us is not None:
                 quotes[listing.symbol] = self._quote(listing.symbol, at_us)
         return quotes
 
@@ -188,3 +189,12 @@ def _ticks(prices: NDArray[np.float64]) -> NDArray[np.float64]:
 def _batches(starts: NDArray[np.int64], interval: Interval) -> Iterator[NDArray[np.int64]]:
     size = max(_MINUTES_AT_ONCE * 60 // interval.seconds, 1)
     return (starts[at : at + size] for at in range(0, len(starts), size))
+
+
+def _last_traded_us(calendar: Calendar, now: datetime) -> int | None:
+    """The end of the calendar's last minute before ``now``, or ``now``'s second within one; None: never of late."""
+    # The longest legal silence since 2010 is 12 days (XSAU).
+    recent = calendar.expected(TimeWindow(start=now - timedelta(days=14), end=now), Interval.M1)
+    if not len(recent):
+        return None
+    return min(int(recent[-1]) + _MINUTE_US, to_us(now) // 1_000_000 * 1_000_000)

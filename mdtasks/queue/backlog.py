@@ -71,6 +71,26 @@ def sightings(client: redis.Redis) -> Sightings:
     )
 
 
+def in_flight(client: redis.Redis, queue: str) -> dict[str, float]:
+    """Job ids of a queue's messages that wait in it or are in workers' hands: since when they are held (seconds since
+    1970), 0 for those that wait. For queues that are short. Raises BrokerUnavailableError.
+
+    The queue is read first: a message that is taken meanwhile is met in the workers' hands.
+    """
+    found: dict[str, float] = {}
+    with translated_redis_errors():
+        waiting = [element for name in priority_lists(queue) for element in _listed(client, name)]
+        taken: dict[bytes, float] = dict(client.zrange("unacked_index", 0, -1, withscores=True))  # type: ignore[arg-type]
+        held = list(_held(client))
+    for element in held:
+        with suppress(ValueError, LookupError, TypeError):
+            if orjson.loads(element)["properties"]["delivery_info"]["routing_key"] == queue and (
+                job := _job_id(element)
+            ):
+                found[job] = max(found.get(job, 0.0), taken.get(_delivery_tag(element), time.time()))
+    return {job: 0.0 for element in waiting if (job := _job_id(element))} | found
+
+
 def _all(client: redis.Redis) -> Iterator[tuple[bytes, str]]:
     """Every element with its place: the name of its queue, or ``_HELD``."""
     yield from ((element, _HELD) for element in _held(client))

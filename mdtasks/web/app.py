@@ -21,7 +21,7 @@ from mdtasks.flows.deps import open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
-from mdtasks.web import backfills, calendars, deadletters, gaps, landing, probes, runbooks, slo
+from mdtasks.web import backfills, calendars, deadletters, gaps, landing, live, probes, runbooks, slo
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
@@ -68,6 +68,8 @@ def _routes() -> list[BaseRoute]:
         Route("/health", probes.health),
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
+        Route("/quotes", live.latest_quotes),
+        Route("/stats/cadence", live.cadence),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),

@@ -9,7 +9,7 @@ from celery import Task, shared_task
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
-from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, scan
+from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, scan, ticks
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
 from mdtasks.worker.process import deps, worker_name
@@ -87,9 +87,9 @@ def reconcile() -> dict[str, object]:
 
 
 @shared_task(base=Housekeeping, name="mdtasks.live_tick")
-def live_tick(tier: str, cadence_s: float) -> int:
-    """Ask for the latest bars of a tier."""
-    return live.tick(Tier(tier), cadence_s, deps(), now=datetime.now(UTC))
+def live_tick(tier: str, cadence_s: float, feed: str = ticks.Feed.BARS) -> int:
+    """Ask for the latest bars or quotes of a tier."""
+    return ticks.tick(ticks.Series(Tier(tier), ticks.Feed(feed)), cadence_s, deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.gap_scan")

@@ -13,7 +13,8 @@ from mdtasks.domain.bars import from_us
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import BarsFetchJob, Interval, Tier, TimeWindow, parse_job
 from mdtasks.flows.deps import Deps, open_deps
-from mdtasks.flows.live import LOOK_BACK, look_back, run_bars_fetch, run_quotes_fetch, tick
+from mdtasks.flows.live import LOOK_BACK, look_back, run_bars_fetch, run_quotes_fetch
+from mdtasks.flows.ticks import Feed, Series, tick
 from mdtasks.settings import Settings
 from mdtasks.store import job_reports, quotes
 from mdtasks.store.bars import StoredBars, read_bars, read_coverage
@@ -63,19 +64,19 @@ def _stored(deps: Deps, symbol: str, now: datetime) -> StoredBars:
 
 
 def test_a_tick_asks_for_the_tiers_symbols_whose_exchange_is_open(deps: Deps) -> None:
-    assert tick(Tier.T0, 60, deps, OPEN) == 2
+    assert tick(Series(Tier.T0, Feed.BARS), 60, deps, OPEN) == 2
     assert [set(job.symbols) for job in _sent(deps, "T0.live")] == [{"SPY", "BTC-USD"}]
-    assert tick(Tier.T0, 60, deps, SUNDAY) == 1
+    assert tick(Series(Tier.T0, Feed.BARS), 60, deps, SUNDAY) == 1
     assert [job.symbols for job in _sent(deps, "T0.live")] == [("BTC-USD",)]
-    assert tick(Tier.T1, 300, deps, SUNDAY) == 0
+    assert tick(Series(Tier.T1, Feed.BARS), 300, deps, SUNDAY) == 0
     assert _sent(deps, "T1.live") == []
 
 
 def test_the_last_bars_of_a_session_are_asked_for_until_they_have_settled(deps: Deps) -> None:
     close = datetime(2026, 11, 20, 21, 0, tzinfo=UTC)
     reach = timedelta(minutes=look_back(300, deps))
-    assert tick(Tier.T1, 300, deps, close + reach - timedelta(seconds=1)) == 1
-    assert tick(Tier.T1, 300, deps, close + reach) == 0
+    assert tick(Series(Tier.T1, Feed.BARS), 300, deps, close + reach - timedelta(seconds=1)) == 1
+    assert tick(Series(Tier.T1, Feed.BARS), 300, deps, close + reach) == 0
 
 
 @pytest.mark.parametrize(("tier", "cadence_s", "drift_s"), [(Tier.T0, 60, 7), (Tier.T1, 300, 0), (Tier.T1, 300, 31)])
@@ -85,7 +86,7 @@ def test_tick_after_tick_every_settled_minute_is_covered_and_final(
     symbol = "BTC-USD" if tier is Tier.T0 else "MSFT"
     for number in range(8):
         now = OPEN + timedelta(seconds=number * (cadence_s + drift_s))
-        tick(tier, cadence_s, deps, now)
+        tick(Series(tier, Feed.BARS), cadence_s, deps, now)
         for job in _sent(deps, f"{tier}.live"):
             run_bars_fetch(job, deps, "t@here/1", now)
     with deps.database.transaction() as connection:
@@ -102,7 +103,7 @@ def test_an_exchange_whose_calendar_ends_does_not_stop_the_others(deps: Deps) ->
     horizon = deps.calendars.get("XSHG").horizon
     with deps.database.transaction() as connection:
         add_instruments(connection, [Instrument("600000", "XSHG", tier=Tier.T0)])
-    assert tick(Tier.T0, 60, deps, horizon + timedelta(days=9, hours=3)) >= 1
+    assert tick(Series(Tier.T0, Feed.BARS), 60, deps, horizon + timedelta(days=9, hours=3)) >= 1
     assert "600000" not in {symbol for job in _sent(deps, "T0.live") for symbol in job.symbols}
 
 

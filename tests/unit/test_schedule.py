@@ -26,3 +26,10 @@ def test_the_monitor_runs_as_often_as_the_settings_say_or_never() -> None:
     assert schedule(settings())["monitor"]["schedule"] == 30
     assert schedule(settings(slo_every_s=5))["monitor"]["schedule"] == 5
     assert "monitor" not in schedule(settings(slo_every_s=0))
+
+
+def test_each_cadence_has_its_entry_and_one_of_zero_has_none() -> None:
+    table = schedule(settings(quotes_cadence_t1=0))
+    live = {name: entry["schedule"] for name, entry in table.items() if name.startswith("live_")}
+    assert live == {"live_T0_bars_1m": 60, "live_T0_quotes_l1": 5, "live_T1_bars_1m": 300}
+    assert table["live_T0_quotes_l1"]["args"] == ("T0", 5, "quotes_l1")
