@@ -116,8 +116,11 @@ def _raise_ours(raised: Exception, error: BaseException | None, *, gone: bool) -
         ) from raised
 
 
-def open_redis(url: str, *, socket_timeout_s: float = 5.0) -> redis.Redis:
-    """A Redis client with bounded waits; answers are bytes. Connects at the first command."""
+def open_redis(url: str, *, socket_timeout_s: float = 5.0, setting: str = "MDTASKS_REDIS_URL") -> redis.Redis:
+    """A Redis client with bounded waits; answers are bytes. Connects at the first command.
+
+    Raises ConfigurationError naming the ``setting`` that the URL came from when it is none.
+    """
     try:
         return redis.Redis.from_url(
             url,
@@ -127,7 +130,7 @@ def open_redis(url: str, *, socket_timeout_s: float = 5.0) -> redis.Redis:
             socket_keepalive=True,
         )
     except ValueError as exc:
-        raise ConfigurationError("MDTASKS_REDIS_URL is not a Redis URL", name="MDTASKS_REDIS_URL") from exc
+        raise ConfigurationError(f"{setting} is not a Redis URL", name=setting) from exc
 
 
 @contextmanager

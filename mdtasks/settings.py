@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from mdtasks.domain.errors import ConfigurationError, StackNotRunningError
 from mdtasks.domain.jobs import Interval, Tier
@@ -29,6 +29,9 @@ _ENV = "env"  # key of json_schema_extra: the variable that sets the field
 def _field(env: str, default: Any, description: str, **rules: Any) -> Any:
     return Field(default, description=description, json_schema_extra={_ENV: env}, **rules)
 
+
+#: Of a key that must differ from those before it, also where it is the default.
+_KEY: Final[dict[str, Any]] = {"min_length": 1, "validate_default": True}
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -104,6 +107,25 @@ class Settings(BaseModel):
     quotes_cadence_t1: float = _field(
         "CADENCE_T1__quotes_l1", 15.0, "Live quotes of T1 are fetched this often, seconds; 0: never", ge=0
     )
+    use_rlc: bool = _field(
+        "USE_RLC", False, "Take jobs from an outside coordinator's Redis lists; beat asks for nothing live then"
+    )
+    rlc_redis_url: SecretStr | None = _field(
+        "RLC_REDIS_URL", None, "Redis of the coordinator's lists; default: MDTASKS_REDIS_URL"
+    )
+    rlc_jobs_key: str = _field("RLC_REDIS_JOBS_KEY", "market:jobs", "List of the coordinator's jobs", min_length=1)
+    rlc_backfills_t0: str = _field(
+        "RLC_REDIS_BACKFILL_KEYS__T0", "market:backfills:T0", "List of the coordinator's backfills of T0", **_KEY
+    )
+    rlc_backfills_t1: str = _field(
+        "RLC_REDIS_BACKFILL_KEYS__T1", "market:backfills:T1", "List of the coordinator's backfills of T1", **_KEY
+    )
+    rlc_backfills_t2: str = _field(
+        "RLC_REDIS_BACKFILL_KEYS__T2", "market:backfills:T2", "List of the coordinator's backfills of T2", **_KEY
+    )
+    rlc_live_expires_s: float = _field(
+        "RLC_LIVE_EXPIRES_S", 60.0, "A coordinator's live job that still waits is dropped after this, seconds", ge=1
+    )
     keep_t0: tuple[Interval, ...] = _field(
         "MDTASKS_KEEP_T0", (Interval.M1, Interval.D1), "Intervals kept complete in T0"
     )
@@ -136,6 +158,21 @@ class Settings(BaseModel):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("rlc_jobs_key", "rlc_backfills_t0", "rlc_backfills_t1", "rlc_backfills_t2")
+    @classmethod
+    def _is_a_list_of_its_own(cls, key: str, info: ValidationInfo) -> str:
+        if key in {name for tier in Tier for name in (tier.value, f"{tier}.live")} | {"control", "dlq"}:
+            raise ValueError("is the name of one of mdtasks' own queues")
+        if key in [other for name, other in info.data.items() if name.startswith(("rlc_jobs", "rlc_backfills"))]:
+            raise ValueError("is the key of another of the coordinator's lists too")
+        return key
+
+    @property
+    def rlc_keys(self) -> dict[str, str]:
+        """The coordinator's lists: ``jobs`` and the tiers of backfills -> Redis key."""
+        backfills = (self.rlc_backfills_t0, self.rlc_backfills_t1, self.rlc_backfills_t2)
+        return {"jobs": self.rlc_jobs_key, **{str(tier): key for tier, key in zip(Tier, backfills, strict=True)}}
 
     def cap(self, tier: Tier) -> int:
         """Most backfills that may wait in the tier's queue."""
@@ -184,6 +221,10 @@ class Settings(BaseModel):
         """The URL of Redis for shared state. Raises StackNotRunningError when there is none."""
         return self._required(self.redis_url)
 
+    def require_rlc_url(self) -> str:
+        """The URL of the coordinator's Redis. Raises StackNotRunningError when there is none."""
+        return self._required(self.rlc_redis_url or self.redis_url)
+
     def require_broker_url(self) -> str:
         """The URL of Redis for the queues. Raises StackNotRunningError when there is none."""
         return self._required(self.broker_url or self.redis_url)
@@ -228,7 +269,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None
 def refuse_unknown(environ: Mapping[str, str]) -> None:
     """Raise ConfigurationError for a variable that looks like a setting and is none, with the nearest that is one."""
     for name in environ:
-        if name in ENVIRONMENT or not name.startswith(("MDTASKS_", "BACKFILL_", "CADENCE_", "POLICY_", "SLO_")):
+        if name in ENVIRONMENT or not name.startswith(("MDTASKS_", "BACKFILL_", "CADENCE_", "POLICY_", "SLO_", "RLC_")):
             continue
         # The names without our prefix may be somebody else's, unless they are nearly ours.
         near = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.6 if name.startswith("MDTASKS_") else 0.9)
@@ -256,7 +297,15 @@ def _connection(home: Path) -> dict[str, Any]:
 
 
 #: What the connection file holds by itself; the other settings of the stack are those of ``published``.
-_ADDRESSES: Final = ("database_url", "redis_url", "broker_url", "api_token", "flower_url", "prometheus_url")
+_ADDRESSES: Final = (
+    "database_url",
+    "redis_url",
+    "broker_url",
+    "rlc_redis_url",
+    "api_token",
+    "flower_url",
+    "prometheus_url",
+)
 
 
 def published(settings: Settings) -> dict[str, Any]:

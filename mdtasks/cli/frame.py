@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: The modules of this package that bring commands, in the order in which ``mdtasks --help`` shows them.
 MODULES: Final = (
     "stack",
+    "intake",
     "backfill",
     "bars",
     "quotes",

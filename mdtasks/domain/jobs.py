@@ -146,13 +146,17 @@ def parse_job(data: str | bytes | dict[str, object]) -> BarsFetchJob | QuotesFet
         raise invalid_request(exc) from exc
 
 
+#: Pydantic names no place where a job's type is wrong: it is what tells the kinds of jobs apart.
+_FIELDS: Final = {"union_tag_invalid": "type", "union_tag_not_found": "type"}
+
+
 def invalid_request(exc: ValidationError) -> InvalidRequestError:
     """Pydantic's findings as one line: the path of each wrong value and the rule it broke; what to write instead."""
     kinds = {"bars_fetch", "quotes_fetch", "backfill"}
     errors = exc.errors(include_url=False, include_input=False)
     found = [
         (
-            ".".join(str(part) for part in error["loc"] if part not in kinds) or "job",
+            ".".join(str(part) for part in error["loc"] if part not in kinds) or _FIELDS.get(error["type"], "job"),
             error["msg"].removeprefix("Value error, "),
         )
         for error in errors

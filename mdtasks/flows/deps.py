@@ -14,6 +14,7 @@ from mdtasks.flows.calendars import CalendarWatch
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.providers.registry import Registry
 from mdtasks.queue.app import current_app, make_app
+from mdtasks.queue.coordinator import Coordinator, open_coordinator
 from mdtasks.queue.enqueue import Enqueuer
 from mdtasks.settings import Settings, load_settings
 from mdtasks.store.calendars import KeptCalendars
@@ -35,12 +36,16 @@ class Deps:
     calendars: Calendars
     enqueuer: Enqueuer
     watch: CalendarWatch
+    #: The outside coordinator's lists; None where there is none.
+    coordinator: Coordinator | None = None
 
     def close(self) -> None:
         """Close the pools. Whatever is used again opens a new connection."""
         self.database.close()
         self.broker.close()
         self.state.close()
+        if self.coordinator is not None:
+            self.coordinator.close()
 
 
 def open_deps(settings: Settings | None = None, *, application: str = "mdtasks") -> Deps:
@@ -64,6 +69,7 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
         calendars=calendars,
         enqueuer=Enqueuer(app, broker, settings),
         watch=CalendarWatch(database, calendars, settings),
+        coordinator=open_coordinator(settings) if settings.use_rlc else None,
     )
 
 

@@ -20,6 +20,7 @@ from mdtasks.flows.attempts import end_lost
 from mdtasks.flows.deps import Deps, patiently
 from mdtasks.observe import metrics
 from mdtasks.queue import backlog
+from mdtasks.queue.app import QUEUES
 from mdtasks.queue.letters import DLQ, Reason, job_document, task_name
 from mdtasks.store import jobs, letters
 from mdtasks.store.letters import Letter, LetterFilter
@@ -223,7 +224,9 @@ def _resend(connection: Connection, ids: Sequence[str], deps: Deps) -> tuple[lis
     sent: list[str] = []
     refused = 0
     for letter_id, queue, envelope in letters.requeueable(connection, ids):
-        if job_document(envelope) is not None and deps.enqueuer.push_raw(queue, envelope):
+        # What an intake refused came from no queue of ours, and nothing is ever pushed to where it came from.
+        ours = queue in QUEUES and job_document(envelope) is not None
+        if ours and deps.enqueuer.push_raw(queue, envelope):
             sent.append(letter_id)
         else:
             refused += 1
@@ -246,6 +249,8 @@ def _why_not(connection: Connection, letter: Mapping[str, Any]) -> tuple[str, st
     """Why a letter that is open was not requeued, and what to do."""
     look = f"`mdtasks dlq show {letter['id']}`"
     if letter["kind"] == "poison":
+        if str(letter["id"]).startswith("intake:"):
+            return "the coordinator's job is not valid", f"let the coordinator push a right one; {look}"
         return "it cannot be read as a job", look
     if letter["kind"] != "backfill":
         return "its queue has no room", f"try again when there is; {look}"

@@ -145,6 +145,7 @@ def _keep(series: Series, deps: Deps, said: Mapping[str, str], counted: str) -> 
 def report(deps: Deps) -> dict[str, Any]:
     """What each tier's cadences are, when each last ticked, how often it did and how often it was skipped.
 
+    ``mode``: ``local``, or ``rlc`` when an outside coordinator says what is fetched: there are no ticks then.
     ``eod``: daily bars are no ticks; the gap scan asks for them after their session's close. Raises
     BrokerUnavailableError.
     """
@@ -156,11 +157,11 @@ def report(deps: Deps) -> dict[str, Any]:
         kept = dict(zip(SERIES, pipe.execute(), strict=True))
     tiers: dict[str, dict[str, Any]] = {str(tier): {} for tier in Tier}
     for series, said in kept.items():
-        if cadence_s := series.cadence_s(settings):
+        if (cadence_s := series.cadence_s(settings)) and not settings.use_rlc:
             tiers[series.tier][str(series.feed)] = {"cadence_s": cadence_s, **_told(said)}
     for tier in (tier for tier in Tier if Interval.D1 in settings.kept(tier)):
         tiers[tier]["eod"] = {"cadence_s": settings.gap_scan_s, "by": "gap scan, after the session's close"}
-    return {"tiers": tiers}
+    return {"mode": "rlc" if settings.use_rlc else "local", "tiers": tiers}
 
 
 def _told(said: Mapping[bytes, bytes]) -> dict[str, Any]:

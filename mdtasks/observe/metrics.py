@@ -111,6 +111,11 @@ LIVE_TICKS_SKIPPED = Counter(
     "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs",
     ("tier", "capability"),
 )
+INTAKE_JOBS = Counter(
+    "intake_jobs_total",
+    "Jobs taken from the outside coordinator's lists, by what became of them; merged: known or wanted already",
+    ("type", "result"),
+)
 GAPS_FOUND = Counter("gaps_found_total", "Gaps that a look found new", ("tier", "interval"))
 GAP_REPAIR = Histogram(
     "gap_repair_seconds",
@@ -140,6 +145,9 @@ BACKFILL_OLDEST_AGE = Gauge(
 )
 BACKFILL_DEFERRED = Gauge(
     "backfill_deferred", "Backfill jobs over the tier's cap, which wait in PostgreSQL for room", ("tier",)
+)
+INTAKE_DEPTH = Gauge(
+    "intake_depth", "Jobs that wait in an outside coordinator's list, or are held by intakes; absent without", ("list",)
 )
 DLQ_DEPTH = Gauge("dlq_depth", "Dead letters on their way to the record")
 SLO_GAP_RATE = Gauge(
@@ -186,7 +194,8 @@ UP = Gauge(
 LABELS: Final[Mapping[str, str]] = {
     "tier": "`T0` `T1` `T2`; empty for what was refused before it had one",
     "interval": "`1m` `5m` `15m` `1h` `1d`",
-    "type": "of a job: `backfill` `bars_fetch` `quotes_fetch`",
+    "type": "of a job: `backfill` `bars_fetch` `quotes_fetch`; empty for what was refused before it had one",
+    "list": "`jobs`, `T0` `T1` `T2`: the coordinator's lists; `held`: taken from them and not done with",
     "provider": "its name; of several that one job asked, joined by commas; `none` where nobody was asked",
     "outcome": "of a job: `done` `failed` `retry` ...",
     "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`; of a tick its cadence: `bars_1m` `quotes_l1`",

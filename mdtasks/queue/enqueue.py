@@ -21,7 +21,7 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from mdtasks.connections import translated_redis_errors
+from mdtasks.connections import load_script, translated_redis_errors
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier
 from mdtasks.queue.app import backfill_queue, live_queue
 from mdtasks.queue.transport import PUSH, Channel
@@ -29,6 +29,9 @@ from mdtasks.settings import Settings
 
 Job = BackfillJob | BarsFetchJob | QuotesFetchJob
 
+#: How long a live job from outside is known by its id, seconds: a coordinator that repeats itself does so sooner.
+SEEN_S: Final = 3600
+PUSH_ONCE: Final = load_script("mdtasks.queue", "push_once.lua")
 #: Envelopes in one Lua call: about half a megabyte, a few milliseconds of Redis' time.
 BATCH: Final = 500
 
@@ -97,6 +100,7 @@ class Enqueuer:
         self._app = app
         self._client = client
         self._push = client.register_script(PUSH)
+        self._push_once = client.register_script(PUSH_ONCE)
         self._settings = settings
         # Delivery tags in the shape of a UUID: this pusher's own beginning and a count. A UUID each costs more.
         self._tag = str(uuid4())[:24]
@@ -116,6 +120,24 @@ class Enqueuer:
         queue = live_queue(job.priority)
         expiry = _Expiry((now + timedelta(seconds=expires_s)).isoformat(), str(int(expires_s * 1000)))
         self._push_all(queue, -1, self._envelopes([job], queue, expiry), 1)
+
+    def push_live_once(
+        self, tier: Tier, jobs: Sequence[BarsFetchJob | QuotesFetchJob], now: datetime, expires_s: float
+    ) -> list[bool]:
+        """Push live fetches of a tier that may have been pushed before; of each, whether it was not.
+
+        A job is known by its id for SEEN_S seconds. Raises BrokerUnavailableError; asking again is safe.
+        """
+        queue = live_queue(tier)
+        expiry = _Expiry((now + timedelta(seconds=expires_s)).isoformat(), str(int(expires_s * 1000)))
+        new: list[bool] = []
+        with translated_redis_errors():
+            for start in range(0, len(jobs), BATCH):
+                batch = jobs[start : start + BATCH]
+                seen = [f"mdtasks:seen:{job.job_id}" for job in batch]
+                args: list[Any] = [SEEN_S, *self._envelopes(batch, queue, expiry)]
+                new += map(bool, self._push_once(keys=[queue, *seen], args=args))
+        return new
 
     def push_raw(self, tier_or_queue: str, envelope: str) -> bool:
         """Push an envelope that was on a queue before (a requeued letter), under the queue's cap. False: no room.

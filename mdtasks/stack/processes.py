@@ -4,6 +4,7 @@ By hand, in the folder where the stack runs (or with MDTASKS_HOME set)::
 
     celery -A mdtasks worker -Q T0.live,T0 -n t0@%h
     celery -A mdtasks beat
+    mdtasks intake
     celery -A mdtasks flower
     uvicorn mdtasks.web.app:app
 """
@@ -27,6 +28,8 @@ StopRule = tuple[tuple[signal.Signals, float], ...]
 
 #: A worker finishes what it holds (warm), then lets go of it (cold: it is redelivered), then ends.
 STOP_WORKER: Final[StopRule] = ((signal.SIGTERM, 10.0), (signal.SIGQUIT, 0.7), (signal.SIGKILL, 0.1))
+#: It finishes the batch in hand; cut off it would leave that to the next one.
+STOP_INTAKE: Final[StopRule] = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 0.1))
 STOP_PROCESS: Final[StopRule] = ((signal.SIGTERM, 1.3), (signal.SIGKILL, 0.1))
 _SERVER_PATIENCES_S: Final = (1.4, 0.5)
 
@@ -99,6 +102,7 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
         *tiers,
         _worker(plan, "control", "control,dlq", "1"),
         Spec("beat", _python(plan, "celery", "-A", "mdtasks", "beat", "--loglevel", "WARNING")),
+        *_intake(plan),
         Spec(
             "web",
             _python(plan, *web, "--no-access-log", "--timeout-graceful-shutdown", "1"),
@@ -109,6 +113,12 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
         Spec("flower", replace(flower, environ=alone), ready_url=f"{plan.flower_url}/healthcheck"),
         *_prometheus(plan),
     )
+
+
+def _intake(plan: Plan) -> Iterator[Spec]:
+    if plan.settings.use_rlc:
+        # The coordinator's Redis may be away when the stack starts: nothing else waits for it.
+        yield Spec("intake", _python(plan, "mdtasks", "intake"), stop=STOP_INTAKE, notifies=True, needed=False)
 
 
 def _prometheus(plan: Plan) -> Iterator[Spec]:

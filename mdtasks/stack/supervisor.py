@@ -137,6 +137,7 @@ class Supervisor:
             "database_url": self._database_url(),
             "redis_url": self._redis_url(),
             "broker_url": settings.broker_url.get_secret_value() if settings.broker_url else self._redis_url(),
+            "rlc_redis_url": settings.rlc_redis_url.get_secret_value() if settings.rlc_redis_url else "",
             "api_token": settings.api_token.get_secret_value() if settings.api_token else "",
             "web_url": self._plan.web_url,
             "flower_url": self._plan.flower_url,

@@ -19,7 +19,7 @@ from mdtasks.queue.letters import DLQ
 from mdtasks.store import gaps, reference
 from mdtasks.store.snapshots import Snapshot
 from mdtasks.web.calendars import read_horizons
-from mdtasks.web.looks import PARTS, Look, Waiting, look, proof_age_s, read_depths, read_waiting
+from mdtasks.web.looks import PARTS, Look, Waiting, look, proof_age_s, read_depths, read_intake, read_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ async def look_for_scrape(deps: Deps, now: datetime) -> Look:
         postgresql=partial(read_rows, now=now),
         calendars=partial(read_markets, now=now),
         horizons=read_horizons,
+        intake=read_intake,
     )
 
 
@@ -99,6 +100,8 @@ def readings(found: Look, now: datetime) -> Iterator[Reading]:
         yield from _of_word(found.of("redis"), now)
     if found.of("postgresql") is not None:
         yield from _of_rows(found.of("postgresql"))
+    for name, depth in (found.of("intake") or {}).items():
+        yield Reading(metrics.INTAKE_DEPTH, depth, {"list": name})
     for mic, trades in (found.of("calendars") or {}).items():
         yield Reading(metrics.MARKET_OPEN, float(trades), {"mic": mic})
     for mic, days in (found.of("horizons") or {}).items():

@@ -96,6 +96,11 @@ def read_depths(deps: Deps) -> dict[str, int]:
     return backlog.depths(deps.broker)
 
 
+def read_intake(deps: Deps) -> dict[str, int]:
+    """Jobs in the outside coordinator's lists; {} without one. Raises BrokerUnavailableError."""
+    return deps.coordinator.depths() if deps.coordinator is not None else {}
+
+
 def read_proof(deps: Deps) -> Proof | None:
     """The reconciler's last proof. Raises BrokerUnavailableError."""
     return last_proof(deps)

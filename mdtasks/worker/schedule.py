@@ -33,7 +33,8 @@ def _at_once(entry: dict[str, Any]) -> dict[str, Any]:
 
 def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     """Beat's table for these settings; a cadence of 0 leaves its entry out."""
-    live = [(series, series.cadence_s(settings)) for series in SERIES]
+    # With an outside coordinator, what is fetched live and when is its affair alone.
+    live = [] if settings.use_rlc else [(series, series.cadence_s(settings)) for series in SERIES]
     table = {
         "dispatch": _every(1.0, "mdtasks.dispatch"),
         "reconcile": _at_once(_every(10.0, "mdtasks.reconcile")),

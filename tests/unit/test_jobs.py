@@ -140,7 +140,7 @@ def test_a_job_cannot_be_changed_after_it_was_made(job: BarsFetchJob | QuotesFet
         ({"provider_hint": "Yahoo!"}, "provider_hint", "such as files"),
         ({"job_id": ""}, "job_id", "a new one is made"),
         ({"time_window": None}, "time_window", '{"start": "2026-11-02T14:30:00Z"'),
-        ({"type": "purge"}, "job", "known types: 'bars_fetch', 'quotes_fetch', 'backfill'"),
+        ({"type": "purge"}, "type", "known types: 'bars_fetch', 'quotes_fetch', 'backfill'"),
         ({"time_window": {"start": "2026-11-02T10:00"}}, "time_window.start", "or a date alone for 00:00 UTC"),
         ({"tier": "T0"}, "tier", "unknown fields are refused"),
     ],

@@ -33,3 +33,9 @@ def test_each_cadence_has_its_entry_and_one_of_zero_has_none() -> None:
     live = {name: entry["schedule"] for name, entry in table.items() if name.startswith("live_")}
     assert live == {"live_T0_bars_1m": 60, "live_T0_quotes_l1": 5, "live_T1_bars_1m": 300}
     assert table["live_T0_quotes_l1"]["args"] == ("T0", 5, "quotes_l1")
+
+
+def test_with_an_outside_coordinator_nothing_live_is_asked_for_and_gaps_are_looked_for_still() -> None:
+    table = schedule(settings(use_rlc=True))
+    assert not [name for name in table if name.startswith("live_")]
+    assert {"gaps_T0", "gaps_T1", "gaps_T2", "dispatch", "reconcile"} <= set(table)

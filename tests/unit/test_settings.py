@@ -9,7 +9,7 @@ import pytest
 
 from mdtasks.domain.errors import ConfigurationError, StackNotRunningError
 from mdtasks.domain.jobs import Tier
-from mdtasks.settings import CONNECTION_FILE, ENVIRONMENT, Settings, load_settings
+from mdtasks.settings import CONNECTION_FILE, ENVIRONMENT, Settings, load_settings, published
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -34,6 +34,9 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         ("MDTASKS_TIME_LIMIT_S", "1"),
         ("MDTASKS_SIMULATOR", "perhaps"),
         ("MDTASKS_RETRY_BASE_S", "-1"),
+        ("RLC_REDIS_JOBS_KEY", "T0.live"),
+        ("RLC_REDIS_BACKFILL_KEYS__T1", "market:jobs"),
+        ("RLC_REDIS_BACKFILL_KEYS__T2", "market:backfills:T0"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_variable(name: str, value: str) -> None:
@@ -47,6 +50,13 @@ def test_secrets_mask_themselves_and_stay_out_of_errors(tmp_path: Path) -> None:
     assert "hush" not in repr(settings)
     assert "hush" not in str(settings)
     assert settings.require_database_url() == "postgresql://me:hush@h/d"
+
+
+def test_the_address_of_the_coordinators_redis_is_shared_by_the_home_and_not_with_the_other_settings() -> None:
+    settings = load_settings({"USE_RLC": "1", "RLC_REDIS_URL": "redis://:hush@rlc/0"})
+    assert published(settings) == {"use_rlc": True}
+    assert settings.require_rlc_url() == "redis://:hush@rlc/0"
+    assert load_settings({"MDTASKS_REDIS_URL": "redis://here"}).require_rlc_url() == "redis://here"
 
 
 def test_the_urls_of_a_running_stack_are_found_in_its_home_and_the_environment_wins(tmp_path: Path) -> None:

@@ -218,6 +218,15 @@ def test_flower_does_not_count_into_a_folder_of_the_caller(tmp_path: Path, monke
     assert "PROMETHEUS_MULTIPROC_DIR" not in environ
 
 
+def test_an_intake_runs_where_there_is_an_outside_coordinator(tmp_path: Path) -> None:
+    assert "intake" not in {spec.name for spec in process_table(Plan(load_settings({}, home=tmp_path), 1, 2))}
+    specs = process_table(Plan(load_settings({"USE_RLC": "true"}, home=tmp_path), 1, 2))
+    (spec,) = [each for each in specs if each.name == "intake"]
+    assert (spec.command.argv[-2:], spec.notifies, spec.needed) == (("mdtasks", "intake"), True, False)
+    assert spec.stop[0] == (signal.SIGTERM, 10.0)
+    assert spec.phase == 0
+
+
 def test_prometheus_runs_where_its_program_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings({}, home=tmp_path)
     assert "prometheus" not in {spec.name for spec in process_table(Plan(settings, 1, 2))}
