@@ -166,5 +166,8 @@ def report(deps: Deps) -> dict[str, Any]:
 
 def _told(said: Mapping[bytes, bytes]) -> dict[str, Any]:
     """What is kept of a series' ticks, as an answer."""
-    texts = {name: said.get(name.encode(), b"").decode() or None for name in ("last_tick", "last_skipped")}
-    return {**texts, **{name: int(said.get(name.encode(), 0)) for name in ("symbols", "ticks", "skipped")}}
+    times = {name: said.get(name.encode()) for name in ("last_tick", "last_skipped")}
+    return {
+        **{name: datetime.fromisoformat(raw.decode()) if raw is not None else None for name, raw in times.items()},
+        **{name: int(said.get(name.encode(), 0)) for name in ("symbols", "ticks", "skipped")},
+    }

@@ -88,7 +88,7 @@ def test_a_tick_is_skipped_and_counted_while_the_one_before_waits_and_other_seri
     assert len(_waiting(deps)) == 2
     told = report(deps)["tiers"]["T0"]["quotes_l1"]
     assert (told["cadence_s"], told["symbols"], told["ticks"], told["skipped"]) == (5.0, 2, 1, 1)
-    assert told["last_tick"] == OPEN.isoformat()
+    assert told["last_tick"] == OPEN
     assert report(deps)["tiers"]["T1"]["quotes_l1"]["skipped"] == 0
 
 
