@@ -63,11 +63,16 @@ def started(made: Crew) -> Worker:
     return worker
 
 
+def depths(deps: Deps) -> dict[str, int]:
+    """What waits in the coordinator's lists, and what intakes hold."""
+    assert deps.coordinator is not None
+    return deps.coordinator.depths()
+
+
 def killed_at_work(intake: Worker, deps: Deps) -> None:
     """Kill an intake while it holds jobs. Looks often: it holds them for some hundredths of a second."""
-    assert deps.coordinator is not None
     deadline = time.monotonic() + 60
-    while not deps.coordinator.depths()["held"]:
+    while not depths(deps)["held"]:
         assert intake.alive, intake.said()
         assert time.monotonic() < deadline, intake.said()
         threading.Event().wait(0.001)
@@ -92,8 +97,7 @@ def test_jobs_of_a_coordinator_are_each_done_once_though_the_intake_is_killed_fi
                 deps.broker.lpush(key, element)
             killed_at_work(intake, deps)
         last = started(made)
-        assert deps.coordinator is not None
-        until(lambda: not any(deps.coordinator.depths().values()), "all are taken", told=last.said)  # type: ignore[union-attr]
+        until(lambda: not any(depths(deps).values()), "all are taken", told=last.said)
         until(lambda: _done(deps) == hundreds * (BACKFILLS + LIVE), "all are done", within_s=600)
         last.process.send_signal(signal.SIGTERM)
         assert last.process.wait(15) == 0, last.said()
@@ -101,6 +105,37 @@ def test_jobs_of_a_coordinator_are_each_done_once_though_the_intake_is_killed_fi
         counted = exposition(lambda: (), deps.settings.metrics_dir).decode()
         assert 'intake_jobs_total{result="queued",type="backfill"}' in counted
         assert differences(deps.database, SYMBOLS, hundreds * BACKFILLS // len(SYMBOLS)) == []
+
+
+def test_while_a_server_is_away_the_intake_waits_and_then_takes_everything_once(tmp_path: Path) -> None:
+    elements = list(pushed(range(3)))
+    with (
+        own_servers(tmp_path / "servers") as servers,
+        crew(servers, tmp_path / "crew", USE_RLC="1", RLC_LIVE_EXPIRES_S="3600") as made,
+        closing(open_deps(load_settings(dict(made.environ)))) as deps,
+    ):
+        add_symbols(deps.database, SYMBOLS)
+        intake = started(made)
+        for server, part in ((servers.postgres, elements[:100]), (servers.redis, elements[100:200])):
+            servers.end(server)
+            if server is servers.postgres:
+                _push(deps, part)
+                until(lambda: depths(deps)["held"], "they are held", told=intake.said)
+            said = intake.said().count("jobs wait in their lists")
+            until(lambda said=said: intake.said().count("jobs wait") > said, "it waits", told=intake.said)  # type: ignore[misc]
+            servers.start(server)
+            _push(deps, part)  # a coordinator that repeats what it said before
+        _push(deps, elements[200:])
+        until(lambda: not any(depths(deps).values()), "all are taken", told=intake.said)
+        assert intake.alive
+        found = rows(deps.database, "SELECT id FROM backfill_jobs")
+        assert (len(found), deps.broker.llen("T0.live")) == (3 * BACKFILLS, 3 * LIVE)
+        assert reconcile_once(deps, datetime.now(UTC), grace_s=0).doubled == 0
+
+
+def _push(deps: Deps, elements: list[tuple[str, str]]) -> None:
+    for key, element in elements:
+        deps.broker.lpush(key, element)
 
 
 def _done(deps: Deps) -> int:
