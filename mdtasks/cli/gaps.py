@@ -75,7 +75,7 @@ def gaps(args: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     with opened_deps(args) as deps:
         explained = [explain_gaps(symbol, asked, deps, now) for symbol in symbols] if args.explain else []
-        found = [each.completeness for each in explained] or list(find_gaps(asked, deps, now))
+        found = [each.completeness for each in explained] or find_gaps(asked, deps, now)
     if args.json:
         from mdtasks.cli.output import json_tree
 

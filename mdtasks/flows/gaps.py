@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -58,7 +58,7 @@ class Question:
     window: AskedWindow
 
 
-def find_gaps(asked: Question, deps: Deps, now: datetime) -> Iterator[Completeness]:
+def find_gaps(asked: Question, deps: Deps, now: datetime) -> list[Completeness]:
     """The completeness of each symbol, in the order asked for. Reads only.
 
     Raises InvalidRequestError (the window), UnknownSymbolError, StoreUnavailableError.
@@ -67,11 +67,15 @@ def find_gaps(asked: Question, deps: Deps, now: datetime) -> Iterator[Completene
         found = reference.resolve(connection, asked.symbols).values() if asked.symbols else None
         members = list(found) if found is not None else reference.instruments(connection)
         covered = store_bars.read_coverage(connection, [member.id for member in members], asked.interval)
-        for member in members:
+
+        def judged(member: Instrument) -> Completeness:
             window = _window(asked, member, deps, now)
             bars_us = store_bars.read_bars(connection, member.id, asked.interval, window).bars.ts_us
             rejected = bar_reports.rejected(connection, member.id, asked.interval, window)
-            yield _series(member, (asked.interval, window), (covered[member.id], bars_us, rejected), deps, now).judged()
+            known = (covered[member.id], bars_us, rejected)
+            return _series(member, (asked.interval, window), known, deps, now).judged()
+
+        return [judged(member) for member in members]
 
 
 def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Explanation:
