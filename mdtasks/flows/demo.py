@@ -11,6 +11,7 @@ from mdtasks.domain.bars import from_us
 from mdtasks.domain.jobs import Interval, Tier, TimeWindow
 from mdtasks.flows.backfill import Answer, BackfillRequest, request_backfill
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.scan import scan_tier
 from mdtasks.store.bars import read_bars
 from mdtasks.store.reference import Instrument, add_instruments, resolve
 
@@ -30,12 +31,18 @@ ALWAYS: Final = tuple(each.symbol for each in UNIVERSE if each.mic == "24/7")
 
 
 def seed(deps: Deps, now: datetime) -> Answer:
-    """Add the universe where it is missing, and ask for the last sessions of 1m bars that are not stored yet."""
+    """Add the universe where it is missing, and ask for the last sessions of 1m bars that are not stored yet.
+
+    What else its tiers keep is asked for too: the next scan would, but somebody is looking now.
+    """
     with deps.database.transaction() as connection:
         add_instruments(connection, UNIVERSE)
     symbols = tuple(each.symbol for each in UNIVERSE)
     asked = BackfillRequest(symbol=symbols, interval=Interval.M1, sessions=SESSIONS, provider="simulator")
-    return request_backfill(asked, ACTOR, deps, now)
+    answer = request_backfill(asked, ACTOR, deps, now)
+    for tier in Tier:
+        scan_tier(tier, deps, now)
+    return answer
 
 
 def newest(database: Database, symbols: Sequence[str], now: datetime) -> dict[str, tuple[datetime, float, float]]:
