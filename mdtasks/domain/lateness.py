@@ -142,8 +142,9 @@ def last_whole(calendar: Calendar, allowance: Allowance, now: datetime) -> Whole
     session = schedule.session(due - 1)
     if allowance.interval is Interval.D1:
         label = datetime(session.label.year, session.label.month, session.label.day, tzinfo=UTC)
+        # From the open, as far back as a halt of the whole session reaches; not before the label, where its bar begins.
         # Up to the close, as far as an answer that has settled reaches.
-        return Whole(session.label, (TimeWindow(start=label, end=session.close),))
+        return Whole(session.label, (TimeWindow(start=max(label, session.open), end=session.close),))
     edges = [session.open, *(at for pause in session.breaks for at in (pause.start, pause.end)), session.close]
     parts = zip(edges[::2], edges[1::2], strict=True)
     return Whole(session.label, tuple(TimeWindow(start=start, end=end) for start, end in parts))

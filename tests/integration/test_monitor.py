@@ -418,6 +418,32 @@ def test_a_halt_leaves_a_session_whole(deps: Deps) -> None:
     assert looked(deps, OPEN)["coverage", "T0"].violations == 0
 
 
+@pytest.mark.parametrize(
+    ("mic", "opened", "closed", "begun"),
+    [
+        ("XNYS", "2026-11-19T14:30Z", "2026-11-19T21:00Z", "2026-11-19T15:00Z"),
+        ("XASX", "2026-11-19T23:00Z", "2026-11-20T05:00Z", "2026-11-20T00:30Z"),
+    ],
+)
+def test_a_halt_of_a_whole_session_leaves_nothing_of_its_day_expected(
+    deps: Deps, mic: str, opened: str, closed: str, begun: str
+) -> None:
+    made(deps, *[Instrument(name, mic, tier=Tier.T2) for name in ("HALT", "DAY", "PART", "NONE")])
+    fresh(deps, OPEN, "DAY", interval=Interval.D1, covered=f"{{[{closed[:10]}T00:00Z,{closed})}}")
+    for symbol, start in (("HALT", opened), ("PART", begun)):
+        execute(
+            deps,
+            'INSERT INTO calendar_overrides (instrument_id, kind, "window", reason, actor, version) SELECT'
+            " instrument_id, 'halt', tstzrange(:start, :end), 'news', 'test', 7 FROM symbols WHERE symbol = :symbol",
+            symbol=symbol,
+            start=start,
+            end=closed,
+        )
+    found = looked(deps, OPEN)["coverage", "T2"]
+    assert found.expected == 4
+    assert {each["symbol"] for each in found.worst} == {"PART", "NONE"}
+
+
 def test_sessions_are_looked_at_while_all_is_shut_once_a_minute_and_use_no_budget_then(deps: Deps) -> None:
     made(deps, Instrument("D", "XASX", tier=Tier.T2))
     fresh(deps, SUNDAY, "D", interval=Interval.D1, covered="{[2026-11-01T00:00Z,2026-11-20T05:00Z)}")

@@ -260,7 +260,10 @@ def test_the_last_whole_session_is_the_last_that_is_due_with_its_lunch_left_out(
     ]
 
 
-def test_the_last_whole_day_of_a_daily_series_reaches_from_its_label_to_its_close() -> None:
+def test_the_last_whole_day_of_a_daily_series_reaches_from_its_open_but_not_from_before_its_label() -> None:
+    whole = last_whole(calendars.get("XNYS"), allowance(Interval.D1), at("2019-11-27T23:30"))
+    assert whole is not None
+    assert [(part.start, part.end) for part in whole.parts] == [(at("2019-11-27T14:30"), at("2019-11-27T21:00"))]
     whole = last_whole(calendars.get("XASX"), allowance(Interval.D1), at("2019-11-28T23:30"))
     assert whole is not None
     assert (whole.session, len(whole.parts)) == (date(2019, 11, 28), 1)
