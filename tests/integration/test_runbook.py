@@ -266,6 +266,50 @@ def test_a_provider_that_fails_is_named_before_the_letters_it_causes(
         assert repair in found["repair"]
 
 
+def ended_before(database: Database, minutes: int) -> None:
+    """What has ended until now ended so long ago."""
+    run(database, f"UPDATE job_attempts SET ended_at = now() - interval '{minutes} minutes'")
+
+
+@pytest.mark.usefixtures("sound")
+def test_a_provider_that_answered_well_until_minutes_ago_is_named_first_and_gets_no_letters(
+    cli: Cli, cli_deps: Deps, database: Database
+) -> None:
+    ids = asked(cli_deps, 34)
+    for job_id in ids[:30]:
+        claimed(cli_deps, job_id)
+    run(
+        database,
+        "UPDATE job_attempts SET outcome = 'done', provider = 'simulator', ended_at = now()",
+    )
+    ended_before(database, 10)
+    for job_id in ids[30:]:
+        dies(cli_deps, job_id, error_class="vendor_error")
+    found = cli("runbook", "DLQGrowing", "--json")
+    assert (first(found)["cause"], first(found)["automatic"]) == ("the provider simulator fails", False)
+    assert first(found)["evidence"][0] == "4 of 4 attempts within 5 min"
+    assert not any(each["automatic"] for each in found.json["findings"])
+    refused = cli("runbook", "DLQGrowing", "--apply", "--yes", "--json")
+    assert (refused.code, "wait for it" in refused.json["hint"]) == (4, True)
+    assert audited(database) == []
+
+
+@pytest.mark.usefixtures("sound")
+def test_a_single_failure_of_now_keeps_letters_from_being_sent_to_its_provider(
+    cli: Cli, cli_deps: Deps, database: Database
+) -> None:
+    ids = asked(cli_deps, 5)
+    for job_id in ids[:4]:
+        dies(cli_deps, job_id, error_class="timeout")
+    ended_before(database, 10)
+    sent = first(cli("runbook", "DLQGrowing", "--json"))
+    assert (sent["cause"], sent["automatic"]) == ("jobs failed for good: timeout of simulator", True)
+    assert "the gap scan revives them by itself" in sent["repair"]
+    dies(cli_deps, ids[4], error_class="timeout")
+    assert cli("runbook", "DLQGrowing", "--apply", "--yes", "--json").code == 4
+    assert backlog.depths(cli_deps.broker)["T1"] == 0
+
+
 @pytest.mark.usefixtures("sound")
 def test_a_provider_that_limits_the_rate_is_named(cli: Cli, cli_deps: Deps) -> None:
     for job_id in asked(cli_deps, 4):

@@ -13,7 +13,8 @@ from mdtasks.flows import letters
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.runbooks.findings import Finding, Repair
 from mdtasks.flows.runbooks.process_checks import spoken
-from mdtasks.flows.runbooks.view import View
+from mdtasks.flows.runbooks.view import NOW_MINUTES, View
+from mdtasks.flows.scan import OUTAGES
 from mdtasks.queue.app import backfill_queue
 from mdtasks.store.evidence import Outcome
 from mdtasks.store.letters import LetterFilter
@@ -21,6 +22,8 @@ from mdtasks.store.letters import LetterFilter
 #: Errors that are a provider's own, not the load's (429), nor the question's.
 _ACCESS: Final = frozenset({"auth", "not_entitled"})
 _ILL: Final = _ACCESS | {"vendor_error", "timeout", "bad_payload", "bad_bars", "provider_error"}
+#: What becomes of the letters of an outage when it ends.
+_REVIVED: Final = "once it has answered somebody, the gap scan revives by itself what the outage killed, twice a job"
 _KILLED: Final = frozenset({"worker_lost", "time_limit"})
 _LEAST_ATTEMPTS: Final = 3
 #: An exchange that opened this long ago and has no bar of any series since did not trade.
@@ -29,19 +32,37 @@ _LEAST_SERIES: Final = 3
 
 
 def provider_failing(view: View) -> Iterator[Finding]:
-    """Of a provider's attempts within half an hour, many failed by its own fault."""
+    """Of a provider's attempts within five minutes, many failed by its own fault. Ranks above the letters it causes."""
+    for provider, outcomes in _by_provider(view).items():
+        total, failed, ill = _illness(outcomes)
+        if failed >= _LEAST_ATTEMPTS and failed * 2 > total:
+            evidence = (
+                f"{failed:,} of {total:,} attempts within {NOW_MINUTES} min",
+                *(_told(each) for each in ill[:3]),
+            )
+            words = _without(provider, ill[0], view)
+            yield Finding(f"the provider {provider} fails", 0.7 + 0.25 * failed / total, Repair(words), evidence)
+
+
+def _by_provider(view: View) -> Mapping[str, list[Outcome]]:
     by_provider: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in view.outcomes:
+    for outcome in view.outcomes_now:
         if outcome.provider:
             by_provider[outcome.provider].append(outcome)
-    for provider, outcomes in by_provider.items():
-        total = sum(each.attempts for each in outcomes)
-        ill = [each for each in outcomes if each.error_class in _ILL]
-        failed = sum(each.attempts for each in ill)
-        if failed >= _LEAST_ATTEMPTS and failed * 2 > total:
-            evidence = (f"{failed:,} of {total:,} attempts within 30 min", *(_told(each) for each in ill[:3]))
-            words = _without(provider, ill[0], view)
-            yield Finding(f"the provider {provider} fails", 0.6 + 0.35 * failed / total, Repair(words), evidence)
+    return by_provider
+
+
+def _illness(outcomes: list[Outcome]) -> tuple[int, int, list[Outcome]]:
+    """Attempts, how many of them failed by the provider's fault, and those."""
+    ill = [each for each in outcomes if each.error_class in _ILL]
+    return sum(each.attempts for each in outcomes), sum(each.attempts for each in ill), ill
+
+
+def _fails_now(provider: str, view: View) -> bool:
+    """Whether what is sent to it now would most likely die again; a single attempt is enough to doubt."""
+    names = set(provider.split(","))
+    seen = [_illness(outcomes) for name, outcomes in _by_provider(view).items() if names & set(name.split(","))]
+    return any(failed * 2 > total for total, failed, _ in seen)
 
 
 def _told(outcome: Outcome) -> str:
@@ -54,9 +75,10 @@ def _without(provider: str, worst: Outcome, view: View) -> str:
         return f"renew its key for the stack, then: mdtasks dlq requeue --provider {provider}"
     others = [each for each in view.deps.registry.names() if each not in provider.split(",")]
     if not others:
-        return "there is no other provider: wait for it; what is missing is asked for again by itself"
+        return f"there is no other provider: wait for it; {_REVIVED}"
     order = ",".join(others)
-    return f"leave it out until it is well: POLICY_BARS_1M={order} POLICY_EOD={order} for the stack, and start it again"
+    until = f"POLICY_BARS_1M={order} POLICY_EOD={order} for the stack, and start it again"
+    return f"wait for it; {_REVIVED}. If that takes long, leave it out until it is well: {until}"
 
 
 def rate_limited(view: View) -> Iterator[Finding]:
@@ -80,19 +102,23 @@ def letters_by_cause(view: View) -> Iterator[Finding]:
             str(group["example"]).partition("\n")[0][:160],
         )
         cause = f"jobs failed for good: {group['error_class']}{where}"
-        yield Finding(cause, likelihood, _requeue(group), evidence)
+        yield Finding(cause, likelihood, _requeue(group, view), evidence)
 
 
 def _ago(view: View, at: Any) -> str:
     return spoken(max((view.now - at).total_seconds(), 0.0))
 
 
-def _requeue(group: Mapping[str, Any]) -> Repair:
+def _requeue(group: Mapping[str, Any], view: View) -> Repair:
     error_class, provider = str(group["error_class"]), str(group["provider"]) or None
     if not group["task"].startswith("mdtasks."):  # poison: no job could be read out of it
         return Repair("look at one, and stop whoever sends it: mdtasks dlq list --kind others")
     words = f"when the cause is gone: mdtasks dlq requeue --error {error_class}"
     words += f" --provider {provider}" if provider else ""
+    if provider and _fails_now(provider, view):
+        return Repair(f"{provider} fails now: wait for it; {words}")
+    if error_class in OUTAGES:
+        words = f"the gap scan revives them by itself, twice a job, once their provider has answered somebody; {words}"
     if error_class in _KILLED:
         words = f"give workers more memory, or lower MDTASKS_CONCURRENCY or BACKFILL_CHUNK_MINUTES; {words}"
     return Repair(words, partial(_requeue_now, LetterFilter(error_class=error_class, provider=provider)))

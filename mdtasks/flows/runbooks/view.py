@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
@@ -19,6 +19,8 @@ from mdtasks.store import evidence, jobs, letters
 from mdtasks.store.evidence import Outcome, TierWork
 
 T = TypeVar("T")
+#: What ProviderDown looks at, minutes: a provider that was ill before that may be well.
+NOW_MINUTES: Final = 5
 
 
 class View:
@@ -87,6 +89,11 @@ class View:
     def outcomes(self) -> list[Outcome]:
         """How attempts of the last half hour ended."""
         return self._stored(evidence.outcomes)
+
+    @cached_property
+    def outcomes_now(self) -> list[Outcome]:
+        """How attempts ended within the time that the alert of providers looks at."""
+        return self._stored(partial(evidence.outcomes, minutes=NOW_MINUTES))
 
     @cached_property
     def letters(self) -> list[dict[str, Any]]:
