@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from mdtasks.connections import translated_redis_errors
 from mdtasks.domain.bars import to_us
 from mdtasks.domain.jobs import Interval, Tier
-from mdtasks.domain.lateness import Allowance, lags_s, last_whole, mark, traded_s
+from mdtasks.domain.lateness import Allowance, Whole, lags_s, last_whole, mark, traded_s
 from mdtasks.domain.sessions import Calendar
 from mdtasks.domain.slo import WATCHED
 from mdtasks.flows.deps import Deps
@@ -204,13 +204,18 @@ def _wholeness(connection: Connection, watch: _Watch) -> Snapshot | None:
         expected=found.expected,
         violations=found.violations,
         session_s=watch.session_s(last, every_s),
-        worst=_named(connection, watch, dict.fromkeys(found.ids)),
+        worst=_named(connection, watch, dict.fromkeys(found.ids), over),
     )
 
 
-def _named(connection: Connection, watch: _Watch, lags: Mapping[int, float | None]) -> list[dict[str, Any]]:
-    """Series by name, with what is known of why."""
-    known = snapshots.evidence(connection, watch.interval, list(lags))
+def _named(
+    connection: Connection,
+    watch: _Watch,
+    lags: Mapping[int, float | None],
+    over: Mapping[str, Whole] | None = None,
+) -> list[dict[str, Any]]:
+    """Series by name, with what is known of why: of their lateness, or of holes in the sessions that are over."""
+    known = snapshots.evidence(connection, watch.interval, list(lags), over)
     return [_evidence(row, lags[row["instrument_id"]]) for row in known]
 
 

@@ -154,11 +154,18 @@ def _multirange(whole: Whole) -> str:
     return "{" + ",".join(f'["{part.start.isoformat()}","{part.end.isoformat()}")' for part in whole.parts) + "}"
 
 
-def evidence(connection: Connection, interval: Interval, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """What is known of why series are as they are, in the order of ``ids``; times are datetimes."""
+def evidence(
+    connection: Connection, interval: Interval, ids: Sequence[int], over: Mapping[str, Whole] | None = None
+) -> list[dict[str, Any]]:
+    """What is known of why series are as they are, in the order of ``ids``; times are datetimes.
+
+    ``over``: of each exchange the session that is not whole; without it, why they are not fresher.
+    """
     if not ids:
         return []
-    rows = connection.execute(_SQL["evidence"], {"ids": list(ids), "interval": interval.value})
+    sessions = over or {}
+    about = {"mics": list(sessions), "parts": [_multirange(each) for each in sessions.values()]}
+    rows = connection.execute(_SQL["evidence"], {"ids": list(ids), "interval": interval.value, **about})
     return [dict(row._mapping) for row in rows]
 
 

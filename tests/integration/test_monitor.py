@@ -300,6 +300,50 @@ def test_evidence_names_the_provider_of_the_newest_bar_the_job_and_the_letter(de
     assert [found["C"][name] for name in ("provider", "job", "letter")] == [None, None, None]
 
 
+def test_evidence_is_of_what_a_series_lacks_not_of_another_day(deps: Deps) -> None:
+    made(deps, *t0("A"))
+    fresh(deps, OPEN - timedelta(hours=1), "A", covered="{[2026-11-19T14:30Z,2026-11-19T18:00Z)}")
+    windows = {
+        "old": ("2026-11-10T15:00Z", "2026-11-10T16:00Z"),
+        "session": ("2026-11-19T18:00Z", "2026-11-19T19:00Z"),
+        "now": ("2026-11-20T14:00Z", "2026-11-20T15:00Z"),
+        "before": ("2026-11-20T14:00Z", "2026-11-20T14:30Z"),
+    }
+    for number, (name, (start, end)) in enumerate(windows.items()):
+        values = {"name": name, "start": start, "end": end, "died": OPEN + number * SECOND}
+        window = "tstzrange(CAST(:start AS timestamptz), CAST(:end AS timestamptz))"
+        execute(
+            deps,
+            'INSERT INTO dead_letters (id, kind, symbol, interval, "window", error_class, message, envelope, died_at)'
+            f" VALUES (:name, 'backfill', 'A', '1m', {window}, 'no_data', 'nobody has it', '{{}}', :died)",
+            **values,
+        )
+        execute(
+            deps,
+            'INSERT INTO backfill_jobs (id, instrument_id, symbol, interval, "window", tier, status, attempts,'
+            f" max_attempts) SELECT :name, instrument_id, symbol, '1m', {window}, 'T0', 'deferred', 0, 5 FROM symbols",
+            **{name: values[name] for name in ("name", "start", "end")},
+        )
+
+    def named() -> dict[str, tuple[Any, Any]]:
+        found = {objective: each.worst[0] for (objective, _), each in looked(deps, OPEN).items()}
+        parts = {objective: (one["letter"], one["job"]) for objective, one in found.items()}
+        return {objective: (a and a["id"], b and b["id"]) for objective, (a, b) in parts.items()}
+
+    assert named() == {"gap": ("now", "now"), "coverage": ("session", "session")}
+    execute(deps, "DELETE FROM dead_letters WHERE id IN ('now', 'session')")
+    execute(deps, "DELETE FROM backfill_jobs WHERE id IN ('now', 'session')")
+    assert named() == {"gap": (None, None), "coverage": (None, None)}
+    # A live fetch asks for what is newest: its letter has no window.
+    execute(
+        deps,
+        "INSERT INTO dead_letters (id, kind, symbol, interval, error_class, message, envelope, died_at)"
+        " VALUES ('live', 'bars_fetch', 'A', '1m', 'bad_payload', 'cannot be read', '{}', :died)",
+        died=OPEN - 60 * SECOND,
+    )
+    assert named() == {"gap": ("live", None), "coverage": (None, None)}
+
+
 def store_one_bar(deps: Deps, symbol: str, ts: datetime) -> None:
     ensure_partitions(deps.database, "bars", to_us(ts), to_us(ts))
     execute(

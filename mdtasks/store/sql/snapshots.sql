@@ -79,19 +79,25 @@ SELECT (SELECT count(*) FROM series) AS expected, (SELECT count(*) FROM series W
 
 -- name: evidence
 -- Why these series may be as they are: their newest bar and who gave it, the job that works on them, their open letter.
+-- Jobs and letters count that reach past the series' fresh_until, or, where :parts of sessions are given by exchange,
+-- into those. A live fetch has no window: its letter is about the moment at which it died.
 WITH asked AS MATERIALIZED (
-    SELECT u.id, u.place, i.mic, s.symbol, c.fresh_until
+    SELECT u.id, u.place, i.mic, s.symbol, c.fresh_until,
+           coalesce(e.parts, tstzmultirange(tstzrange(coalesce(c.fresh_until, '-infinity'), NULL))) AS about
     FROM unnest(CAST(:ids AS integer[])) WITH ORDINALITY AS u (id, place)
     JOIN instruments i ON i.id = u.id
     JOIN LATERAL (
         SELECT symbol FROM symbols WHERE instrument_id = i.id AND valid_to = 'infinity' ORDER BY symbol LIMIT 1
     ) s ON true
     LEFT JOIN coverage c ON c.instrument_id = i.id AND c.interval = CAST(:interval AS bar_interval)
+    LEFT JOIN unnest(CAST(:mics AS text[]), CAST(:parts AS tstzmultirange[])) AS e (mic, parts) ON e.mic = i.mic
 ), open_letters AS MATERIALIZED (
-    SELECT DISTINCT ON (symbol) symbol, id, job_id, provider, error_class, message, died_at
-    FROM dead_letters
-    WHERE state = 'open' AND interval = CAST(:interval AS bar_interval) AND symbol IN (SELECT symbol FROM asked)
-    ORDER BY symbol, died_at DESC
+    SELECT DISTINCT ON (a.id) a.id AS instrument_id, l.id, l.job_id, l.provider, l.error_class, l.message, l.died_at
+    FROM asked a
+    JOIN dead_letters l ON l.symbol = a.symbol
+    WHERE l.state = 'open' AND l.interval = CAST(:interval AS bar_interval)
+      AND coalesce(l."window", tstzrange(l.died_at, l.died_at, '[]')) && a.about
+    ORDER BY a.id, l.died_at DESC
 )
 SELECT a.id AS instrument_id, a.symbol, a.mic, nullif(a.fresh_until, '-infinity') AS fresh_until,
        b.ts AS newest_bar, b.provider, b.attempt_id,
@@ -110,10 +116,10 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT id, status, attempts, max_attempts, left(last_error, 200) AS last_error FROM backfill_jobs
     WHERE instrument_id = a.id AND interval = CAST(:interval AS bar_interval)
-      AND status IN ('deferred', 'queued', 'running')
+      AND status IN ('deferred', 'queued', 'running') AND "window" && a.about
     ORDER BY upper("window") DESC, id LIMIT 1
 ) j ON true
-LEFT JOIN open_letters l ON l.symbol = a.symbol
+LEFT JOIN open_letters l ON l.instrument_id = a.id
 ORDER BY a.place
 
 -- name: last_at
