@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mdtasks.observe.panels import Dashboard, Panel, Query
-from mdtasks.observe.promql import drain_s, provider_error_share, recorded
+from mdtasks.observe.promql import drain_s, growth, provider_error_share, recorded
 
 
 def _one(expr: str, legend: str) -> tuple[Query, ...]:
@@ -69,7 +69,11 @@ OVERVIEW: Final = Dashboard(
         Panel(10, "Calendars end in", _one("min by (mic) (calendar_horizon_days)", "{{mic}}"), "d", threshold=45),
         Panel(11, "Scrapes", _one('max by (instance) (up{job="mdtasks"})', "{{instance}}"), "none"),
         Panel(
-            12, "Bars stored", _one("sum by (interval, kind) (rate(bars_written_total[5m]))", "{{interval}} {{kind}}")
+            12,
+            "Bars stored",
+            _one("sum by (interval, kind) (rate(bars_written_total[5m]))", "{{interval}} {{kind}}"),
+            "ops",
+            about="Bars a second",
         ),
     ),
 )
@@ -113,11 +117,13 @@ TIER: Final = Dashboard(
         Panel(6, "Oldest waits", _one(f"max by (tier) (backfill_oldest_age_seconds{_THIS_TIER})", "{{tier}}"), "s"),
         Panel(
             7,
-            "Attempts ended",
+            "Jobs ended",
             _one(f"sum by (status) (rate(backfill_jobs_completed_total{_THIS_TIER}[5m]))", "{{status}}"),
             "ops",
         ),
-        Panel(8, "Gaps found", _one("sum by (interval) (increase(gaps_found_total[15m]))", "{{interval}}")),
+        Panel(
+            8, "Gaps found", _one(f"sum by (interval) (increase(gaps_found_total{_THIS_TIER}[15m]))", "{{interval}}")
+        ),
     ),
     variable=("tier", "backfill_queue_depth"),
 )
@@ -192,14 +198,16 @@ BACKFILL: Final = Dashboard(
         ),
         Panel(
             6,
-            "Attempts ended",
+            "Jobs ended",
             _one("sum by (tier, status) (rate(backfill_jobs_completed_total[5m]))", "{{tier}} {{status}}"),
             "ops",
         ),
         Panel(
             7,
             "New dead letters",
-            _one("sum by (kind, error_class) (increase(dead_letters_total[30m]))", "{{kind}} {{error_class}}"),
+            _one(growth("dead_letters_total", ("kind", "error_class"), "30m"), "{{kind}} {{error_class}}"),
+            threshold=10,
+            about="Within 30 min, as the alert counts them",
         ),
         Panel(8, "Letters on their way to the record", _one("max(dlq_depth)", "dlq")),
         Panel(
