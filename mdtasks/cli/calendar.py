@@ -152,6 +152,7 @@ def _cells(each: Override) -> tuple[object, ...]:
 def show(args: argparse.Namespace) -> int:
     """Show the sessions of an exchange."""
     from mdtasks.cli.opened import calendars_of
+    from mdtasks.cli.output import json_tree
     from mdtasks.domain.jobs import TimeWindow
     from mdtasks.flows.overrides import shown
 
@@ -167,7 +168,7 @@ def show(args: argparse.Namespace) -> int:
     found = shown(args.mic, TimeWindow(start=start, end=end), _told(args, calendar.mic), calendars)
     if args.json:
         about = {"mic": calendar.mic, "zone": calendar.zone, "version": calendars.overrides.version}
-        print_json({**about, "horizon": calendar.horizon, "sessions": [each.as_dict() for each in found]})
+        print_json(json_tree({**about, "horizon": calendar.horizon, "sessions": [each.as_dict() for each in found]}))
     else:
         _show_sessions(found, calendar.mic, calendars)
     return 0

@@ -49,7 +49,8 @@ Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 class OverrideRequest(BaseModel):
     """What somebody tells: `mdtasks calendar` and ``POST /ops/calendar/overrides`` alike.
 
-    ``day``: the session's label. ``time``: ``HH:MM`` on the exchange's own clock, or a time with a zone.
+    ``day``: the session's label. ``time``: ``HH:MM`` on the exchange's own clock or with
+    a zone, or a whole time with a zone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +70,7 @@ class OverrideRequest(BaseModel):
         try:
             asked = cls.model_validate(document)
         except ValidationError as exc:
-            raise invalid_request(exc) from exc
+            raise _refused(exc) from exc
         needed = _FIELDS[asked.kind]
         for name in ("mic", "day", "time", "symbol", "start", "end"):
             if (getattr(asked, name) is None) == (name in needed):
@@ -80,6 +81,22 @@ class OverrideRequest(BaseModel):
                     hint=_EXAMPLES[name] if name in needed else "leave it out",
                 )
         return asked
+
+
+def _refused(exc: ValidationError) -> InvalidRequestError:
+    """What people type most often wrong, in words that show what to type instead."""
+    first = exc.errors(include_url=False)[0]
+    if first["loc"] == ("day",):
+        return InvalidRequestError(
+            f"day {str(first['input'])[:40]!r} is not a date", field="day", hint=_EXAMPLES["day"]
+        )
+    if first["loc"] == ("reason",) and first["type"] == "string_too_short":
+        return _no_reason()
+    return invalid_request(exc)
+
+
+def _no_reason() -> InvalidRequestError:
+    return InvalidRequestError("reason is empty: say why", field="reason", hint="for example: typhoon Saola")
 
 
 def tell(asked: OverrideRequest, actor: str, database: Database, calendars: Calendars) -> Override:
@@ -102,7 +119,7 @@ def undo(override_id: int, reason: str, actor: str, database: Database, calendar
     """Let an override no longer hold: all is as before it. Raises as ``tell``, and NotFoundError."""
     said = reason.strip()
     if not said:
-        raise InvalidRequestError("reason is empty: say why", field="reason", hint="whoever comes after you reads it")
+        raise _no_reason()
     with database.transaction() as connection:
         undone = overrides.undo(connection, override_id, said, actor)
         standing = overrides.standing(connection)
@@ -203,11 +220,10 @@ def _time_of(text: str, session: Session, zone: str) -> datetime:
         told = wall_time.fromisoformat(text.strip())
     except ValueError:
         return _iso_of(text)
-    if told.tzinfo is not None:
-        return datetime.combine(session.label, told).astimezone(UTC)
+    told = told if told.tzinfo is not None else told.replace(tzinfo=ZoneInfo(zone))
     # A session may begin on the evening before its label: of the days around it, that one on which it trades then.
     days = (session.label, session.label - _DAY, session.label + _DAY)
-    times = [datetime.combine(day, told, ZoneInfo(zone)).astimezone(UTC) for day in days]
+    times = [datetime.combine(day, told).astimezone(UTC) for day in days]
     return next((at for at in times if session.open < at < session.close), times[0])
 
 

@@ -67,6 +67,10 @@ def test_a_typhoon_is_told_seen_by_all_and_undone(cli: Cli) -> None:
         (("late-open", "XHKG", "2021-03-12", "13:30"), "05:30", "08:00", 150),
         (("late-open", "24/7", "2021-03-12", "10:30"), "10:30", "00:00", 810),
         (("early-close", "CMES", "2021-03-12", "20:00"), "23:00", "02:00", 180),
+        (("late-open", "XNYS", "2021-03-12", "15:30Z"), "15:30", "21:00", 330),
+        (("late-open", "XASX", "2021-03-12", "23:30Z"), "23:30", "05:00", 330),
+        (("early-close", "XASX", "2021-03-12", "01:00Z"), "23:00", "01:00", 120),
+        (("late-open", "XASX", "2021-03-12", "11:30"), "00:30", "05:00", 270),
     ],
 )
 def test_late_opens_and_early_closes_are_told_on_the_exchanges_clock(
@@ -80,6 +84,18 @@ def test_late_opens_and_early_closes_are_told_on_the_exchanges_clock(
     (session,) = [each for each in found["sessions"] if each["session"] == day]
     assert (session["open"][11:16], session["close"][11:16], session["minutes"]) == (opens, closes, minutes)
     assert [each["reason"] for each in session["overrides"]] == ["outage"]
+
+
+def test_times_for_scripts_end_with_z(cli: Cli) -> None:
+    found = cli("calendar", "show", "XHKG", *SEPTEMBER, "--json").json
+    first = found["sessions"][0]
+    assert (first["session"], first["open"], first["close"]) == (
+        "2023-08-31",
+        "2023-08-31T01:30:00Z",
+        "2023-08-31T08:00:00Z",
+    )
+    assert first["breaks"] == [{"start": "2023-08-31T04:00:00Z", "end": "2023-08-31T05:00:00Z"}]
+    assert found["horizon"].endswith("T00:00:00Z")
 
 
 def test_a_halt_is_of_one_symbol(cli: Cli, cli_deps: Deps) -> None:
@@ -104,7 +120,8 @@ def test_a_halt_is_of_one_symbol(cli: Cli, cli_deps: Deps) -> None:
 WRONG = [
     (("close", "XHGK", "2023-09-01"), 2, "mic", "unknown exchange 'XHGK'; did you mean"),
     (("close", "XHKG", "2023-09-02"), 2, "day", "2023-09-02 is no session of XHKG"),
-    (("close", "XHKG", "yesterday"), 2, "day", "day: "),
+    (("close", "XHKG", "yesterday"), 2, "day", "day 'yesterday' is not a date"),
+    (("close", "XHKG", "2023-09-31"), 2, "day", "day '2023-09-31' is not a date"),
     (("close", "XSHG", "2027-01-04"), 2, "day", "past what is known of XSHG"),
     (("close", "24/7", "0001-01-01"), 2, "day", "is no session of 24/7"),
     (
@@ -114,6 +131,7 @@ WRONG = [
         "not inside the session 2021-03-12 of XNYS: 09:30 to 16:00",
     ),
     (("late-open", "XNYS", "2021-03-12", "08:00"), 2, "time", "not inside the session"),
+    (("late-open", "XNYS", "2021-03-12", "10:30Z"), 2, "time", "not inside the session"),
     (("early-close", "XNYS", "2021-03-12", "16:00"), 2, "time", "not inside the session"),
     (("early-close", "XNYS", "2021-03-12", "2021-03-12T12:00"), 2, "time", "has no time zone"),
     (("early-close", "XNYS", "2021-03-12", "noon"), 2, "time", "is not a time"),
@@ -140,7 +158,11 @@ def test_what_is_wrong_is_refused_by_name_and_nothing_is_told(cli: Cli) -> None:
         assert said in answer.json["error"], words
         plain = cli("calendar", *words, "--reason", "because")
         assert [line.partition(":")[0] for line in plain.err.splitlines()] in (["error"], ["error", "hint"]), words
-    assert cli("calendar", "close", "XHKG", "2023-09-01", "--reason", "  ", "--json").json["field"] == "reason"
+    for words in (("close", "XHKG", "2023-09-01"), ("undo", "1")):
+        silent = cli("calendar", *words, "--reason", "  ", "--json").json
+        assert (silent["error"], silent["field"]) == ("reason is empty: say why", "reason")
+        assert silent["hint"] == "for example: typhoon Saola"
+    assert "such as 2026-11-02" in cli("calendar", "close", "XHKG", "yesterday", "--reason", "storm").err
     assert cli("calendar", "close", "XHKG", "2023-09-01").code == 2
     assert cli("calendar", "list", "NOBODY", "--json").json["field"] == "name"
     assert cli("calendar", "list", "--all", "--json").json == []

@@ -100,7 +100,7 @@ WRONG: tuple[tuple[dict[str, Any], int, str, str], ...] = (
     ({"kind": "early_close", "time": "23:00"}, 422, "time", "not inside the session"),
     ({"kind": "halt"}, 422, "mic", "mic has no meaning"),
     ({"time": "10:00"}, 422, "time", "has no meaning"),
-    ({"reason": " "}, 422, "reason", "at least 1"),
+    ({"reason": " "}, 422, "reason", "reason is empty"),
     ({"reson": "typo"}, 422, "reson", "did you mean reason?"),
 )
 
