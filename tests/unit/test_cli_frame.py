@@ -14,6 +14,7 @@ import pytest
 
 from mdtasks.cli import main
 from mdtasks.cli.frame import every_command
+from mdtasks.stack.benches.runs import BENCHES
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -164,3 +165,15 @@ def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 141
+
+
+def test_the_page_of_commands_lists_every_benchmark() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    assert f"| `bench {' '.join(f'[{name}]' for name in BENCHES)}` |" in page
+
+
+@pytest.mark.parametrize("name", ["cli.md", "alerts.md"])
+def test_a_repair_without_a_terminal_is_said_to_need_yes(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / name).read_text()
+    about = page[page.index("`--apply`") :]
+    assert "`--yes`" in about[: about.index("`audit_log`") if "`audit_log`" in about else about.index("\n")]
