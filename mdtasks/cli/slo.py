@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _STATES: Final = {
     "ok": "OK",
     "late": "LATE",
+    "new": "new",
     "no_session": "no session",
     "no_series": "no series",
     "not_watched": "NOT WATCHED",
@@ -100,7 +101,7 @@ def _standing(each: Standing) -> tuple[object, ...]:
         f"{each.target:.2%}",
         _length(seen.lag_s) if seen and seen.lag_s is not None else None,
         None if each.burn is None else f"{each.burn:.1f}x",
-        f"{left.left_share:.0%} ({left.left:,.1f} of {left.allowed:,.1f} min)",
+        f"{left.left_share:.0%} ({left.left:,.1f} of {left.allowed:,.1f} min)" if left.allowed else None,
     )
 
 

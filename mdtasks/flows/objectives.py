@@ -22,8 +22,11 @@ from mdtasks.store import job_reports, snapshots
 from mdtasks.store.snapshots import Objective, Series, Snapshot
 
 #: ok and late: by the rate against the target. no_session: all its exchanges are shut. no_series: the tier is empty.
-#: not_watched: the monitor has not looked for a while.
-State = Literal["ok", "late", "no_session", "no_series", "not_watched"]
+#: not_watched: the monitor has not looked for a while. new: it would be late, and all of the tier was added just now.
+State = Literal["ok", "late", "new", "no_session", "no_series", "not_watched"]
+
+#: A gap scan had its chance to ask for what a tier lacks when its first instrument is this old.
+_NEW: Final = timedelta(minutes=5)
 
 _HOUR_S: Final = 3600.0
 #: Jobs and troubles of so many last seconds tell how things go.
@@ -173,7 +176,7 @@ class _Standings:
         used = snapshots.used(connection, series, month_of(self.now).start)
         lately = snapshots.used_lately(connection, series, _HOUR_S)
         state = self._state(series, list(counts))
-        seen = state in ("ok", "late")
+        seen = state in ("ok", "late", "new")
         lags = series.objective == "gap" and series.interval is not Interval.D1
         return Standing(
             series=series,
@@ -197,7 +200,10 @@ class _Standings:
         seen = self.newest.get(series)
         if seen is None:  # none of its series is listed today, or it was made since the last look
             return "no_series"
-        return "late" if seen.rate > self.deps.settings.slo_target(series.tier) else "ok"
+        if seen.rate <= self.deps.settings.slo_target(series.tier):
+            return "ok"
+        first = snapshots.first_added(self.connection, series.tier)
+        return "new" if first is not None and timedelta(0) <= self.now - first < _NEW else "late"
 
     def _trades(self, calendar: Calendar) -> bool:
         return self.now < calendar.horizon and calendar.is_open(self.now)

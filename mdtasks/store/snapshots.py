@@ -108,6 +108,12 @@ def population(connection: Connection, now: datetime) -> dict[Tier, dict[str, in
     return found
 
 
+def first_added(connection: Connection, tier: Tier) -> datetime | None:
+    """When the first of a tier's instruments was added; None: it has none."""
+    at: datetime | None = connection.execute(_SQL["first_added"], {"tier": tier.value}).scalar_one()
+    return at
+
+
 def take_turn(connection: Connection) -> bool:
     """Whether this transaction may take the census; False while another one does."""
     return bool(connection.execute(_SQL["lock"]).scalar_one())

@@ -87,6 +87,29 @@ def test_states_tell_apart_no_session_no_series_and_nobody_watching(cli_deps: De
     assert standing(cli_deps, SUNDAY + 151 * SECOND, Tier.T1).state == "not_watched"
 
 
+def test_a_tier_that_was_all_added_just_now_is_new_not_late(cli_deps: Deps, cli: Cli) -> None:
+    add(cli_deps, Instrument("A", "24/7", tier=Tier.T0), Instrument("B", "24/7", tier=Tier.T0))
+    execute(cli_deps, "UPDATE instruments SET created_at = :now", now=OPEN)
+    for seconds, state in ((0, "new"), (299, "new"), (300, "late")):
+        now = OPEN + seconds * SECOND
+        monitor.run_once(cli_deps, now)
+        assert standing(cli_deps, now, objective="coverage").state == state
+    assert standing(cli_deps, now).state == "late"
+    execute(cli_deps, "UPDATE instruments SET created_at = created_at - interval '1 day' WHERE id = 1")
+    execute(cli_deps, "DELETE FROM slo_snapshots")
+    monitor.run_once(cli_deps, OPEN)
+    assert standing(cli_deps, OPEN, objective="coverage").state == "late"  # one of them had its time
+    execute(cli_deps, "UPDATE instruments SET created_at = now()")
+    monitor.run_once(cli_deps, datetime.now(UTC))
+    shown = cli("slo", "--check", "--tier", "T0")
+    assert (shown.code, " new " in shown.out) == (0, True)
+
+
+def test_an_empty_tier_has_no_budget_to_be_left(cli: Cli) -> None:
+    lines = cli("slo", "--tier", "T2").out.splitlines()
+    assert re.match(r"on time +T2 +1d +.* -$", lines[1])
+
+
 def test_without_redis_the_newest_look_tells_when_the_monitor_ran(cli_deps: Deps, settings: Settings) -> None:
     add(cli_deps, ny("A"))
     monitor.run_once(cli_deps, OPEN)

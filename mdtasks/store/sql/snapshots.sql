@@ -8,6 +8,10 @@ WHERE EXISTS (SELECT FROM symbols s WHERE s.instrument_id = i.id AND s.valid_to 
   AND (i.delisted_on IS NULL OR i.delisted_on > CAST(:today AS date))
 GROUP BY i.tier, i.mic
 
+-- name: first_added
+-- When the first of a tier's instruments was added; null: it has none.
+SELECT min(created_at) FROM instruments WHERE tier = CAST(:tier AS tier)
+
 -- name: lock
 -- One census at a time, however many beats ask for it: two would count everything twice. False: another one runs.
 SELECT pg_try_advisory_xact_lock(hashtext('mdtasks.monitor'))
