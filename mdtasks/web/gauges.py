@@ -16,7 +16,7 @@ from mdtasks.observe import metrics
 from mdtasks.observe.metrics import Reading
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
-from mdtasks.store import gaps, reference
+from mdtasks.store import gaps, reference, snapshots
 from mdtasks.store.snapshots import Snapshot
 from mdtasks.web.calendars import read_horizons
 from mdtasks.web.looks import PARTS, Look, Waiting, look, proof_age_s, read_depths, read_intake, read_waiting
@@ -34,11 +34,15 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What PostgreSQL tells of the backlog, of the newest looks at the objectives, and of gaps."""
+    """What PostgreSQL tells of the backlog, of the newest looks at the objectives, and of gaps.
+
+    ``members``: how many series of each tier there are per exchange.
+    """
 
     waiting: Mapping[Tier, Waiting]
     newest: Sequence[Snapshot]
     gaps: Mapping[tuple[Tier, Interval], int]
+    members: Mapping[Tier, Mapping[str, int]]
 
 
 async def look_for_scrape(deps: Deps, now: datetime) -> Look:
@@ -70,7 +74,7 @@ def read_rows(deps: Deps, now: datetime) -> Rows:
     with deps.database.transaction() as connection:
         newest = monitor.newest(connection, deps.settings, now)
         kept = dict.fromkeys(((tier, interval) for tier in Tier for interval in deps.settings.kept(tier)), 0)
-        return Rows(waiting, newest, kept | gaps.open_count(connection))
+        return Rows(waiting, newest, kept | gaps.open_count(connection), snapshots.population(connection, now))
 
 
 def read_markets(deps: Deps, now: datetime) -> dict[str, bool]:
@@ -99,7 +103,7 @@ def readings(found: Look, now: datetime) -> Iterator[Reading]:
     if found.of("redis") is not None:
         yield from _of_word(found.of("redis"), now)
     if found.of("postgresql") is not None:
-        yield from _of_rows(found.of("postgresql"))
+        yield from _of_rows(found.of("postgresql"), found.of("calendars"))
     for name, depth in (found.of("intake") or {}).items():
         yield Reading(metrics.INTAKE_DEPTH, depth, {"list": name})
     for mic, trades in (found.of("calendars") or {}).items():
@@ -119,7 +123,7 @@ def _of_word(word: Word, now: datetime) -> Iterator[Reading]:
         yield Reading(metrics.WORKERS_LAST_SEEN, seen_at, {"node": node})
 
 
-def _of_rows(rows: Rows) -> Iterator[Reading]:
+def _of_rows(rows: Rows, trades: Mapping[str, bool] | None) -> Iterator[Reading]:
     for tier, waiting in rows.waiting.items():
         yield Reading(metrics.BACKFILL_DEFERRED, waiting.deferred, {"tier": tier})
         yield Reading(metrics.BACKFILL_OLDEST_AGE, waiting.oldest_age_s, {"tier": tier})
@@ -129,6 +133,9 @@ def _of_rows(rows: Rows) -> Iterator[Reading]:
         labels = {"tier": snapshot.series.tier, "interval": snapshot.series.interval}
         if snapshot.series.objective == "coverage":
             yield Reading(metrics.SLO_COVERAGE, 1 - snapshot.rate, labels)
+            continue
+        # The last look before the close is still new: it is not told once all exchanges of the tier are shut.
+        if trades is not None and not any(trades.get(mic) for mic in rows.members[snapshot.series.tier]):
             continue
         yield Reading(metrics.SLO_GAP_RATE, snapshot.rate, labels)
         if snapshot.lag_s is not None:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
+from mdtasks.domain.jobs import Tier
 from mdtasks.flows import monitor, presence
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import reconcile_once
@@ -30,7 +32,7 @@ from mdtasks.store.reference import Instrument, add_instruments
 from mdtasks.store.schema import head_revision
 from mdtasks.web.app import create_app
 from mdtasks.web.endpoints import endpoints
-from mdtasks.web.gauges import read_markets
+from mdtasks.web.gauges import look_for_scrape, read_markets, readings
 from mdtasks.web.parsing import MAX_BODY
 from tests.integration.web_server import asked, dies, request_document, served, waiting_ids
 
@@ -163,6 +165,22 @@ def test_a_scrape_leaves_out_what_was_looked_at_too_long_ago(client: httpx.Clien
     found = {name for name, _ in _samples(client)}
     assert not {"slo_gap_violation_rate", "ingestion_lag_seconds"} & found
     assert {"slo_coverage_ratio", "slo_monitor_last_run_timestamp_seconds"} <= found  # looked at every minute
+
+
+def test_lateness_vanishes_with_the_last_exchange_of_its_tier_that_trades(deps: Deps) -> None:
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument("A", "XNYS", tier=Tier.T0), Instrument("B", "XASX", tier=Tier.T0)])
+    close = datetime(2026, 11, 20, 21, tzinfo=UTC)
+    monitor.run_once(deps, close - timedelta(seconds=10))
+
+    def told(at: datetime) -> set[str]:
+        found = readings(anyio.run(look_for_scrape, deps, at), at)
+        return {each.gauge.name for each in found if each.labels.get("tier") == "T0"}
+
+    lateness = {"slo_gap_violation_rate", "ingestion_lag_seconds"}
+    assert lateness <= told(close - timedelta(seconds=1))
+    assert not lateness & told(close + timedelta(seconds=1))
+    assert "slo_coverage_ratio" in told(close + timedelta(seconds=1))
 
 
 def test_a_scrape_tells_which_markets_are_open_even_if_a_calendar_has_ended(client: httpx.Client, deps: Deps) -> None:
