@@ -84,6 +84,20 @@ class Calendar(Moments):
         closes = np.append(held.part_closes, NO_BREAK)[part]  # part -1: before the first session
         return np.where(closes > starts, np.minimum(closes, ends), ends)
 
+    def ended_until(self, now: datetime, interval: Interval) -> datetime:
+        """The point of the interval's grid before which every interval has ended at ``now``: the start of the first
+        expected one under way, and without one the end of the last. Daily: 00:00 UTC of the session under way, or of
+        the day after one that has closed today. Looks back a few days only.
+        """
+        now_us, step = to_us(now), interval.seconds * 1_000_000
+        begun = TimeWindow(start=from_us(now_us - 10 * DAY_US), end=from_us(-(-now_us // step) * step))
+        starts = self.expected(begun, interval)
+        under_way = starts[self.interval_end(starts, interval) > now_us]
+        if len(under_way):
+            return from_us(int(under_way[0]))
+        floor = now_us // step * step
+        return from_us(max(floor, int(starts[-1]) + step) if len(starts) else floor)
+
     def sessions(self, window: TimeWindow) -> list[Session]:
         """The sessions that overlap the window, in time order."""
         held = self.schedule(to_us(window.start), to_us(window.end))

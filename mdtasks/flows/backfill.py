@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Annotated, Any, Final
 
@@ -53,8 +53,9 @@ class BackfillRequest(BaseModel):
     """What somebody asks for: `mdtasks backfill` and ``POST /ops/backfill`` alike.
 
     ``symbol`` may be one or many; ``start`` inclusive, ``end`` exclusive (default: now). ``sessions`` in place of
-    ``start``: the last so many sessions before the end, of each instrument's own exchange. ``priority``: the tier to
-    run in, default each instrument's own. ``refetch``: ask again for what is stored already.
+    ``start``: the last so many sessions before the end, of each instrument's own exchange. An interval that has not
+    ended is not asked for. ``priority``: the tier to run in, default each instrument's own. ``refetch``: ask again for
+    what is stored already.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,9 +78,20 @@ class BackfillRequest(BaseModel):
             raise invalid_request(exc) from exc
 
     def window(self, calendar: Calendar, now: datetime) -> TimeWindow:
-        """The window to fill, on the interval's grid and cut to now. Raises InvalidRequestError when it is empty."""
-        window = AskedWindow(self.start, self.end, self.sessions).on(calendar, self.interval, now)
+        """The window to fill, on the interval's grid and cut to what has ended, ``sessions`` counted back from there.
+
+        Raises InvalidRequestError when it is empty.
+        """
         step_us = self.interval.seconds * 1_000_000
+        end = self._ended(calendar, now)
+        start = self.start
+        if start is not None and start < min(self.end or now, now) and to_us(start) // step_us * step_us >= to_us(end):
+            raise InvalidRequestError(
+                f"no {self.interval} interval of {calendar.mic} has ended since start {start.isoformat()}",
+                field="start",
+                hint=f"what has ended lies before {end.isoformat()}: give an earlier start, or ask again later",
+            )
+        window = AskedWindow(self.start, end, self.sessions).on(calendar, self.interval, now)
         start_us = to_us(window.start) // step_us * step_us
         end_us = -(-to_us(window.end) // step_us) * step_us
         if (end_us - start_us) // step_us > MAX_INTERVALS:
@@ -89,6 +101,13 @@ class BackfillRequest(BaseModel):
                 hint=f"ask for at most {MAX_INTERVALS} at a time",
             )
         return TimeWindow(start=from_us(start_us), end=from_us(end_us))
+
+    def _ended(self, calendar: Calendar, now: datetime) -> datetime:
+        """The end that was asked for, or, when that is later, the end of what has ended."""
+        if self.end is not None and self.end < now - timedelta(days=10):
+            return self.end
+        ended = calendar.ended_until(now, self.interval)
+        return ended if self.end is None else min(self.end, ended)
 
 
 @dataclass(frozen=True, slots=True)
