@@ -35,6 +35,8 @@ CACHE_BYTES: Final = 48 * 1_000_000
 Vouches = Literal["period", "rows", "bars"]
 
 _Range = tuple[int, int]
+#: A period, and why no file speaks for it.
+_Reason = tuple[_Range, BadPayloadError | NoDataError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,29 +150,35 @@ def read_sources(
 ) -> tuple[Bars, tuple[Unanswered, ...]]:
     """The bars of ``window`` from its files, and the parts of it that no file vouches for.
 
-    Raises NoDataError when no file vouches for any of it, BadPayloadError when one cannot be read.
+    A file that cannot be read leaves its period unanswered, but for the bars that other files have in it: it may hold
+    what they lack, so their silence says nothing there. Raises BadPayloadError or NoDataError when no file vouches for
+    any of the window.
     """
     whole = (to_us(window.start), to_us(window.end))
-    parts: list[Bars] = []
-    vouched: list[_Range] = []
-    reasons: list[tuple[_Range, str]] = []
+    read: list[tuple[Source, Parsed, Bars]] = []
+    corrupt: list[_Reason] = []
+    missing: list[_Reason] = []
     for source, load in sources:
         period = (source.start_us, source.end_us)
         try:
             parsed = load()
+        except BadPayloadError as exc:
+            corrupt.append((period, exc))
         except NoDataError as exc:
-            reasons.append((period, exc.message.removeprefix(f"{provider}: ")))
-            continue
-        bars = _between(parsed.bars, whole)
-        parts.append(bars)
-        vouched += _vouched(source, parsed, bars, interval)
-        reasons.append((period, _reach(source, parsed)))
-    reasons.append((whole, "no file is named for this time"))
-    unanswered = _unanswered(whole, vouched, reasons, provider)
+            missing.append((period, exc))
+        else:
+            read.append((source, parsed, _between(parsed.bars, whole)))
+            missing.append((period, NoDataError(_reach(source, parsed), provider=provider)))
+    missing.append((whole, NoDataError("no file is named for this time", provider=provider)))
+    vouched: list[_Range] = []
+    for source, parsed, bars in read:
+        vouched += _without(_vouched(source, parsed, bars, interval), [period for period, _ in corrupt])
+        vouched += _runs(bars, interval) if corrupt else []
+    unanswered = _unanswered(whole, vouched, [*corrupt, *missing], provider)
     if _length(whole) == sum(_length((to_us(u.window.start), to_us(u.window.end))) for u in unanswered):
-        raise unanswered[0].error
+        raise next((u.error for u in unanswered if isinstance(u.error, BadPayloadError)), unanswered[0].error)
     # Files of one symbol may overlap and interleave; duplicates are for validation to name.
-    return _in_time_order(Bars.concat(parts)), unanswered
+    return _in_time_order(Bars.concat([bars for _, _, bars in read])), unanswered
 
 
 def ended(bars: Bars, interval: Interval, calendar: Callable[[], Calendar], now: datetime) -> Bars:
@@ -185,13 +193,9 @@ def ended(bars: Bars, interval: Interval, calendar: Callable[[], Calendar], now:
 
 def _vouched(source: Source, parsed: Parsed, bars: Bars, interval: Interval) -> list[_Range]:
     """The ranges in which the file's silence counts; ``bars`` are its bars in the window."""
-    step_us = interval.seconds * SECOND_US
     if source.vouches == "bars":
-        if not len(bars):
-            return []
-        first = np.flatnonzero(np.diff(bars.ts_us, prepend=np.iinfo(np.int64).min // 2) > step_us)
-        last = np.append(first[1:], len(bars)) - 1
-        return [(int(bars.ts_us[a]), int(bars.ts_us[b]) + step_us) for a, b in zip(first, last, strict=True)]
+        return _runs(bars, interval)
+    step_us = interval.seconds * SECOND_US
     rows = parsed.bars.ts_us
     span = (int(rows[0]), int(rows[-1]) + step_us) if len(rows) else (source.start_us, source.start_us)
     if source.vouches == "rows":
@@ -200,6 +204,16 @@ def _vouched(source: Source, parsed: Parsed, bars: Bars, interval: Interval) -> 
     # lost its time in an archive, and tells nothing.
     known_until = parsed.written_us if parsed.written_us > source.start_us else source.end_us
     return [(source.start_us, min(source.end_us, known_until)), span]
+
+
+def _runs(bars: Bars, interval: Interval) -> list[_Range]:
+    """The ranges of bars that follow one another without a hole."""
+    if not len(bars):
+        return []
+    step_us = interval.seconds * SECOND_US
+    first = np.flatnonzero(np.diff(bars.ts_us, prepend=np.iinfo(np.int64).min // 2) > step_us)
+    last = np.append(first[1:], len(bars)) - 1
+    return [(int(bars.ts_us[a]), int(bars.ts_us[b]) + step_us) for a, b in zip(first, last, strict=True)]
 
 
 def _reach(source: Source, parsed: Parsed) -> str:
@@ -213,30 +227,40 @@ def _reach(source: Source, parsed: Parsed) -> str:
 
 
 def _unanswered(
-    whole: _Range, vouched: Sequence[_Range], reasons: Sequence[tuple[_Range, str]], provider: str
+    whole: _Range, vouched: Sequence[_Range], reasons: Sequence[_Reason], provider: str
 ) -> tuple[Unanswered, ...]:
     """What is left of ``whole`` without ``vouched``, in time order, each part with the first reason of its period."""
-    free: list[_Range] = []
-    reached = whole[0]
-    for start, end in sorted(vouched):
-        if start > reached:
-            free.append((reached, min(start, whole[1])))
-        reached = max(reached, end)
-    free = _meet([*free, (reached, whole[1])], whole)
-    found: list[tuple[_Range, str]] = []
+    free = _without([whole], vouched)
+    found: list[_Reason] = []
     for period, reason in reasons:
         found += [(part, reason) for part in _meet(free, period)]
         free = _minus(free, period)
     return tuple(
         Unanswered(
             TimeWindow(start=from_us(start), end=from_us(end)),
-            NoDataError(
-                f"{reason}; nothing from {from_us(start):%Y-%m-%d %H:%M} to {from_us(end):%Y-%m-%d %H:%M}",
+            type(reason)(
+                f"{reason.message.removeprefix(f'{provider}: ')}; "
+                f"nothing from {from_us(start):%Y-%m-%d %H:%M} to {from_us(end):%Y-%m-%d %H:%M}",
                 provider=provider,
             ),
         )
-        for (start, end), reason in sorted(found)
+        for (start, end), reason in sorted(found, key=lambda each: each[0])
     )
+
+
+def _without(parts: Sequence[_Range], cuts: Sequence[_Range]) -> list[_Range]:
+    """What is left of ``parts``, each in time order."""
+    left: list[_Range] = []
+    cuts = sorted(cuts)
+    for start, end in parts:
+        reached = start
+        for cut_start, cut_end in cuts:
+            if reached < min(cut_start, end):
+                left.append((reached, min(cut_start, end)))
+            reached = max(reached, cut_end)
+        if reached < end:
+            left.append((reached, end))
+    return left
 
 
 def _minus(parts: Sequence[_Range], cut: _Range) -> list[_Range]:

@@ -466,3 +466,31 @@ def test_a_wrong_mapping_is_refused_with_its_file_and_key(tmp_path: Path, text: 
 def test_a_mapping_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.yaml: No such file"):
         FilesProvider(tmp_path / "none.yaml", CALENDARS)
+
+
+def test_one_bad_file_of_several_leaves_the_bars_of_the_others(tmp_path: Path) -> None:
+    for day in (2, 3, 4):
+        (tmp_path / f"A-{day:02}.csv").write_text(f"{HEADER}\n2024-01-{day:02}T00:00Z,1,1,1,1,1\n")
+    bad = tmp_path / "A-03.csv"
+    bad.write_text(f"{HEADER}\nnonsense\n")
+    answer = ask(
+        provider(tmp_path, dataset("{symbol}-{date:%d}.csv")), asked=window("2024-01-02T00:00", "2024-01-05T00:00")
+    )
+    assert starts(answer.bars["A"]) == ["2024-01-02 00:00", "2024-01-04 00:00"]
+    (cut,) = answer.unanswered["A"]
+    assert cut.window == window("2024-01-03T00:00", "2024-01-04T00:00")
+    assert isinstance(cut.error, BadPayloadError)
+    assert str(bad) in cut.error.message
+
+
+def test_a_bad_file_may_hold_what_another_of_the_same_time_lacks(tmp_path: Path) -> None:
+    (tmp_path / "good.csv").write_text(f"{HEADER}\n2024-01-02T00:00Z,1,1,1,1,1\n2024-01-02T00:02Z,1,1,1,1,1\n")
+    (tmp_path / "bad.csv").write_text(f"{HEADER}\nnonsense\n")
+    asked = window("2024-01-02T00:00", "2024-01-02T00:04")
+    answer = ask(provider(tmp_path, dataset("good.csv"), dataset("bad.csv")), asked=asked)
+    assert starts(answer.bars["A"]) == ["2024-01-02 00:00", "2024-01-02 00:02"]
+    assert answered(answer, "A", asked) == [
+        window("2024-01-02T00:00", "2024-01-02T00:01"),
+        window("2024-01-02T00:02", "2024-01-02T00:03"),
+    ]
+    assert all(isinstance(cut.error, BadPayloadError) for cut in answer.unanswered["A"])

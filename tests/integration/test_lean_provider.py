@@ -11,11 +11,17 @@ import pytest
 
 from mdtasks.domain.bars import Bars, from_us, validated
 from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, UnsupportedError
-from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.jobs import BackfillJob, Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
+from mdtasks.flows.backfill import enqueue_jobs
+from mdtasks.flows.deps import open_deps
+from mdtasks.flows.ingest import run_backfill
 from mdtasks.providers.base import BarsAnswer
 from mdtasks.providers.lean import LeanProvider
+from mdtasks.settings import Settings
+from mdtasks.store.bars import read_bars, read_coverage
+from mdtasks.store.reference import Instrument, add_instruments, resolve
 from tests.integration.answered import answered
 
 CALENDARS = Calendars()
@@ -164,6 +170,36 @@ def test_a_corrupt_zip_fails_its_symbol_by_name_and_no_other(tmp_path: Path, bro
     assert set(answer.bars) == {"MSFT"}
     assert isinstance(answer.errors["AAPL"], BadPayloadError)
     assert str(path) in answer.errors["AAPL"].message
+
+
+def test_of_three_days_of_a_job_the_two_that_can_be_read_are_stored(settings: Settings, tmp_path: Path) -> None:
+    days = ("20240102", "20240103", "20240104")
+    whole = "\n".join(f"{34_200_000 + 60_000 * n},1,2,1,1,{n}" for n in range(390))
+    _, garbage, _ = (minutes(tmp_path, day, whole) for day in days)
+    garbage.write_bytes(b"garbage")
+    asked = window("2024-01-02T14:30", "2024-01-04T21:00")
+    answer = ask(tmp_path, asked)
+    assert len(answer.bars["AAPL"]) == 780
+    (cut,) = answer.unanswered["AAPL"]
+    assert cut.window == window("2024-01-03T05:00", "2024-01-04T05:00")
+    assert isinstance(cut.error, BadPayloadError)
+
+    deps = open_deps(settings.model_copy(update={"lean_dir": tmp_path, "policy_bars": ("lean",)}))
+    try:
+        with deps.database.transaction() as connection:
+            add_instruments(connection, [Instrument("AAPL", "XNYS")])
+        job = BackfillJob(symbol="AAPL", time_window=asked)
+        assert enqueue_jobs([job], "test", deps).queued == 1
+        with pytest.raises(BadPayloadError, match=str(garbage)):
+            run_backfill(job, deps, "t1@here/1", NOW)
+        with deps.database.transaction() as connection:
+            member = resolve(connection, ["AAPL"])["AAPL"]
+            stored = read_bars(connection, member.id, Interval.M1, asked)
+            covered = read_coverage(connection, [member.id], Interval.M1)[member.id]
+        assert len(stored) == 780
+        assert {span.start.day for span in covered} == {2, 4}
+    finally:
+        deps.close()
 
 
 @pytest.mark.parametrize(
