@@ -24,6 +24,7 @@ from mdtasks.domain.errors import BadPayloadError, NoDataError, VendorError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
+from mdtasks.providers.arrow import first_null, float64s, int64s
 from mdtasks.providers.base import Capabilities
 from mdtasks.providers.ondisk import Load, OnDiskProvider, Source, unzipped
 from mdtasks.providers.wallclock import DAY_US, LocalTimeError, day_bounds_us, local_to_utc, midnight_us, utc_to_local
@@ -208,12 +209,11 @@ def _columns(path: Path, names: tuple[str, ...], *, by_day: bool) -> dict[str, N
     except OSError as exc:
         raise VendorError(f"cannot read {path}: {exc.strerror or exc}", provider=NAME) from exc
     if table.column("time").null_count:
-        row = int(np.flatnonzero(table.column("time").is_null().to_numpy(zero_copy_only=False))[0])
+        row = first_null(table.column("time"))
         raise BadPayloadError(f"{path}, line {row + 1}: no time", provider=NAME)
-    columns = {name: table.column(name).combine_chunks() for name in names}
-    times = columns.pop("time").cast(pa.int64()).to_numpy(zero_copy_only=False)
-    floats = {name: column.to_numpy(zero_copy_only=False).copy() for name, column in columns.items()}
-    return {"time": times * 1000 + _day_us(path) if by_day else times.copy(), **floats}
+    times = int64s(table.column("time").cast(pa.int64()))
+    floats = {name: float64s(table.column(name)) for name in names if name != "time"}
+    return {"time": times * 1000 + _day_us(path) if by_day else times, **floats}
 
 
 def _day_us(path: Path) -> int:

@@ -24,6 +24,7 @@ from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, U
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendar, Calendars
 from mdtasks.domain.universe import Listing
+from mdtasks.providers import arrow
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.wallclock import SECOND_US
 
@@ -113,6 +114,10 @@ class OnDiskProvider(ABC):
         self._calendars = calendars
         #: Files parsed and kept.
         self.cache = ParseCache(self.name)
+
+    def preload(self) -> None:
+        """Import what reading needs, for the processes that will be forked from this one."""
+        arrow.load()
 
     @abstractmethod
     def sources(self, listing: Listing, interval: Interval, window: TimeWindow) -> Sequence[tuple[Source, Load]]:

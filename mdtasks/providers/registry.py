@@ -6,6 +6,7 @@ for a vendor they do not use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
@@ -48,6 +49,15 @@ class Registry:
             return self._providers[name]
         except KeyError:
             raise UnknownProviderError(name, configured=self.names()) from None
+
+    def preload(self) -> None:
+        """Load now what the providers would import at their first answer, where they say so by a ``preload`` of their
+        own: what a parent has loaded, the processes that it forks share.
+        """
+        for provider in self._providers.values():
+            load: Callable[[], None] | None = getattr(provider, "preload", None)
+            if load is not None:
+                load()
 
     def order(self, capability: Capability, hint: str | None = None) -> list[Provider]:
         """The providers that serve the capability, first choice first; with a hint that one alone.

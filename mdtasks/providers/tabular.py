@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mdtasks.domain.bars import Bars
 from mdtasks.domain.errors import BadPayloadError, NoDataError, VendorError
 from mdtasks.domain.jobs import Interval
+from mdtasks.providers.arrow import first_null, float64s, int64s
 from mdtasks.providers.mapping import EPOCHS, Dataset
 from mdtasks.providers.ondisk import unzipped
 from mdtasks.providers.wallclock import DAY_US, SECOND_US, LocalTimeError, local_to_utc, utc_to_local
@@ -131,19 +132,19 @@ def _times(dataset: Dataset, table: Any, path: Path, provider: str) -> tuple[NDA
         else:
             column = pc.strptime(column, format=dataset.time_format, unit="us", error_is_null=True)
     if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        row = first_null(column)
         raise BadPayloadError(f"{_line(dataset, path, row)}: no readable time", provider=provider)
     if pa.types.is_integer(column.type):
         if dataset.time_format not in EPOCHS:
             raise BadPayloadError(
                 f"{path}: time is a number; say which with time_format: {', '.join(EPOCHS)}", provider=provider
             )
-        return _array(column.cast(pa.int64())) * EPOCHS[dataset.time_format], True
+        return int64s(column.cast(pa.int64())) * EPOCHS[dataset.time_format], True
     if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
         raise BadPayloadError(f"{path}: time has type {column.type}", provider=provider)
     zoned = pa.types.is_timestamp(column.type) and column.type.tz is not None
     target = pa.timestamp("us", column.type.tz if zoned else None)
-    return _array(column.cast(target).cast(pa.int64())), zoned
+    return int64s(column.cast(target).cast(pa.int64())), zoned
 
 
 def _iso(column: Any) -> Any:
@@ -175,8 +176,7 @@ def _starts(dataset: Dataset, times: tuple[NDArray[np.int64], bool], path: Path,
 def _floats(table: Any, name: Any, scale: float) -> NDArray[np.float64]:
     import pyarrow as pa
 
-    values: NDArray[np.float64] = _array(table.column(_named(name)).cast(pa.float64()))
-    return unscaled(values, scale)
+    return unscaled(float64s(table.column(_named(name)).cast(pa.float64())), scale)
 
 
 def unscaled(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
@@ -189,10 +189,6 @@ def unscaled(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
         return values
     inverse = round(1 / scale)
     return values * inverse if scale < 1 and 1 / inverse == scale else values / scale
-
-
-def _array(column: Any) -> Any:
-    return column.combine_chunks().to_numpy(zero_copy_only=False).copy()
 
 
 def _named(name: str | int) -> str:

@@ -81,3 +81,34 @@ def test_an_adapter_is_imported_only_when_it_is_configured() -> None:
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "['mdtasks.providers.base', 'mdtasks.providers.registry']"
+
+
+_READ = """
+import os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.universe import Listing
+from mdtasks.providers.registry import Registry
+from mdtasks.settings import Settings
+
+import numpy
+registry = Registry(Settings(files_map=Path(sys.argv[1])))
+threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0
+registry.preload()
+assert not threads or len(os.listdir("/proc/self/task")) == threads, "importing started a thread"
+loaded = set(sys.modules)
+window = TimeWindow(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 3, tzinfo=UTC))
+answer = registry.get("files").fetch_bars([Listing("A", "24/7")], Interval.D1, window, datetime(2025, 1, 1, tzinfo=UTC))
+assert len(answer.bars["A"]) == 2, answer
+late = {name.partition(".")[0] for name in set(sys.modules) - loaded}
+print(*sorted(late & {"pandas", "pyarrow", "numpy"}))
+"""
+
+
+def test_what_a_reader_needs_is_loaded_before_the_fork_without_a_thread_or_pandas(
+    tmp_path: Path, mapping: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("time,open,high,low,close,volume\n2024-01-01,1,1,1,1,1\n2024-01-02,1,1,,1,1\n")
+    ran = subprocess.run([sys.executable, "-c", _READ, str(mapping)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
