@@ -43,7 +43,10 @@ def up(args: argparse.Namespace) -> int:
     request = Request(home_of(args), args.port, environ, not args.no_prometheus)
     try:
         if args.detach:
-            _announce(args, _running(request) or detach(request, _arguments(args, request)))
+            running = _running(request)
+            _announce(args, running or detach(request, _arguments(args, request)), already=running is not None)
+            if running is None:
+                _say_when_nothing_can_be_fetched(request)
             return 0
         from mdtasks.cli.up_screen import UpScreen
 
@@ -140,6 +143,15 @@ def _arguments(args: argparse.Namespace, request: Request) -> list[str]:
     port = [] if request.web_port is None else ["--port", str(request.web_port)]
     flags = [f"--{name.replace('_', '-')}" for name in ("demo", "no_prometheus") if getattr(args, name)]
     return ["up", "--home", str(request.home), *port, *flags]
+
+
+def _say_when_nothing_can_be_fetched(request: Request) -> None:
+    from mdtasks.cli.up_screen import NO_PROVIDER
+    from mdtasks.providers.registry import Registry
+    from mdtasks.settings import load_settings
+
+    if not Registry(load_settings({**os.environ, **request.environ}, home=request.home)).names():
+        say(NO_PROVIDER)
 
 
 def _announce(args: argparse.Namespace, record: StackRecord, *, already: bool = False) -> None:

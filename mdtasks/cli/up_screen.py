@@ -7,19 +7,25 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
 from mdtasks.cli.output import activation
+from mdtasks.providers.registry import Registry
 from mdtasks.stack.ports import why_moved
 
 if TYPE_CHECKING:
     from mdtasks.stack.processes import Plan
     from mdtasks.stack.supervisor import Event
 
+#: Said once a stack is up that can fetch nothing.
+NO_PROVIDER: Final = (
+    "no provider is configured, nothing can be fetched: stop, set MDTASKS_FILES_MAP=map.yaml, MDTASKS_LEAN_DIR=folder "
+    "or MDTASKS_SIMULATOR=1, and start again; or look around with `mdtasks up --demo`"
+)
 _MARKS = {
     "ready": "[green]✓[/]",
     "waiting": "[yellow]![/]",
@@ -106,6 +112,8 @@ class UpScreen:
         for name, text in rows:
             self._print(f"  [dim]{name:<8}[/]{escape(text)}")
         self._print("")
+        if not Registry(self._plan.settings).names():
+            self._print(f"[yellow]![/] {escape(NO_PROVIDER)}")
         if self._demo:
             # A process of its own: what it needs in memory goes when it is done, and Ctrl-C ends it with the stack.
             argv = [sys.executable, "-P", "-m", "mdtasks", "demo", "--home", str(self._home)]

@@ -160,6 +160,7 @@ def test_a_second_up_says_that_it_runs_and_where(folder: Path) -> None:
         again = mdtasks(*words, cwd=folder)
         assert again.returncode == 0
         assert status(folder)["web_url"] in again.stdout + again.stderr
+        assert "already running" in again.stderr or "--json" in words
         assert f"({MOVED})" in again.stderr or json.loads(again.stdout)["taken_port"] == WEB_PORT
     assert status(folder)["taken_port"] == WEB_PORT
     assert f"({MOVED})" in mdtasks("status", cwd=folder).stdout

@@ -14,7 +14,12 @@ import pytest
 
 from mdtasks.cli import main
 from mdtasks.cli.frame import every_command
+from mdtasks.cli.up_screen import UpScreen
+from mdtasks.settings import load_settings
 from mdtasks.stack.benches.runs import BENCHES
+from mdtasks.stack.home import Home, ProcessRecord, StackRecord
+from mdtasks.stack.processes import Plan
+from mdtasks.stack.supervisor import Event
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -177,3 +182,35 @@ def test_a_repair_without_a_terminal_is_said_to_need_yes(name: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / name).read_text()
     about = page[page.index("`--apply`") :]
     assert "`--yes`" in about[: about.index("`audit_log`") if "`audit_log`" in about else about.index("\n")]
+
+
+_STACK = StackRecord(ProcessRecord("supervisor", "ready", 7), ready=True, web_url="http://127.0.0.1:8642")
+
+
+@pytest.mark.parametrize(("simulator", "said"), [("", 1), ("1", 0)])
+def test_a_stack_that_can_fetch_nothing_says_what_to_set(
+    simulator: str, said: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MDTASKS_FILES_MAP", "MDTASKS_LEAN_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MDTASKS_SIMULATOR", simulator)
+    monkeypatch.setattr("mdtasks.stack.start.detach", lambda *_: _STACK)
+    assert main(["up", "--detach", "--home", str(tmp_path)]) == 0
+    detached = capsys.readouterr().err
+    screen = UpScreen(tmp_path, demo=False)
+    screen.on_plan(Plan(load_settings(home=tmp_path), 8642, 8643))
+    screen.on_event(Event("stack", "ready", "1 s"))
+    foreground = capsys.readouterr().err
+    for shown in (detached, foreground):
+        lines = [line for line in shown.splitlines() if "no provider is configured" in line]
+        assert len(lines) == said
+        ways = ("MDTASKS_FILES_MAP=", "MDTASKS_LEAN_DIR=", "MDTASKS_SIMULATOR=1", "up --demo")
+        assert all(way in line for way in ways for line in lines)
+
+
+def test_a_second_detached_up_says_that_one_runs_already(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Home, "running", lambda _: _STACK)
+    assert main(["up", "--detach", "--home", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "already running (pid 7)"
