@@ -26,13 +26,17 @@ _ROWS: Final = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The bars of one symbol in a window, as they stand or as they were known at ``as_of``."""
+    """The bars of one symbol in a window, as they stand or as they were known at ``as_of``.
+
+    ``known_later``: where none was known then, how many are now.
+    """
 
     symbol: str
     interval: Interval
     window: TimeWindow
     as_of: datetime | None
     stored: StoredBars
+    known_later: int = 0
 
     def __len__(self) -> int:
         return len(self.stored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -73,13 +74,19 @@ def bars(args: argparse.Namespace) -> int:
 
 def _format(args: argparse.Namespace) -> str:
     """The format that was asked for, or fits. Raises InvalidRequestError for a binary one on a terminal."""
-    suffix = Path(args.output or "").suffix.removeprefix(".")
+    suffix = Path(args.output or "").suffix.removeprefix(".").lower()
     if args.json and args.format not in (None, "json"):
         raise InvalidRequestError(
             f"--json and --format {args.format} exclude one another", field="format", hint="leave one of them out"
         )
     to_terminal = args.output is None and sys.stdout.isatty()
-    chosen: str = "json" if args.json else args.format or (suffix if suffix in FORMATS else "")
+    chosen: str = "json" if args.json else args.format or suffix
+    if chosen not in ("", *FORMATS):
+        raise InvalidRequestError(
+            f"the name of {args.output} tells no format",
+            field="output",
+            hint="end it in .csv, .json or .parquet, or give --format",
+        )
     if chosen == "parquet" and to_terminal:
         raise InvalidRequestError(
             "parquet is binary: it is not for a terminal", field="format", hint="give --output FILE, or a pipe"
@@ -111,6 +118,8 @@ def _read(args: argparse.Namespace) -> tuple[Found, BarCount | list[Series]]:
         found = Found(symbol, interval, window, as_of, stored)
         if len(found):
             return found, []
+        if as_of is not None:
+            found = replace(found, known_later=len(store_bars.read_bars(connection, member.id, interval, window)))
         count = bar_reports.bar_counts(connection, [member.id], interval).get(member.id)
         return found, count or bar_reports.stored_series(connection, member.id)
 
@@ -130,6 +139,11 @@ def _say_what_was_shown(shown: Found, found: Found, stored: BarCount | list[Seri
 def _where_there_are_bars(found: Found, stored: BarCount | list[Series]) -> str:
     """What is stored of the symbol in place of what was asked for, and what to type to see it."""
     of_it = f"{found.symbol} --interval {found.interval}"
+    if found.known_later:
+        return (
+            f"{found.known_later:,} are known now, but none was as of {found.as_of:%Y-%m-%d %H:%M:%S} UTC: "
+            "leave --as-of out, or give a later one"
+        )
     if not stored:
         return f"nothing is stored of {found.symbol}: `mdtasks backfill {of_it} --sessions {_SESSIONS}` fetches some"
     if not isinstance(stored, list):

@@ -87,6 +87,14 @@ def test_bars_as_of_an_earlier_time_are_those_known_then(stored: Cli, cli_deps: 
     assert stored("bars", "BTC-USD", *DAY, "--as-of", before).out == earlier
     assert stored("bars", "BTC-USD", *DAY, "--as-of", "2020-01-01", "--json").json["bars"] == []
     assert stored("bars", "BTC-USD", *DAY, "--as-of", "2026-11-22T10:00").code == 2
+    said = stored("bars", "BTC-USD", *DAY, "--as-of", "2020-01-01").err
+    assert "hint: 1,440 are known now, but none was as of 2020-01-01 00:00:00 UTC: leave --as-of out" in said
+
+
+def test_the_name_of_a_file_tells_the_format_unless_one_is_given(stored: Cli, tmp_path: Path) -> None:
+    for name, given in (("day.CSV", ()), ("day.foo", ("--format", "csv")), ("day", ())):
+        assert stored("bars", "BTC-USD", *DAY, "--output", str(tmp_path / name), *given).code == 0
+        assert (tmp_path / name).read_text().startswith("ts,open")
 
 
 def test_a_table_shows_the_last_bars_and_says_how_many_there_are(stored: Cli) -> None:
@@ -197,6 +205,7 @@ def test_a_full_disk_behind_standard_output_is_said_in_a_line(stored: Cli) -> No
         (("BTC-USD", "--json", "--format", "csv"), "exclude one another"),
         (("BTC-USD", "--format", "xml"), "invalid choice: 'xml'"),
         (("BTC-USD", "--format", "table", "--output", "x"), "a table is not for a file"),
+        (("BTC-USD", "--output", "x.foo"), "x.foo tells no format\nhint: end it in .csv, .json or .parquet"),
     ],
 )
 def test_wrong_questions_for_bars_are_refused(stored: Cli, words: tuple[str, ...], said: str) -> None:
