@@ -6,6 +6,7 @@ Jobs that this system's own beat makes (local mode) and jobs that an outside rat
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
@@ -59,13 +60,28 @@ _SECONDS: Final = {
 }
 
 
+_NUMBER: Final = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*")
+
+
 def _refuse_naive(value: object) -> object:
-    """Say that a time is naive before pydantic says so in its own words. A date alone is its 00:00 UTC."""
+    """Say that a time is naive or a number before pydantic says so in its words, or guesses what the number counts.
+
+    A date alone is its 00:00 UTC.
+    """
     if isinstance(value, str) and len(value) == 10 and value[4] == value[7] == "-":
         return f"{value}T00:00:00Z"
+    if isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        raise ValueError(f"{value} is a number, not a time: write ISO 8601, such as {_as_iso(float(value))}")
     if isinstance(value, datetime) and value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} is naive: add a time zone, such as {value.isoformat()}Z for UTC")
     return value
+
+
+def _as_iso(number: float) -> str:
+    """The time that a number means as seconds since 1970, where it likely counts those; else an example."""
+    if 1e9 <= number < 1e10:
+        return f"{datetime.fromtimestamp(number, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return "2026-11-02T14:30:00Z"
 
 
 def _to_utc(value: datetime) -> datetime:

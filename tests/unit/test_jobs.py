@@ -86,6 +86,28 @@ def test_a_naive_time_is_refused_in_words_that_say_so(field: str) -> None:
     assert refused.value.field == f"time_window.{field}"
 
 
+@pytest.mark.parametrize(
+    ("number", "iso"),
+    [
+        (1700000000, "2023-11-14T22:13:20Z"),
+        ("1700000000", "2023-11-14T22:13:20Z"),
+        (1700000000.5, "2023-11-14T22:13:20Z"),
+        ("20261102", "2026-11-02T14:30:00Z"),
+        (1e300, "2026-11-02T14:30:00Z"),
+        (True, "2026-11-02T14:30:00Z"),
+    ],
+)
+def test_a_number_is_no_time_whatever_it_counts(number: object, iso: str) -> None:
+    window = {"start": number, "end": "2026-11-03T00:00Z"}
+    job: dict[str, object] = {"type": "backfill", "symbol": "A", "time_window": window}
+    for data in (job, json.dumps(job)):
+        with pytest.raises(
+            InvalidRequestError, match=f"is a number, not a time: write ISO 8601, such as {iso}"
+        ) as found:
+            parse_job(data)
+        assert found.value.field == "time_window.start"
+
+
 def test_a_naive_datetime_object_is_refused_too() -> None:
     with pytest.raises(ValidationError, match="is naive"):
         TimeWindow(start=datetime(2024, 1, 2), end=datetime(2024, 1, 3))  # noqa: DTZ001 - the point
