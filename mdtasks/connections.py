@@ -42,7 +42,11 @@ class Database:
         try:
             parsed = make_url(url).set(drivername="postgresql+psycopg")
         except Exception as exc:
-            raise ConfigurationError("MDTASKS_DATABASE_URL is not a URL", name="MDTASKS_DATABASE_URL") from exc
+            raise ConfigurationError(
+                "MDTASKS_DATABASE_URL is not a URL",
+                name="MDTASKS_DATABASE_URL",
+                hint="such as postgresql://user:password@host:5432/database; @ : / in a password are %40 %3A %2F",
+            ) from exc
         self.engine: Engine = create_engine(
             parsed,
             pool_size=pool_size,

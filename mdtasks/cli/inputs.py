@@ -62,12 +62,19 @@ def add_window(parser: argparse.ArgumentParser, *, default: str) -> None:
 
 
 def asked_window(args: argparse.Namespace, *, sessions: int | None = None) -> AskedWindow:
-    """The window of the options; the last ``sessions`` where neither a start nor a number of sessions was given."""
+    """The window of the options; the last ``sessions`` where neither a start nor a number of sessions was given.
+
+    Raises InvalidRequestError for both, for none without such a default, and for what is no time.
+    """
     from mdtasks.domain.windows import AskedWindow
 
     start = None if args.start is None else time_of(args.start, "start")
     end = None if args.end is None else time_of(args.end, "end")
-    return AskedWindow(start, end, args.sessions if args.sessions is not None or start is not None else sessions)
+    number = args.sessions if args.sessions is not None or start is not None else sessions
+    if (start is None) == (number is None):
+        asked = "give --start or --sessions" + ("" if start is None else ", not both")
+        raise InvalidRequestError(asked, field="start", hint="such as --start 2026-11-02, or --sessions 5")
+    return AskedWindow(start, end, number)
 
 
 def time_of(text: str, field: str, *, also: str = "") -> datetime:

@@ -24,9 +24,8 @@ class AskedWindow:
         Raises InvalidRequestError when it starts in the future or is empty, or when it has two starts or none.
         """
         if (self.start is None) == (self.sessions is None):
-            given = "neither" if self.start is None else "both"
             raise InvalidRequestError(
-                f"give a start or a number of sessions, not {given}",
+                "give a start or a number of sessions" + ("" if self.start is None else ", not both"),
                 field="start",
                 hint="such as start 2026-11-02 or sessions 5",
             )

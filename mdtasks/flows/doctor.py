@@ -266,8 +266,12 @@ def examine_horizons(deps: Deps, now: datetime) -> Check:
 
     def reach() -> tuple[State, str, str]:
         with deps.database.transaction() as connection:
-            traded = [each for each in instruments(connection) if not _delisted(each, now)]
+            known = list(instruments(connection))
+        traded = [each for each in known if not _delisted(each, now)]
         ends = {mic: deps.calendars.get(mic).horizon for mic in sorted({each.mic for each in traded})}
+        if not ends:
+            why = "every instrument of the universe is delisted" if known else "the universe is empty"
+            return "ok", f"{why}: no exchange's sessions are needed", ""
         near = [f"{mic} until {end:%Y-%m-%d}" for mic, end in ends.items() if end < now + _HORIZON_NEAR]
         if near:
             todo = "install a newer exchange_calendars before then: past it these exchanges' sessions are not known"

@@ -273,4 +273,9 @@ def letter_stats(deps: Deps) -> dict[str, Any]:
     """How many letters are open and since when; ``in_queue``: those on their way to the record."""
     with deps.database.transaction() as connection:
         found = letters.stats(connection)
-    return {**found, "in_queue": backlog.depths(deps.broker)[DLQ]}
+    return {**found, "in_queue": in_queue(deps)}
+
+
+def in_queue(deps: Deps) -> int:
+    """How many letters are on their way to the record. Raises BrokerUnavailableError."""
+    return backlog.depths(deps.broker)[DLQ]

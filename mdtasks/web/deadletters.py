@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mdtasks.domain.errors import InvalidRequestError, NotFoundError
+from mdtasks.domain.errors import InvalidRequestError, NotFoundError, UnavailableError
 from mdtasks.domain.jobs import ProviderName, Symbol, Tier
 from mdtasks.flows import letters as flow
 from mdtasks.flows.deps import Deps
@@ -133,12 +133,24 @@ def purge(request: Request, *, backfills: bool) -> Response:
 
 
 def stats(request: Request) -> Response:
-    """How many letters are open, since when, and by which cause."""
+    """How many letters are open, since when, and by which cause; ``others`` (and ``letters``): of all but backfills.
+
+    ``in_queue``: those on their way to the record; null while Redis is away.
+    """
     parse_query(request, Query)
-    with request.state.deps.database.transaction() as connection:
+    deps: Deps = request.state.deps
+    with deps.database.transaction() as connection:
         counts = letters.stats(connection)
         groups = letters.groups(connection)
-    return Json({**counts, "letters": counts["open"] - counts["backfills"], "groups": groups})
+    others = counts["open"] - counts["backfills"]
+    return Json({**counts, "others": others, "letters": others, "in_queue": _in_queue(deps), "groups": groups})
+
+
+def _in_queue(deps: Deps) -> int | None:
+    try:
+        return flow.in_queue(deps)
+    except UnavailableError:
+        return None
 
 
 def letter_entry(row: dict[str, Any], backfills: bool) -> dict[str, Any]:

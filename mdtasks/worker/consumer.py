@@ -7,8 +7,9 @@ or crash. The reason travels on the message as ``dead_reason``.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -20,6 +21,9 @@ from mdtasks.domain.errors import error_class
 from mdtasks.queue.letters import Reason, check_letter, is_letter
 
 log = logging.getLogger(__name__)
+
+#: How the pool ends what it says of a lost process: a count of its own, which nobody knows as a job.
+_POOL_NUMBER: Final = re.compile(r" Job: \d+\.$")
 
 
 class Request(CeleryRequest):
@@ -37,7 +41,7 @@ class Request(CeleryRequest):
         if isinstance(error, TimeLimitExceeded):  # told here first, then to on_timeout
             self._time_out(error.args[0])
         else:
-            self._explain(_class_of(error), str(error) or repr(error), str(exc_info.traceback))
+            self._explain(_class_of(error), said_by(error), str(exc_info.traceback))
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
@@ -60,6 +64,12 @@ class Request(CeleryRequest):
         if not hasattr(self.message, "dead_reason"):
             worker = f"{self.hostname}/{self.worker_pid}" if self.worker_pid else ""
             self.message.dead_reason = Reason(name, message, traceback, worker)
+
+
+def said_by(error: BaseException) -> str:
+    """An error's message for people."""
+    said = str(error) or repr(error)
+    return _POOL_NUMBER.sub("", said) if isinstance(error, WorkerLostError) else said
 
 
 def _class_of(error: BaseException) -> str:

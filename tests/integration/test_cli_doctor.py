@@ -142,6 +142,14 @@ def test_the_demo_is_refused_where_the_workers_have_no_simulator(
     assert cli("universe", "list", "--json").json == []
 
 
+def test_an_empty_universe_needs_no_calendar_and_is_told_so(cli_deps: Deps) -> None:
+    now = datetime.now(UTC)
+    assert examine_horizons(cli_deps, now).found.startswith("the universe is empty")
+    with cli_deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument("GONE", "XBOM", delisted_on=date(2020, 1, 1))])
+    assert examine_horizons(cli_deps, now).found.startswith("every instrument of the universe is delisted")
+
+
 @pytest.mark.parametrize(("days", "state"), [(61, "ok"), (59, "warn"), (-1, "warn")])
 def test_a_calendar_that_ends_soon_is_told_while_an_instrument_trades_by_it(
     cli_deps: Deps, days: int, state: str

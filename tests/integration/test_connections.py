@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from mdtasks.connections import Database, raw_psycopg, translated_redis_errors
-from mdtasks.domain.errors import BrokerUnavailableError, StoreFullError
+from mdtasks.domain.errors import BrokerUnavailableError, ConfigurationError, StoreFullError
 from mdtasks.stack.embedded import ValkeyServer, running
 
 
@@ -22,6 +22,12 @@ def own_redis(tmp_path: Path) -> Iterator[redis.Redis]:
     with running(ValkeyServer(tmp_path)) as server, redis.Redis.from_url(server.url) as client:
         yield client
         client.config_set("save", "")  # with a copy that it cannot write it would not stop before it is killed
+
+
+def test_what_is_no_url_of_a_database_is_refused_with_an_example() -> None:
+    with pytest.raises(ConfigurationError, match="MDTASKS_DATABASE_URL is not a URL") as refused:
+        Database("localhost")
+    assert "postgresql://user:password@host:5432/database" in refused.value.hint
 
 
 def test_a_redis_that_cannot_write_to_its_disk_is_full(

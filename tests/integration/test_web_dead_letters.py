@@ -254,11 +254,16 @@ def test_poison_is_shown_and_stays(client: httpx.Client, deps: Deps) -> None:
 
 def test_stats_count_and_group_by_cause(client: httpx.Client, dead: list[str], live_letter: str) -> None:
     found: dict[str, Any] = client.get("/ops/dlq/stats").json()
-    assert {name: found[name] for name in ("open", "backfills", "letters", "requeued")} == {
+    assert {
+        name: found[name] for name in ("open", "backfills", "letters", "others", "requeued", "resolved", "in_queue")
+    } == {
         "open": 4,
         "backfills": 3,
         "letters": 1,
+        "others": 1,
         "requeued": 0,
+        "resolved": 0,
+        "in_queue": 0,
     }
     causes = [(group["provider"], group["error_class"], group["letters"]) for group in found["groups"]]
     assert causes[0] == ("simulator", "bad_payload", 2)

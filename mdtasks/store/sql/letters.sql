@@ -72,6 +72,7 @@ ORDER BY letters DESC, last_seen DESC
 -- name: stats
 SELECT count(*) FILTER (WHERE state = 'open') AS open,
        count(*) FILTER (WHERE state = 'requeued') AS requeued,
+       count(*) FILTER (WHERE state = 'resolved') AS resolved,
        count(*) FILTER (WHERE state = 'open' AND kind = 'backfill') AS backfills,
        min(died_at) FILTER (WHERE state = 'open') AS oldest,
        max(died_at) FILTER (WHERE state = 'open') AS newest
