@@ -65,6 +65,14 @@ class Channel(kombu_redis.Channel):
     caps: Mapping[str, int] = {}
     from_transport_options: ClassVar[tuple[str, ...]] = (*kombu_redis.Channel.from_transport_options, "caps")
 
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        """As kombu's, but for a connection that is closed and has no address any more: it speaks as one that was lost.
+        kombu closes channels that hold messages after it, and a worker that loses Redis must reconnect, not end.
+        """
+        if self.connection.client is None:
+            raise ConnectionError("the connection to the broker is closed")
+        return super()._get_pool(asynchronous)
+
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Push one envelope. Raises QueueFullError when the queue is at its cap."""
         cap = self.caps.get(queue)

@@ -172,3 +172,18 @@ def test_a_connection_names_itself_by_the_url_it_was_given(app: Celery, small: S
     with app.connection() as connection:
         assert connection.as_uri(include_password=True).rstrip("/").startswith(small.require_broker_url().rstrip("/"))
         assert "**" in connection.as_uri()
+
+
+def test_a_channel_that_holds_a_message_when_its_connection_is_lost_says_that_it_is_lost(
+    app: Celery, enqueuer: Enqueuer, redis_client: redis.Redis
+) -> None:
+    enqueuer.push_backfills(Tier.T0, [backfill_job(priority="T0")])
+    with app.connection_for_read() as broker:
+        channel = broker.default_channel
+        assert app.amqp.queues["T0"].bind(channel).get() is not None
+        # As kombu leaves a connection that broke: its pools and its address are gone, its channel is closed last.
+        address, broker.transport.client, channel._pool = broker.transport.client, None, None
+        with pytest.raises(broker.connection_errors):
+            channel.close()
+        broker.transport.client = address
+    assert redis_client.hlen("unacked") == 1  # nobody lost it: it is delivered again, or its job is sent again
