@@ -78,8 +78,8 @@ def silent(answer: Answered, calendar: Calendar) -> Times:
     return empty[~inside(empty, gaps.spans_of(answer.cuts))]
 
 
-def judge(answer: Answered, calendar: Calendar, weighed: Weighed = UNWEIGHED) -> Judgement:
-    """Say what an answer covers of its window; ``weighed``: what is to be thought of its silence.
+def judge(answer: Answered, calendar: Calendar, empty: Times, weighed: Weighed = UNWEIGHED) -> Judgement:
+    """Say what an answer covers of its window; ``empty``: what it is ``silent`` on, ``weighed``: what to think of that.
 
     Not covered are the cuts, the intervals whose only bars were rejected, and the silence that is not believed or,
     of a provider whose answers may be incomplete, has settled once only and that nobody seconds.
@@ -89,7 +89,6 @@ def judge(answer: Answered, calendar: Calendar, weighed: Weighed = UNWEIGHED) ->
         return Judgement(cut=(None,) * len(answer.cuts))
     expected = calendar.expected(asked, answer.interval)
     rejected = slots(np.intersect1d(_rejected_us(answer), expected), answer.interval)
-    empty = silent(answer, calendar)
     waiting = _NONE if answer.complete else empty[empty >= to_us(answer.settled_twice)]
     unbelieved = np.union1d(np.setdiff1d(waiting, weighed.seconded), weighed.doubted)
     news = np.setdiff1d(np.setdiff1d(empty, unbelieved), weighed.known)

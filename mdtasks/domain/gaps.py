@@ -18,7 +18,18 @@ from mdtasks.domain.sessions import Calendar
 from mdtasks.domain.spans import Spans, intersect, merge, subtract
 
 #: The algebra of spans is part of this page for those who call it.
-__all__ = ["Spans", "chunks", "intersect", "merge", "missing", "settled_before", "spans_of", "subtract", "windows_of"]
+__all__ = [
+    "Spans",
+    "chunks",
+    "intersect",
+    "merge",
+    "missing",
+    "settled_before",
+    "spans_of",
+    "subtract",
+    "untraded",
+    "windows_of",
+]
 
 
 def spans_of(windows: Iterable[TimeWindow]) -> Spans:
@@ -45,6 +56,15 @@ def missing(expected_us: Times, ends_us: Times, covered: Spans) -> Spans:
     lacking = np.append(reach < ends_us, False)
     edges = np.flatnonzero(np.diff(lacking, prepend=False))
     return np.column_stack([expected_us[edges[::2]], ends_us[edges[1::2] - 1]])
+
+
+def untraded(whole: Calendar, kept: Calendar, window: TimeWindow, interval: Interval) -> Times:
+    """Starts of the intervals that ``whole`` expects in the window and ``kept``, a part of it, does not: a halt, or
+    what people shut. Free where the two are one calendar, as they nearly always are.
+    """
+    if kept is whole:
+        return np.empty(0, dtype=np.int64)
+    return np.setdiff1d(whole.expected(window, interval), kept.expected(window, interval), assume_unique=True)
 
 
 def settled_before(calendar: Calendar, interval: Interval, settled_at: datetime) -> datetime:

@@ -162,7 +162,7 @@ def _series(
     interval, window = about
     covered, bars_us, rejected = known
     starts, ends = _expected(member, deps, window, interval, now)
-    kept = deps.calendars.get_of(member.mic, member.id).expected(window, interval)
+    whole, kept = deps.calendars.get(member.mic), deps.calendars.get_of(member.mic, member.id)
     step_us = interval.seconds * 1_000_000
     due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, deps)))
     return Series(
@@ -172,7 +172,7 @@ def _series(
         starts=starts,
         ends=ends,
         covered=gaps.spans_of(covered),
-        halted=slots(np.setdiff1d(starts, kept), interval),
+        halted=slots(gaps.untraded(whole, kept, window, interval), interval),
         bars_us=bars_us,
         rejected_us=np.array([to_us(bar.ts) // step_us * step_us for bar in rejected], dtype=np.int64),
         due_us=due_us,

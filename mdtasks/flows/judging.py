@@ -17,7 +17,6 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.schedules import DAY_US, Times
 from mdtasks.domain.sessions import Calendar
 from mdtasks.domain.silence import Around, Weighed, slots, weigh
-from mdtasks.domain.spans import NO_TIME
 from mdtasks.domain.universe import Listing
 from mdtasks.flows.deps import Deps
 from mdtasks.providers.base import BarsAnswer, Provider
@@ -118,17 +117,15 @@ class _Answer:
 
     def _untraded(self, plain: Calendar) -> gaps.Spans:
         """The intervals of the window that people took out of the calendar."""
-        if plain is self.calendar:
-            return NO_TIME
         window, interval = self._asked.window, self._asked.interval
-        return slots(np.setdiff1d(plain.expected(window, interval), self.calendar.expected(window, interval)), interval)
+        return slots(gaps.untraded(plain, self.calendar, window, interval), interval)
 
     def _before(self, age_s: float) -> datetime:
         """Intervals that start before this had ended ``age_s`` seconds ago."""
         return gaps.settled_before(self.calendar, self._asked.interval, self._asked.now - timedelta(seconds=age_s))
 
     def judged(self, weighed: Weighed) -> Fetched:
-        said, provider = answers.judge(self.answered, self.calendar, weighed), self._asked.provider.name
+        said, provider = answers.judge(self.answered, self.calendar, self.silent_us, weighed), self._asked.provider.name
         subject, rejected = self.hole.subject, self.answered.rejected
         batch = BarBatch(
             instrument_id=subject.instrument_id,

@@ -200,8 +200,8 @@ def _halted(expected: Mapping[str, Times], mics: Mapping[int, str], scope: Scope
         starts = expected.get(mic, NO_STARTS)
         if len(starts):
             window = TimeWindow(start=from_us(starts[0]), end=from_us(starts[-1] + 1))
-            kept = deps.calendars.get_of(mic, instrument).expected(window, scope.interval)
-            found[instrument] = slots(np.setdiff1d(starts, kept), scope.interval)
+            whole, kept = deps.calendars.get(mic), deps.calendars.get_of(mic, instrument)
+            found[instrument] = slots(gaps.untraded(whole, kept, window, scope.interval), scope.interval)
     return found
 
 

@@ -92,6 +92,11 @@ class _Expiry:
     at: str
     after_ms: str
 
+    @classmethod
+    def of(cls, now: datetime, expires_s: float) -> _Expiry:
+        """Too old so many seconds after it was sent."""
+        return cls((now + timedelta(seconds=expires_s)).isoformat(), str(int(expires_s * 1000)))
+
 
 class Enqueuer:
     """Pushes jobs of this app's tasks. One per process; threads may share it."""
@@ -118,7 +123,7 @@ class Enqueuer:
     def push_live(self, job: BarsFetchJob | QuotesFetchJob, now: datetime, expires_s: float) -> None:
         """Push one live fetch, dropped by the worker when it still waits ``expires_s`` seconds from now."""
         queue = live_queue(job.priority)
-        expiry = _Expiry((now + timedelta(seconds=expires_s)).isoformat(), str(int(expires_s * 1000)))
+        expiry = _Expiry.of(now, expires_s)
         self._push_all(queue, -1, self._envelopes([job], queue, expiry), 1)
 
     def push_live_once(
@@ -129,7 +134,7 @@ class Enqueuer:
         A job is known by its id for SEEN_S seconds. Raises BrokerUnavailableError; asking again is safe.
         """
         queue = live_queue(tier)
-        expiry = _Expiry((now + timedelta(seconds=expires_s)).isoformat(), str(int(expires_s * 1000)))
+        expiry = _Expiry.of(now, expires_s)
         new: list[bool] = []
         with translated_redis_errors():
             for start in range(0, len(jobs), BATCH):

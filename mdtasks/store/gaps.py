@@ -101,7 +101,7 @@ def lacking(
     ``halted``: by instrument, the time in which it did not trade.
     """
     with raw_psycopg(connection).cursor(binary=True) as cursor:
-        cursor.execute(_SQL["missing"], _look_columns(scope, expected, halted), prepare=False)
+        cursor.execute(_of_look("missing"), _look_columns(scope, expected, halted), prepare=False)
         return [
             Lacking(instrument, Listing(symbol, mic, kind), *map(_spans, spans))
             for instrument, symbol, mic, kind, *spans in cursor
@@ -164,7 +164,7 @@ def answered_failed(
     """
     values = {**_look_columns(scope, *look), "closed": list(closed)}
     with raw_psycopg(connection).cursor() as cursor:
-        cursor.execute(_SQL["answered_failed"], values, prepare=False)
+        cursor.execute(_of_look("answered_failed"), values, prepare=False)
         return [job for (job,) in cursor]
 
 
@@ -197,6 +197,10 @@ def open_count(connection: Connection) -> dict[tuple[Tier, Interval], int]:
     with raw_psycopg(connection).cursor() as cursor:
         cursor.execute(_SQL["open_count"])
         return {(Tier(tier), Interval(interval)): count for tier, interval, count in cursor}
+
+
+def _of_look(name: str) -> str:
+    return f"{_SQL['look']}\n{_SQL[name]}"
 
 
 def _look_columns(scope: Scope, expected: Mapping[str, Spans], halted: Mapping[int, Spans]) -> dict[str, Any]:

@@ -4,10 +4,8 @@
 -- One look at a time: two would both find the same gap new.
 SELECT pg_advisory_xact_lock(hashtext('mdtasks.gaps'))
 
--- name: missing
--- What is missing now of every series of a tier, in one statement: the time in which its exchange is expected to trade,
--- within the listing's life, that is neither covered nor halted. Per series, as pairs of big-endian times: all of it, what
--- of it jobs are to fetch, and what of it nobody works on. A job that failed works on it too: it waits for people.
+-- name: look
+-- What two statements below begin with: the time that exchanges are expected to trade, and instruments were halted in.
 WITH expected AS MATERIALIZED (
     SELECT mic, range_agg(tstzrange(starts_at, ends_at)) AS parts
     FROM unnest(%(mics)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS e (mic, starts_at, ends_at)
@@ -17,7 +15,20 @@ WITH expected AS MATERIALIZED (
     FROM unnest(%(halted)s::integer[], %(halted_from)s::timestamptz[], %(halted_to)s::timestamptz[])
         AS h (instrument_id, starts_at, ends_at)
     GROUP BY instrument_id
-), series AS (
+)
+
+-- name: missing
+-- What is missing now of every series of a tier, in one statement: the time in which its exchange is expected to trade,
+-- within the listing's life, that is neither covered nor halted. Per series, as pairs of big-endian times: all of it, what
+-- of it jobs are to fetch, and what of it nobody works on. A job that failed works on it too: it waits for people.
+SELECT m.id, m.symbol, m.mic, m.kind,
+       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
+        FROM unnest(m.missing) AS r),
+       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
+        FROM unnest(m.missing * coalesce(b.active, '{}')) AS r),
+       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
+        FROM unnest(m.missing - coalesce(b.spans, '{}')) AS r)
+FROM (
     SELECT i.id, s.symbol, i.mic, i.kind,
            e.parts * tstzmultirange(tstzrange(i.listed_from::timestamp AT TIME ZONE 'UTC',
                                               i.delisted_on::timestamp AT TIME ZONE 'UTC'))
@@ -29,15 +40,7 @@ WITH expected AS MATERIALIZED (
     LEFT JOIN halted h ON h.instrument_id = i.id
     WHERE i.tier = %(tier)s::tier
       AND (%(instruments)s::integer[] IS NULL OR i.id = ANY (%(instruments)s::integer[]))
-)
-SELECT m.id, m.symbol, m.mic, m.kind,
-       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
-        FROM unnest(m.missing) AS r),
-       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
-        FROM unnest(m.missing * coalesce(b.active, '{}')) AS r),
-       (SELECT string_agg(timestamptz_send(lower(r)) || timestamptz_send(upper(r)), '' ORDER BY r)
-        FROM unnest(m.missing - coalesce(b.spans, '{}')) AS r)
-FROM series m
+) m
 LEFT JOIN LATERAL (
     SELECT range_agg(j."window") AS spans, range_agg(j."window") FILTER (WHERE j.status <> 'failed') AS active
     FROM backfill_jobs j
@@ -103,16 +106,6 @@ GROUP BY i.mic
 
 -- name: answered_failed
 -- Those of them of which nothing is missing any more. Only what was answered in since, or had a gap closed, is compared.
-WITH expected AS MATERIALIZED (
-    SELECT mic, range_agg(tstzrange(starts_at, ends_at)) AS parts
-    FROM unnest(%(mics)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS e (mic, starts_at, ends_at)
-    GROUP BY mic
-), halted AS MATERIALIZED (
-    SELECT instrument_id, range_agg(tstzrange(starts_at, ends_at)) AS spans
-    FROM unnest(%(halted)s::integer[], %(halted_from)s::timestamptz[], %(halted_to)s::timestamptz[])
-        AS h (instrument_id, starts_at, ends_at)
-    GROUP BY instrument_id
-)
 SELECT j.id
 FROM backfill_jobs j
 JOIN instruments i ON i.id = j.instrument_id
