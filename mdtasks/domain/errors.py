@@ -264,6 +264,16 @@ class RateLimitedError(ProviderError):
         self.retry_after_s = retry_after_s
 
 
+class CircuitOpenError(ProviderError):
+    """The provider is left aside, for it failed of late or somebody paused it: it was not asked."""
+
+    code = "circuit_open"
+
+    def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, provider=provider, hint=f"`mdtasks providers {provider}` says since when and why")
+        self.retry_after_s = retry_after_s
+
+
 class VendorError(ProviderError):
     """The provider failed on its side (HTTP 5xx, connection refused)."""
 
@@ -281,6 +291,12 @@ class BadPayloadError(ProviderError):
 
     code = "bad_payload"
     retryable = False
+
+
+class GarbledAnswerError(BadPayloadError):
+    """An answer that came over the network cut off or as something else; asked again, it may come whole."""
+
+    retryable = True
 
 
 class BadBarsError(ProviderError):

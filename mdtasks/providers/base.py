@@ -14,6 +14,7 @@ from typing import Protocol
 from mdtasks.domain.bars import Bars, Quote
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.rates import Rate
 from mdtasks.domain.universe import Listing
 
 
@@ -33,6 +34,10 @@ class Capabilities:
     history: timedelta | None = None
     #: It serves L1 quotes.
     quotes: bool = False
+    #: What the account may ask, all at once; none: no limit. The settings say otherwise for a better plan.
+    rates: tuple[Rate, ...] = ()
+    #: Most time in one call, by interval, where a longer window would come back cut; others have no limit.
+    windows: Mapping[Interval, timedelta] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,26 @@ from typing import Final, Literal
 
 from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
 from mdtasks.domain.jobs import Interval
+from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.providers.base import Provider
+from mdtasks.providers.gate import Gate, OpenGate
 from mdtasks.settings import Settings
 
 #: The order when no policy names one; made-up data only where nothing else is configured.
-DEFAULT_ORDER: Final = ("lean", "files", "simulator")
+DEFAULT_ORDER: Final = ("lean", "files", "alpaca", "massive", "databento", "finnhub", "yfinance", "simulator")
+
+#: The gate that an adapter's requests pass, by the provider's name and what its account may ask.
+GateFor = Callable[[str, tuple[Rate, ...]], Gate]
 
 #: What a request needs: bars of an interval, or quotes.
 Capability = Interval | Literal["quotes"]
 
 _POLICIES: Final = {"policy_bars": "POLICY_BARS_1M", "policy_eod": "POLICY_EOD", "policy_quotes": "POLICY_QUOTES_L1"}
+
+
+def _open_gate(_name: str, _rates: tuple[Rate, ...]) -> Gate:
+    return OpenGate()
 
 
 class Registry:
@@ -30,9 +39,9 @@ class Registry:
     Raises ConfigurationError when an adapter's own configuration is wrong, or a policy names an unknown provider.
     """
 
-    def __init__(self, settings: Settings, calendars: Calendars | None = None) -> None:
+    def __init__(self, settings: Settings, calendars: Calendars | None = None, gate_for: GateFor = _open_gate) -> None:
         self._settings = settings
-        self._providers = _configured(settings, calendars or Calendars())
+        self._providers = _configured(settings, calendars or Calendars(), gate_for)
         for field, env in _POLICIES.items():
             for name in getattr(settings, field):
                 if name not in self._providers:
@@ -87,7 +96,7 @@ def _serves(provider: Provider, capability: Capability) -> bool:
     return provider.capabilities.quotes
 
 
-def _configured(settings: Settings, calendars: Calendars) -> dict[str, Provider]:
+def _configured(settings: Settings, calendars: Calendars, gate_for: GateFor) -> dict[str, Provider]:
     found: dict[str, Provider] = {}
     if settings.lean_dir is not None:
         from mdtasks.providers.lean import LeanProvider
@@ -101,5 +110,9 @@ def _configured(settings: Settings, calendars: Calendars) -> dict[str, Provider]
         from mdtasks.providers.faults import Faults
         from mdtasks.providers.simulator import SimulatorProvider
 
-        found["simulator"] = SimulatorProvider(calendars, Faults.parse(settings.simulator_faults))
+        found["simulator"] = SimulatorProvider(
+            calendars,
+            Faults.parse(settings.simulator_faults),
+            gate=gate_for("simulator", settings.vendor_rates.get("simulator", ())),
+        )
     return {name: found[name] for name in DEFAULT_ORDER if name in found}

@@ -22,6 +22,7 @@ from mdtasks.domain.sessions import Calendar, Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import BarsAnswer, Capabilities
 from mdtasks.providers.faults import Faults, drawn, key, mixed, spoilt, suffer, unit
+from mdtasks.providers.gate import Gate, OpenGate
 
 NAME: Final = "simulator"
 
@@ -41,8 +42,11 @@ class SimulatorProvider:
     name = NAME
     capabilities = Capabilities(intervals=frozenset(Interval), max_symbols=1000, complete=True, quotes=True)
 
-    def __init__(self, calendars: Calendars, faults: Faults | None = None, seed: int = 1) -> None:
+    def __init__(
+        self, calendars: Calendars, faults: Faults | None = None, seed: int = 1, gate: Gate | None = None
+    ) -> None:
         self._calendars = calendars
+        self._gate = gate or OpenGate()
         self._faults = faults or Faults()
         self._seed = seed
 
@@ -53,7 +57,8 @@ class SimulatorProvider:
         if interval not in self.capabilities.intervals:
             raise UnsupportedError(f"has no {interval} bars", provider=NAME)
         call = (self._seed, interval.value, to_us(window.start), to_us(window.end), to_us(now))
-        suffer(self._faults, [listing.symbol for listing in listings], call, provider=NAME)
+        with self._gate.request("bars"):
+            suffer(self._faults, [listing.symbol for listing in listings], call, provider=NAME)
         bars: dict[str, Bars] = {}
         errors: dict[str, ProviderError] = {}
         for listing in listings:
@@ -67,9 +72,9 @@ class SimulatorProvider:
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
         """The quote of this second, or of the last close when the exchange is shut; unknown symbols are absent."""
-        suffer(
-            self._faults, [listing.symbol for listing in listings], (self._seed, "quotes", to_us(now)), provider=NAME
-        )
+        call = (self._seed, "quotes", to_us(now))
+        with self._gate.request("quotes"):
+            suffer(self._faults, [listing.symbol for listing in listings], call, provider=NAME)
         quotes: dict[str, Quote] = {}
         last_us: dict[str, int | None] = {}  # of each exchange: when it last traded, at most now
         for listing in listings:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from mdtasks.domain.errors import UnavailableError
-from mdtasks.settings import published
+from mdtasks.settings import published, sealed
 from mdtasks.stack.child import Child, Job
 from mdtasks.stack.embedded import EmbeddedServer, PostgresServer, ValkeyServer
 from mdtasks.stack.home import SUPERVISOR, Home, ProcessRecord, StackRecord, identity, write_private
@@ -143,6 +143,7 @@ class Supervisor:
             "flower_url": self._plan.flower_url,
             "prometheus_url": self._plan.prometheus_url,
             "settings": published(settings),
+            "secrets": sealed(settings),
         }
         write_private(self._home.connection_file, json.dumps(content, indent=1))
 

@@ -9,7 +9,7 @@ import pytest
 
 from mdtasks.domain.errors import ConfigurationError, StackNotRunningError
 from mdtasks.domain.jobs import Tier
-from mdtasks.settings import CONNECTION_FILE, ENVIRONMENT, Settings, load_settings, published
+from mdtasks.settings import CONNECTION_FILE, ENVIRONMENT, Settings, load_settings, published, sealed
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -34,6 +34,12 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         ("MDTASKS_TIME_LIMIT_S", "1"),
         ("MDTASKS_SIMULATOR", "perhaps"),
         ("MDTASKS_RETRY_BASE_S", "-1"),
+        ("BREAKER_DEMOTE_THRESHOLD", "0.7"),
+        ("BREAKER_PROMOTE_THRESHOLD", "1.1"),
+        ("MDTASKS_VENDOR_RATES", "alpaca=fast"),
+        ("MDTASKS_VENDOR_RATES", "nobody=5/min"),
+        ("MDTASKS_VENDOR_URLS", "alpaca=127.0.0.1"),
+        ("MDTASKS_ALPACA_KEY", "without its secret"),
         ("RLC_REDIS_JOBS_KEY", "T0.live"),
         ("RLC_REDIS_BACKFILL_KEYS__T1", "market:jobs"),
         ("RLC_REDIS_BACKFILL_KEYS__T2", "market:backfills:T0"),
@@ -43,6 +49,26 @@ def test_a_wrong_value_is_refused_by_its_variable(name: str, value: str) -> None
     with pytest.raises(ConfigurationError, match=name) as refused:
         load_settings({name: value})
     assert refused.value.name == name
+
+
+def test_the_keys_of_vendors_stay_out_of_what_is_printed_and_published(tmp_path: Path) -> None:
+    names = ("ALPACA_KEY", "ALPACA_SECRET", "MASSIVE_KEY", "DATABENTO_KEY", "FINNHUB_KEY")
+    settings = load_settings({f"MDTASKS_{name}": "hush" for name in names})
+    assert "hush" not in repr(settings)
+    assert "hush" not in json.dumps(published(settings))
+    (tmp_path / CONNECTION_FILE).write_text(json.dumps({"secrets": sealed(settings)}))
+    assert load_settings({}, home=tmp_path).massive_key == settings.massive_key
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"MDTASKS_ALPACA_KEY": "hush"})
+    assert "hush" not in str(refused.value)
+
+
+def test_rates_and_addresses_are_told_by_vendor() -> None:
+    settings = load_settings(
+        {"MDTASKS_VENDOR_RATES": "alpaca=10000/min+30/s, massive=none", "MDTASKS_VENDOR_URLS": "massive=http://h:1/"}
+    )
+    assert [str(rate) for rate in settings.vendor_rates["alpaca"]] == ["10000/min", "30/s"]
+    assert (settings.vendor_rates["massive"], settings.vendor_urls["massive"]) == ((), "http://h:1")
 
 
 def test_secrets_mask_themselves_and_stay_out_of_errors(tmp_path: Path) -> None:
@@ -96,11 +122,11 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def _as_typed(default: object) -> str:
-    if default in (None, ()):
+    if default in (None, (), {}):
         return ""
     if isinstance(default, tuple):
         return ",".join(default)
-    return "off" if default is False else str(default)
+    return {False: "off", True: "on"}[default] if isinstance(default, bool) else str(default)
 
 
 @pytest.mark.parametrize("name", ["BACKFILL_MAX_QUEUE_T3", "POLICY_BAR_1M"])

@@ -1,0 +1,34 @@
+"""The gate before a vendor, as an adapter sees it: every request to the vendor passes it, one by one.
+
+An adapter's call may make many requests (pages), so limit, breaker, timing and counting sit here and not around the
+call. Whoever makes the request gives the gate a ``ProviderError`` when it failed; the gate asks for the right to make
+it before, and tells of its outcome after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Gate(Protocol):
+    """What stands between an adapter and its vendor. Instances serve one thread at a time, as adapters do."""
+
+    def request(self, endpoint: str) -> AbstractContextManager[None]:
+        """Make one request inside; ``endpoint`` names what is asked (``bars``, ``quotes``) in metrics and samples.
+
+        Waits for the vendor's rate, not for long. Raises RateLimitedError when that would take too long and
+        CircuitOpenError when the vendor is left aside: nothing was asked then. A ProviderError that leaves the block
+        is the request's outcome; any other exception is a fault of ours and says nothing of the vendor.
+        """
+        ...
+
+
+class OpenGate:
+    """A gate that lets everything through and tells nobody: for a provider that is tried by itself."""
+
+    @contextmanager
+    def request(self, endpoint: str) -> Iterator[None]:  # noqa: ARG002 - the protocol's signature
+        """Make one request inside."""
+        yield
