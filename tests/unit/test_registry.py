@@ -80,7 +80,7 @@ def test_an_adapter_is_imported_only_when_it_is_configured() -> None:
         "print([m for m in sys.modules if m in ('pyarrow', 'pandas', 'yaml') or m.startswith('mdtasks.providers.')])"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert out.stdout.strip() == "['mdtasks.providers.base', 'mdtasks.providers.registry']"
+    assert out.stdout.strip() == "['mdtasks.providers.base', 'mdtasks.providers.gate', 'mdtasks.providers.registry']"
 
 
 _READ = """
