@@ -264,14 +264,26 @@ class RateLimitedError(ProviderError):
         self.retry_after_s = retry_after_s
 
 
-class CircuitOpenError(ProviderError):
-    """The provider is left aside, for it failed of late or somebody paused it: it was not asked."""
+class HeldBackError(ProviderError):
+    """The provider was not asked: we hold back. Says nothing of it, and costs no attempt."""
 
-    code = "circuit_open"
+    code = "held_back"
 
     def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
         super().__init__(message, provider=provider, hint=f"`mdtasks providers {provider}` says since when and why")
         self.retry_after_s = retry_after_s
+
+
+class CircuitOpenError(HeldBackError):
+    """The provider is left aside, for it failed of late or somebody paused it."""
+
+    code = "circuit_open"
+
+
+class RateSpentError(HeldBackError):
+    """The account's rate has nothing left for a while."""
+
+    code = "rate_spent"
 
 
 class VendorError(ProviderError):

@@ -41,7 +41,9 @@ class Registry:
 
     def __init__(self, settings: Settings, calendars: Calendars | None = None, gate_for: GateFor = _open_gate) -> None:
         self._settings = settings
-        self._providers = _configured(settings, calendars or Calendars(), gate_for)
+        #: Of each provider the gate that its requests pass; of one that reads files none is shared.
+        self._gates: dict[str, Gate] = {}
+        self._providers = _configured(settings, calendars or Calendars(), self._gate_made_by(gate_for))
         for field, env in _POLICIES.items():
             for name in getattr(settings, field):
                 if name not in self._providers:
@@ -58,6 +60,17 @@ class Registry:
             return self._providers[name]
         except KeyError:
             raise UnknownProviderError(name, configured=self.names()) from None
+
+    def gate(self, name: str) -> Gate:
+        """The gate of a configured provider."""
+        return self._gates.get(name) or OpenGate()
+
+    def _gate_made_by(self, gate_for: GateFor) -> GateFor:
+        def kept(name: str, rates: tuple[Rate, ...]) -> Gate:
+            self._gates[name] = gate_for(name, rates)
+            return self._gates[name]
+
+        return kept
 
     def preload(self) -> None:
         """Load now what the providers would import at their first answer, where they say so by a ``preload`` of their
