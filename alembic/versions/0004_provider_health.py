@@ -8,6 +8,7 @@ branch_labels = None
 depends_on = None
 
 _COMMENTS = {
+    "job_attempts.outcome": "done, retry, failed, lost, released, held; null: running",
     "job_attempts.route": "providers in the order asked: what each said, or why it was not asked in its turn",
     "provider_snapshots.state": "closed, half_open, open or paused",
     "provider_snapshots.requests": "made so far; Redis may have begun anew",
@@ -68,5 +69,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Without them."""
     op.execute("alter table job_attempts drop column route")
+    op.execute("comment on column job_attempts.outcome is 'done, retry, failed, lost, released; null: running'")
     for table in ("provider_pauses", "provider_transitions", "provider_snapshots"):
         op.execute(f"drop table {table}")

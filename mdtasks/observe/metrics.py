@@ -116,8 +116,9 @@ PROVIDER_RATE_WAIT = Histogram(
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
 LIVE_TICKS_SKIPPED = Counter(
     "live_ticks_skipped_total",
-    "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs",
-    ("tier", "capability"),
+    "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs"
+    " (overlap), or every provider is left aside (circuit_open)",
+    ("tier", "capability", "reason"),
 )
 INTAKE_JOBS = Counter(
     "intake_jobs_total",
@@ -221,7 +222,7 @@ LABELS: Final[Mapping[str, str]] = {
     "endpoint": "which call failed: `bars`, `quotes`",
     "code": "class of an error, as docs/errors.md names it; of a request also `ok`",
     "error_class": "class of an error, as docs/errors.md names it",
-    "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped",
+    "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped; of a tick: why none",
     "result": "of a request's job: `queued` `deferred` `merged` `refused`",
     "status": "of a job that ended: `done` `failed`",
     "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",

@@ -7,7 +7,8 @@ on the state it starts from, so each function may be called twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,6 +62,8 @@ class Ending:
     error_class: str | None = None
     message: str | None = None
     bars: int = 0
+    #: Whom it asked, in order, and why not others; see ``job_attempts.route``.
+    route: Sequence[Mapping[str, Any]] = ()
 
 
 def _job(row: Row[Any]) -> BackfillJob:
@@ -117,6 +120,7 @@ def close_attempt(connection: Connection, attempt_id: int, ending: Ending) -> No
             "error_class": ending.error_class,
             "message": ending.message and storable(ending.message),
             "bars": ending.bars,
+            "route": json.dumps(ending.route) if ending.route else None,
         },
     )
 
@@ -147,6 +151,25 @@ def fail(connection: Connection, held: Held | Claim, ending: Ending, pause_s: fl
     }
     holds = connection.execute(SQL["fail"], values).one_or_none() is not None
     close_attempt(connection, held.attempt_id, ending)
+    return holds
+
+
+def hold(connection: Connection, claimed: Claim, ending: Ending, pause_s: float) -> bool:
+    """Put a job back whose providers are held back: it waits ``pause_s`` seconds, and the attempt does not count.
+
+    One that brought nothing is forgotten, else the history would fill with what was not done. False as ``fail``.
+    """
+    values = {
+        "job_id": claimed.job_id,
+        "fence": claimed.fence,
+        "pause_s": pause_s,
+        "message": ending.message and storable(ending.message),
+        "error_class": ending.error_class,
+        "bars": ending.bars,
+        "attempt_id": claimed.attempt_id,
+    }
+    holds = connection.execute(SQL["hold"], values).one_or_none() is not None
+    close_attempt(connection, claimed.attempt_id, ending)
     return holds
 
 

@@ -110,7 +110,7 @@ job_attempts = Table(
     Column("provider", Text),
     Column("started_at", utc, nullable=False, server_default=func.now()),
     Column("ended_at", utc),
-    Column("outcome", Text, comment="done, retry, failed, lost, released; null: running"),
+    Column("outcome", Text, comment="done, retry, failed, lost, released, held; null: running"),
     Column("error_class", Text),
     Column("message", Text),
     Column("bars", Integer, nullable=False, server_default="0"),
