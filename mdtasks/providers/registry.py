@@ -94,7 +94,7 @@ class Registry:
 
     def _unnamed_order(self) -> list[str]:
         """The order when nobody named one: made-up data never stands in for real data that is missing."""
-        real = [name for name in self._providers if name != "simulator"]
+        real = [name for name in self._providers if not _is_simulator(name)]
         return real or list(self._providers)
 
     def _policy(self, capability: Capability) -> tuple[str, ...]:
@@ -120,12 +120,32 @@ def _configured(settings: Settings, calendars: Calendars, gate_for: GateFor) -> 
 
         found["files"] = FilesProvider(settings.files_map, calendars)
     if settings.simulator:
-        from mdtasks.providers.faults import Faults
-        from mdtasks.providers.simulator import SimulatorProvider
+        found |= _simulators(settings, calendars, gate_for)
+    return {name: found[name] for name in sorted(found, key=_place)}
 
-        found["simulator"] = SimulatorProvider(
-            calendars,
-            Faults.parse(settings.simulator_faults),
-            gate=gate_for("simulator", settings.vendor_rates.get("simulator", ())),
+
+def _place(name: str) -> tuple[int, str]:
+    """Where a provider stands in DEFAULT_ORDER; the simulators follow each other."""
+    return DEFAULT_ORDER.index("simulator" if _is_simulator(name) else name), name
+
+
+def _is_simulator(name: str) -> bool:
+    return name.partition("_")[0] == "simulator"
+
+
+def _simulators(settings: Settings, calendars: Calendars, gate_for: GateFor) -> dict[str, Provider]:
+    """So many as are wanted, of the same data; the first suffers the faults."""
+    from mdtasks.providers.faults import Faults
+    from mdtasks.providers.outages import Schedule
+    from mdtasks.providers.simulator import SimulatorProvider
+
+    faults = Faults.parse(settings.simulator_faults)
+    schedule = Schedule.parse(settings.simulator_schedule, settings.simulator_epoch, faults)
+    found: dict[str, Provider] = {}
+    for number in range(1, settings.simulators + 1):
+        name = "simulator" if number == 1 else f"simulator_{number}"
+        rates = settings.vendor_rates.get(name, ())
+        found[name] = SimulatorProvider(
+            calendars, schedule if number == 1 else None, name=name, rates=rates, gate=gate_for(name, rates)
         )
-    return {name: found[name] for name in DEFAULT_ORDER if name in found}
+    return found
