@@ -145,7 +145,7 @@ def test_without_redis_the_policys_order_holds(deps: Deps, monkeypatch: pytest.M
 
 def a_job(deps: Deps, minutes: int = 10, symbol: str = "BTC-USD") -> BackfillJob:
     window = TimeWindow(start=EPOCH - timedelta(hours=1), end=EPOCH - timedelta(minutes=60 - minutes))
-    request = BackfillRequest(symbol=[symbol], interval=Interval.M1, start=window.start, end=window.end)
+    request = BackfillRequest(symbol=(symbol,), interval=Interval.M1, start=window.start, end=window.end)
     request_backfill(request, "tests", deps, EPOCH + timedelta(days=1))
     with deps.database.transaction() as connection:
         row = connection.execute(text("SELECT id FROM backfill_jobs ORDER BY created_at DESC LIMIT 1")).one()
