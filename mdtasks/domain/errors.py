@@ -8,6 +8,7 @@ turned into these once, at the driver's edge, always with ``raise ... from exc``
 
 from __future__ import annotations
 
+import difflib
 from typing import ClassVar
 
 
@@ -81,8 +82,11 @@ class UnknownProviderError(InvalidRequestError):
     code = "unknown_provider"
 
     def __init__(self, provider: str, *, configured: list[str]) -> None:
+        near = difflib.get_close_matches(provider, configured, n=1)
         super().__init__(
-            f"provider {provider!r} is not configured; configured: {', '.join(configured) or 'none'}",
+            f"provider {provider!r} is not configured"
+            + (f"; did you mean {near[0]}?" if near else "")
+            + f"; configured: {', '.join(configured) or 'none'}",
             field="provider",
             hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1, then `mdtasks doctor`",
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -105,6 +105,22 @@ class Parts:
         """The provider's score, in [0, 1]."""
         return BREAKER * circuit.value_of + (1 - BREAKER) * self.evidence
 
+    @property
+    def evidence_line(self) -> str:
+        """How the evidence is come to, for people."""
+        return (
+            f"evidence = ({LATENCY:g} x latency {self.latency:.3f} + {ERRORS:g} x errors {self.errors:.3f}"
+            f" + {COMPLETENESS:g} x completeness {self.completeness:.3f}) / {LATENCY + ERRORS + COMPLETENESS:g}"
+            f" = {self.evidence:.3f}"
+        )
+
+    def score_line(self, circuit: Circuit) -> str:
+        """How the score is come to, for people."""
+        return (
+            f"score = {BREAKER:g} x breaker {circuit.value_of:g} + {1 - BREAKER:g} x evidence {self.evidence:.3f}"
+            f" = {self.score(circuit):.3f}"
+        )
+
 
 def latency_part(latency_s: float) -> float:
     """How fast a request was: 1 up to FAST_S, 0 from SLOW_S on, in between by the logarithm of its time."""
@@ -148,26 +164,34 @@ class Transition:
     samples: Sequence[Sample]
 
     @property
+    def after(self) -> Circuit:
+        """What the breaker was after it."""
+        return Circuit.OPEN if self.kind == "demoted" else Circuit.CLOSED
+
+    @property
     def arithmetic(self) -> list[str]:
         """How the decision was come to, line by line, for people."""
         parts, rules = self.parts, self.rules
-        total = LATENCY + ERRORS + COMPLETENESS
-        lines = [
-            f"evidence = ({LATENCY:g} x latency {parts.latency:.3f} + {ERRORS:g} x errors {parts.errors:.3f}"
-            f" + {COMPLETENESS:g} x completeness {parts.completeness:.3f}) / {total:g} = {parts.evidence:.3f}"
-        ]
+        lines = [parts.evidence_line]
         if self.kind == "demoted":
-            after, score = Circuit.OPEN, f"{parts.evidence:.3f} < {rules.demote:g} (BREAKER_DEMOTE_THRESHOLD)"
+            lines.append(f"{parts.evidence:.3f} < {rules.demote:g} (BREAKER_DEMOTE_THRESHOLD)")
         else:
-            after = Circuit.CLOSED
-            score = f"{parts.evidence:.3f} >= {rules.promote:g} (BREAKER_PROMOTE_THRESHOLD)"
             lines.append(f"{self.run} answers in a row >= {rules.min_samples} (BREAKER_PROMOTE_MIN_SAMPLES)")
-        lines.append(score)
-        lines.append(
-            f"score = {BREAKER:g} x breaker {after.value_of:g} + {1 - BREAKER:g} x evidence {parts.evidence:.3f}"
-            f" = {parts.score(after):.3f}"
-        )
-        return lines
+            lines.append(f"{parts.evidence:.3f} >= {rules.promote:g} (BREAKER_PROMOTE_THRESHOLD)")
+        return [*lines, parts.score_line(self.after)]
+
+    @property
+    def case(self) -> dict[str, Any]:
+        """The case file as it is put on record; its samples the newest first."""
+        return {
+            "arithmetic": self.arithmetic,
+            "evidence": self.parts.evidence,
+            "parts": asdict(self.parts),
+            "rules": asdict(self.rules),
+            "run": self.run,
+            "opened": self.opened,
+            "samples": [as_document(each) for each in self.samples],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +231,16 @@ class Standing:
     def state(self) -> str:
         """``paused``, or the circuit's."""
         return "paused" if self.pause else str(self.circuit)
+
+    @property
+    def circuit_gauge(self) -> float:
+        """What the gauge ``circuit_state`` reads: 1 closed, 0.5 half-open, 0 open or paused."""
+        return 0.0 if self.pause else self.circuit.value_of
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """A look at it for its history, without the time."""
+        return {"health_score": self.score, "state": self.state, "parts": asdict(self.parts)}
 
     @property
     def why_aside(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -155,15 +155,27 @@ class HealthBook:
         with translated_redis_errors():
             return [orjson.loads(raw) for raw in reversed(self._client.lrange(f"{_ROOT}{name}:history", 0, -1))]
 
-    def transitions(self, most: int = 100) -> list[Transition]:
-        """Transitions that wait to be put on record, the oldest first; they stay until ``forget_transitions``."""
-        with translated_redis_errors():
-            return [_transition(orjson.loads(raw)) for raw in self._client.lrange(_OUTBOX, 0, most - 1)]
+    def waiting_transitions(self, most: int = 100) -> dict[bytes, Transition | None]:
+        """Transitions that wait to be put on record, the oldest first, by the very element that holds each.
 
-    def forget_transitions(self, count: int) -> None:
-        """Drop the oldest ``count`` of those that wait: they are on record."""
+        None: it cannot be read. They stay until ``forget_transitions``.
+        """
         with translated_redis_errors():
-            self._client.ltrim(_OUTBOX, count, -1)
+            return {raw: _readable(raw) for raw in self._client.lrange(_OUTBOX, 0, most - 1)}
+
+    def transitions(self) -> list[Transition]:
+        """Those that wait and can be read, the oldest first."""
+        return [each for each in self.waiting_transitions().values() if each is not None]
+
+    def forget_transitions(self, elements: Iterable[bytes]) -> None:
+        """Drop these: they are on record. By what they are and not by how many: two that drain at once take none of
+        those that came meanwhile. Idempotent.
+        """
+        with translated_redis_errors():
+            pipe = self._client.pipeline()
+            for raw in elements:
+                pipe.lrem(_OUTBOX, 0, raw)  # type: ignore[arg-type] # the driver's types know texts only
+            pipe.execute()
 
 
 _SHARES: Final = {
@@ -236,6 +248,13 @@ def _pause(document: Mapping[str, Any]) -> Pause:
 def _sample(document: Mapping[str, Any]) -> Sample:
     given = {name: value for name, value in document.items() if name != "at_ms"}
     return Sample(at=_at(document["at_ms"] / 1000), **given)
+
+
+def _readable(raw: bytes) -> Transition | None:
+    try:
+        return _transition(orjson.loads(raw))
+    except (ValueError, TypeError, KeyError):  # of another version
+        return None
 
 
 def _transition(document: Mapping[str, Any]) -> Transition:

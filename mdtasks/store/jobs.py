@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from mdtasks.connections import load_statements, storable
-from mdtasks.domain.errors import StaleClaimError
+from mdtasks.domain.errors import CircuitOpenError, RateSpentError, StaleClaimError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
 
@@ -23,6 +23,8 @@ SQL: Final = load_statements("mdtasks.store.sql", "jobs.sql")
 
 #: Jobs of a tier whose pause is over that one round lets go on: bounds its transaction when an outage has ended.
 _MOST_RIPENED: Final = 20_000
+#: Why a job waits when no provider was asked for it.
+_HELD: Final = (CircuitOpenError.code, RateSpentError.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,14 @@ def dispatchable(connection: Connection, tier: Tier, room: int) -> list[Backfill
     """Take due deferred jobs, newest window first; the caller pushes them after the commit."""
     connection.execute(SQL["ripen"], {"tier": tier, "most": _MOST_RIPENED})
     return [_job(row) for row in connection.execute(SQL["dispatch"], {"tier": tier, "room": room})]
+
+
+def wake_held(connection: Connection, names: Sequence[str]) -> int:
+    """Let jobs go out at once that wait because a provider was left aside or its rate spent, and may ask one of these.
+
+    Returns how many. The dispatcher sends them, as their queues have room.
+    """
+    return connection.execute(SQL["wake_held"], {"held": list(_HELD), "names": list(names)}).rowcount
 
 
 def queued_before(connection: Connection, grace_s: float) -> list[str]:

@@ -47,7 +47,8 @@ end
 local evidence = told.shares.latency * part.latency + told.shares.errors * part.errors
   + told.shares.completeness * part.completeness
 
-local change, since = '', nil
+-- How often it has opened since it was last well, for the case file.
+local change, openings = '', math.max(opened, 1)
 if state == 'closed' and requests >= told.rules.min_samples and evidence < told.rules.demote then
   change, state, opened = 'demoted', 'open', 1
 elseif state ~= 'closed' and run >= told.rules.min_samples and evidence >= told.rules.promote then
@@ -72,7 +73,7 @@ for _, sample in ipairs(redis.call('LRANGE', KEYS[2], 0, told.keep - 1)) do
   table.insert(samples, cjson.decode(sample))
 end
 redis.call('RPUSH', KEYS[5], cjson.encode({
-  provider = told.provider, kind = change, at_ms = told.sample.at_ms, run = run, opened = math.max(opened, 1),
+  provider = told.provider, kind = change, at_ms = told.sample.at_ms, run = run, opened = openings,
   parts = part, rules = told.rules, samples = samples,
 }))
 return change

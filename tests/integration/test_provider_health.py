@@ -181,6 +181,26 @@ def test_a_failed_probe_leaves_it_alone_for_longer_and_is_no_second_demotion(red
     assert [each.kind for each in book.transitions()] == ["demoted"]
 
 
+def test_the_case_of_a_promotion_tells_how_often_it_was_left_alone(redis_client: redis.Redis) -> None:
+    book = HealthBook(redis_client, Rules())
+    demote(book)
+    for error in (failed(), failed(), None):
+        redis_client.hset(f"mdtasks:provider:{NAME}", "until_us", 0)  # its time has come
+        assert book.admit(NAME, ()).verdict == "probe"
+        book.tell_request(NAME, "bars", 0.1, error)
+    while not book.tell_request(NAME, "bars", 0.1, None):
+        pass
+    assert [(each.kind, each.opened) for each in book.transitions()] == [("demoted", 1), ("promoted", 3)]
+
+
+def test_what_cannot_be_read_holds_nothing_up(redis_client: redis.Redis, book: HealthBook) -> None:
+    redis_client.rpush("mdtasks:provider-transitions", b"{", b'{"provider": "x"}')
+    demote(book)
+    assert [each and each.kind for each in book.waiting_transitions().values()] == [None, None, "demoted"]
+    book.forget_transitions([b"{", b'{"provider": "x"}', b"of nobody"])
+    assert [each.kind for each in book.transitions()] == ["demoted"]
+
+
 def test_answers_in_a_row_promote_it_once(redis_client: redis.Redis) -> None:
     book = HealthBook(redis_client, AT_ONCE)
     demote(book)
@@ -190,7 +210,7 @@ def test_answers_in_a_row_promote_it_once(redis_client: redis.Redis) -> None:
     assert [book.tell_request(NAME, "bars", 0.1, None) for _ in range(6)] == ["", "", "", "promoted", "", ""]
     assert [each.kind for each in book.transitions()] == ["demoted", "promoted"]
     assert (state(book), book.standings({NAME: ()})[0].opened) == (Circuit.CLOSED, 0)
-    book.forget_transitions(1)
+    book.forget_transitions(list(book.waiting_transitions())[:1])
     assert [each.kind for each in book.transitions()] == ["promoted"]
 
 

@@ -107,6 +107,17 @@ WHERE id = ANY (ARRAY(
     FOR UPDATE SKIP LOCKED
 ))
 
+-- name: wake_held
+-- Jobs that wait because a provider was not asked, and may ask one of :names, wait no longer; those that somebody is
+-- just changing are left alone.
+UPDATE backfill_jobs SET not_before = now()
+WHERE id = ANY (ARRAY(
+    SELECT id FROM backfill_jobs
+    WHERE status = 'deferred' AND not_before > now() AND last_error_class = ANY (CAST(:held AS text[]))
+      AND (provider_hint IS NULL OR provider_hint = ANY (CAST(:names AS text[])))
+    FOR UPDATE SKIP LOCKED
+))
+
 -- name: dispatch
 -- Take waiting jobs of a tier, newest window first, at most :room; they are 'queued' and must be pushed next. Walks
 -- backfill_jobs_waiting in its order: nothing is sorted, however much waits.
