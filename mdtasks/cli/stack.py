@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -93,9 +94,11 @@ def down(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Show the stack. Exit code 0 when it is ready, 1 when it runs but is not, 5 when none runs."""
-    from mdtasks.stack.report import stack_status
+    from mdtasks.stack.report import providers_aside, stack_status
 
     found = stack_status(home_of(args))
+    if found.record.ready:
+        found = replace(found, aside=providers_aside(found.home))
     if args.json:
         print_json(found.as_dict())
     else:

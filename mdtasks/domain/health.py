@@ -106,18 +106,19 @@ class Parts:
         return BREAKER * circuit.value_of + (1 - BREAKER) * self.evidence
 
     @property
-    def evidence_line(self) -> str:
+    def evidence_lines(self) -> list[str]:
         """How the evidence is come to, for people."""
-        return (
-            f"evidence = ({LATENCY:g} x latency {self.latency:.3f} + {ERRORS:g} x errors {self.errors:.3f}"
-            f" + {COMPLETENESS:g} x completeness {self.completeness:.3f}) / {LATENCY + ERRORS + COMPLETENESS:g}"
-            f" = {self.evidence:.3f}"
-        )
+        share = LATENCY + ERRORS + COMPLETENESS
+        return [
+            f"{LATENCY:.2f} x latency {self.latency:.3f} + {ERRORS:.2f} x errors {self.errors:.3f}"
+            f" + {COMPLETENESS:.2f} x completeness {self.completeness:.3f} = {self.evidence * share:.3f}",
+            f"evidence = {self.evidence * share:.3f} / {share:g} = {self.evidence:.3f}",
+        ]
 
     def score_line(self, circuit: Circuit) -> str:
         """How the score is come to, for people."""
         return (
-            f"score = {BREAKER:g} x breaker {circuit.value_of:g} + {1 - BREAKER:g} x evidence {self.evidence:.3f}"
+            f"score = {BREAKER:.2f} x breaker {circuit.value_of:g} + {1 - BREAKER:.2f} x evidence {self.evidence:.3f}"
             f" = {self.score(circuit):.3f}"
         )
 
@@ -172,7 +173,7 @@ class Transition:
     def arithmetic(self) -> list[str]:
         """How the decision was come to, line by line, for people."""
         parts, rules = self.parts, self.rules
-        lines = [parts.evidence_line]
+        lines = parts.evidence_lines
         if self.kind == "demoted":
             lines.append(f"{parts.evidence:.3f} < {rules.demote:g} (BREAKER_DEMOTE_THRESHOLD)")
         else:

@@ -161,7 +161,8 @@ class HealthBook:
         None: it cannot be read. They stay until ``forget_transitions``.
         """
         with translated_redis_errors():
-            return {raw: _readable(raw) for raw in self._client.lrange(_OUTBOX, 0, most - 1)}
+            found: list[bytes] = self._client.lrange(_OUTBOX, 0, most - 1)  # type: ignore[assignment]
+        return {raw: _readable(raw) for raw in found}
 
     def transitions(self) -> list[Transition]:
         """Those that wait and can be read, the oldest first."""

@@ -1,4 +1,4 @@
-"""What is kept of providers' health in PostgreSQL: how each stood, when it was demoted or promoted and why, who paused it.
+"""What is kept of providers' health in PostgreSQL: how each stood, when and why it was demoted, who paused it.
 
 Redis decides and forgets; this is the record. Of pauses it is the truth: Redis holds a copy.
 """
