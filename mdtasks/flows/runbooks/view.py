@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
 from mdtasks.connections import translated_redis_errors
+from mdtasks.domain.health import Standing
 from mdtasks.domain.jobs import Tier
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import GRACE_S, Proof, last_proof
 from mdtasks.flows.doctor import Check, examine_horizons, examine_servers, heard_workers
+from mdtasks.flows.providers import standings
 from mdtasks.queue import backlog
-from mdtasks.store import evidence, jobs, letters
+from mdtasks.store import evidence, jobs, letters, providers
 from mdtasks.store.evidence import Outcome, TierWork
 
 T = TypeVar("T")
 #: What ProviderDown looks at, minutes: a provider that was ill before that may be well.
 NOW_MINUTES: Final = 5
+#: What the record of a transition leaves off its time.
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 class View:
@@ -94,6 +98,18 @@ class View:
     def outcomes_now(self) -> list[Outcome]:
         """How attempts ended within the time that the alert of providers looks at."""
         return self._stored(partial(evidence.outcomes, minutes=NOW_MINUTES))
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """How the configured providers stand."""
+        return standings(self.deps)
+
+    def case_of(self, standing: Standing) -> Mapping[str, Any] | None:
+        """The case file of a provider's last demotion; None: it is not on record yet."""
+        newest = self._stored(partial(providers.transitions, name=standing.name))
+        since = standing.since - _MILLISECOND if standing.since is not None else None
+        found = (each for each in newest if each.kind == "demoted" and (since is None or each.at >= since))
+        return next((each.case for each in found), None)
 
     @cached_property
     def letters(self) -> list[dict[str, Any]]:
