@@ -28,7 +28,8 @@ _TRANSITIONS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How one provider stands. ``places``: where it is asked in each policy order, from 1; None: not at all.
+    """How one provider stands. ``rates``: what its account may ask. ``places``: where it is asked in each policy order,
+    from 1; None: not at all.
 
     ``history``: the last looks, the oldest first: timestamp, health_score, state, parts. ``samples``: the newest
     first. ``transitions``: the newest first; None where they were not asked for.
@@ -37,15 +38,11 @@ class Report:
     standing: Standing
     rules: health.Rules
     capabilities: Capabilities
+    rates: Sequence[Rate]
     places: Mapping[str, int | None]
     history: Sequence[Mapping[str, Any]]
     samples: Sequence[Sample]
     transitions: Sequence[Entry] | None = None
-
-    @property
-    def rates(self) -> tuple[Rate, ...]:
-        """What its account may ask."""
-        return self.capabilities.rates
 
     @property
     def latencies_s(self) -> list[float]:
@@ -146,6 +143,7 @@ def _report(
         standing,
         deps.health.rules,
         deps.registry.get(name).capabilities,
+        flow.rates(deps)[name],
         places,
         [{**each, "timestamp": datetime.fromisoformat(each["timestamp"])} for each in deps.health.history(name)],
         deps.health.samples(name),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from mdtasks.connections import storable
 from mdtasks.domain.errors import ConflictError, InvalidRequestError, UnavailableError, UnknownProviderError
 from mdtasks.domain.health import Pause, Standing
 from mdtasks.domain.rates import Rate
@@ -25,8 +26,12 @@ _LONGEST_REASON: Final = 1000
 
 
 def rates(deps: Deps) -> dict[str, tuple[Rate, ...]]:
-    """The configured providers in default order, with what their accounts may ask."""
-    return {name: deps.registry.get(name).capabilities.rates for name in deps.registry.names()}
+    """The configured providers in default order, with what their accounts may ask: as the settings say, else they."""
+    said = deps.settings.vendor_rates
+    return {
+        name: said[name] if name in said else deps.registry.get(name).capabilities.rates
+        for name in deps.registry.names()
+    }
 
 
 def standings(deps: Deps) -> list[Standing]:
@@ -116,7 +121,7 @@ def pause(name: str, reason: str, actor: str, deps: Deps, now: datetime) -> Chan
     Raises UnknownProviderError, InvalidRequestError (no reason), ConflictError (paused already, by whom),
     StoreUnavailableError. Redis that is away does not stop it.
     """
-    reason = _said(reason)
+    reason, actor = _said(reason), storable(actor)
     if not reason:
         raise InvalidRequestError("reason is empty: say why", field="reason", hint="for example: invoice unpaid")
     if name not in deps.registry.names():
@@ -141,7 +146,7 @@ def resume(name: str, reason: str, actor: str, deps: Deps, now: datetime) -> Cha
 
     Raises UnknownProviderError, ConflictError (it is not paused), StoreUnavailableError.
     """
-    reason = _said(reason)
+    reason, actor = _said(reason), storable(actor)
     with deps.database.transaction() as connection:
         providers.hold_pauses(connection)
         before = providers.pauses(connection).get(name)
@@ -157,7 +162,7 @@ def resume(name: str, reason: str, actor: str, deps: Deps, now: datetime) -> Cha
 
 
 def _said(reason: str) -> str:
-    reason = reason.strip()
+    reason = storable(reason).strip()
     if len(reason) > _LONGEST_REASON:
         raise InvalidRequestError(
             f"reason has {len(reason):,} characters", field="reason", hint=f"{_LONGEST_REASON:,} at most"

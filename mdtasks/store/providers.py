@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from mdtasks.connections import load_statements, storable
+from mdtasks.connections import load_statements
 from mdtasks.domain.health import Pause, Standing, Transition
 
 _SQL: Final = load_statements("mdtasks.store.sql", "providers.sql")
@@ -106,9 +106,8 @@ def pauses(connection: Connection) -> dict[str, Pause]:
 
 
 def add_pause(connection: Connection, name: str, pause: Pause) -> None:
-    """Pause a provider that is not. Call ``hold_pauses`` before what was looked at to decide it."""
-    values = {"provider": name, "by": storable(pause.by), "reason": storable(pause.reason), "at": pause.at}
-    connection.execute(_SQL["add_pause"], values)
+    """Pause a provider that is not; its texts are ``storable``. Call ``hold_pauses`` before what decided it."""
+    connection.execute(_SQL["add_pause"], {"provider": name, "by": pause.by, "reason": pause.reason, "at": pause.at})
 
 
 def drop_pause(connection: Connection, name: str) -> None:
