@@ -114,10 +114,15 @@ def _sample(each: Mapping[str, Any]) -> tuple[object, ...]:
         at[11:19],
         each["endpoint"],
         each["code"],
-        None if took is None else f"{took:.2f} s",
+        None if took is None else took_words(took),
         None if complete is None else f"{complete:.0%}",
         each["by"],
     )
+
+
+def took_words(seconds: float) -> str:
+    """How long something took: ``7 ms``, ``2.50 s``."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
 
 
 def _show_entry(entry: Entry) -> None:

@@ -83,6 +83,7 @@ def _show_table(found: list[Report]) -> None:
 
 def _row(each: Report) -> tuple[object, ...]:
     from mdtasks.cli.output import sparkline
+    from mdtasks.cli.provider_page import took_words
 
     errors, samples = sum(each.errors.values()), len(each.samples)
     return (
@@ -90,7 +91,7 @@ def _row(each: Report) -> tuple[object, ...]:
         _STATES[each.standing.state],
         f"{each.standing.score:.2f}",
         sparkline([look["health_score"] for look in each.history], _BLOCKS) or None,
-        f"{median(each.latencies_s):.2f} s" if each.latencies_s else None,
+        took_words(median(each.latencies_s)) if each.latencies_s else None,
         f"{errors} of {samples}" if samples else None,
         each.standing.budget,
     )

@@ -262,7 +262,7 @@ def _transition(document: Mapping[str, Any]) -> Transition:
     rules = {name: value for name, value in document["rules"].items() if name != "cooldowns_ms"}
     return Transition(
         provider=document["provider"],
-        at=_at(document["at_ms"] / 1000),
+        at=_at(int(document["at_us"]) / 1_000_000),
         kind=document["kind"],
         parts=Parts(**document["parts"]),
         rules=Rules(**rules),

@@ -73,7 +73,7 @@ for _, sample in ipairs(redis.call('LRANGE', KEYS[2], 0, told.keep - 1)) do
   table.insert(samples, cjson.decode(sample))
 end
 redis.call('RPUSH', KEYS[5], cjson.encode({
-  provider = told.provider, kind = change, at_ms = told.sample.at_ms, run = run, opened = openings,
+  provider = told.provider, kind = change, at_us = string.format('%.0f', now_us), run = run, opened = openings,
   parts = part, rules = told.rules, samples = samples,
 }))
 return change

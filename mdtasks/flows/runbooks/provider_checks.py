@@ -97,7 +97,12 @@ def provider_demoted(view: View) -> Iterator[Finding]:
         words = f"wait: it may be probed {wait} and is promoted when it answers; see mdtasks providers {standing.name}"
         words += f". If it lies, or each call is paid for: {pause_words(standing.name)}"
         evidence = (standing.why_aside, *_case_lines(view, standing))
-        yield Finding(f"{standing.name} is demoted", 0.65, Repair(words), evidence)
+        yield Finding(f"{standing.name} is demoted", _weight(view), Repair(words), evidence)
+
+
+def _weight(view: View) -> float:
+    """How likely one that is aside is the cause: more when no other is left."""
+    return 0.65 if any(not each.why_aside for each in view.standings) else 0.85
 
 
 def _case_lines(view: View, standing: Standing) -> Iterator[str]:
@@ -126,4 +131,4 @@ def provider_paused(view: View) -> Iterator[Finding]:
         repair = Repair(f"when its reason is gone: mdtasks providers resume {standing.name}")
         forgotten = age > _FORGOTTEN
         cause = f"{standing.name} is paused" + (", perhaps forgotten" if forgotten else "")
-        yield Finding(cause, 0.8 if forgotten else 0.6, repair, evidence)
+        yield Finding(cause, max(_weight(view), 0.8 if forgotten else 0.0), repair, evidence)

@@ -68,7 +68,8 @@ CHECKS: Final[Mapping[str, Checks]] = {
     "DLQGrowing": (*_PROVIDERS, data.letters_by_cause, data.quarantine),
     "DLQStuck": (processes.letters_stuck, processes.workers_silent),
     "ProviderDown": (*_PROVIDERS, data.quarantine, data.letters_by_cause),
-    "ProviderDemoted": (*_PROVIDERS, data.quarantine, data.letters_by_cause),
+    # Letters are what follows from it, and 429 is no illness.
+    "ProviderDemoted": (*_PROVIDERS[:3], data.quarantine),
     "PartDown": (),
     "MetricsAbsent": (processes.web_silent,),
     "WorkerMissing": (processes.workers_silent, processes.letters_stuck, processes.beat_silent),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any, Final, TypeVar
 
@@ -23,8 +23,6 @@ from mdtasks.store.evidence import Outcome, TierWork
 T = TypeVar("T")
 #: What ProviderDown looks at, minutes: a provider that was ill before that may be well.
 NOW_MINUTES: Final = 5
-#: What the record of a transition leaves off its time.
-_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 class View:
@@ -107,9 +105,7 @@ class View:
     def case_of(self, standing: Standing) -> Mapping[str, Any] | None:
         """The case file of a provider's last demotion; None: it is not on record yet."""
         newest = self._stored(partial(providers.transitions, name=standing.name))
-        since = standing.since - _MILLISECOND if standing.since is not None else None
-        found = (each for each in newest if each.kind == "demoted" and (since is None or each.at >= since))
-        return next((each.case for each in found), None)
+        return next((each.case for each in newest if each.kind == "demoted" and each.at == standing.since), None)
 
     @cached_property
     def letters(self) -> list[dict[str, Any]]:
