@@ -44,6 +44,8 @@ def show_page(found: Report, state: str) -> None:
     _head("asked")
     for line in _asked(found):
         show_line(line)
+    ended = [f"{each.attempts:,} {each.error_class or 'well'}" for each in found.outcomes]
+    show_line(f"attempts that asked it within 30 min ended: {', '.join(ended) or 'none'}")
     _show_samples("newest samples", [health.as_document(each) for each in found.samples])
     for entry in found.transitions or ():
         _show_entry(entry)

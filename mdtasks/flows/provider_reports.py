@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from statistics import median
 from typing import Any, Final
@@ -17,7 +17,8 @@ from mdtasks.domain.rates import Rate
 from mdtasks.flows import providers as flow
 from mdtasks.flows.deps import Deps
 from mdtasks.providers.base import Capabilities
-from mdtasks.store import providers
+from mdtasks.store import evidence, providers
+from mdtasks.store.evidence import Outcome
 from mdtasks.store.providers import Entry
 
 #: Codes of samples that tell of no error.
@@ -32,7 +33,8 @@ class Report:
     from 1; None: not at all.
 
     ``history``: the last looks, the oldest first: timestamp, health_score, state, parts. ``samples``: the newest
-    first. ``transitions``: the newest first; None where they were not asked for.
+    first. ``transitions``: the newest first; None where they were not asked for. ``outcomes``: how the attempts of the
+    last half hour ended that asked it, alone or among others.
     """
 
     standing: Standing
@@ -43,6 +45,7 @@ class Report:
     history: Sequence[Mapping[str, Any]]
     samples: Sequence[Sample]
     transitions: Sequence[Entry] | None = None
+    outcomes: Sequence[Outcome] = ()
 
     @property
     def latencies_s(self) -> list[float]:
@@ -100,6 +103,7 @@ class Report:
         if self.transitions is not None:
             document["arithmetic"] = self.arithmetic
             document["samples"] = [health.as_document(each) for each in self.samples]
+            document["outcomes"] = [asdict(each) for each in self.outcomes]
             document["transitions"] = [each.as_dict() for each in self.transitions]
         return document
 
@@ -132,12 +136,11 @@ def report_of(name: str, deps: Deps) -> Report:
     (standing,) = deps.health.standings({name: known[name]})
     with deps.database.transaction() as connection:
         entries = providers.transitions(connection, name, _TRANSITIONS)
-    return _report(deps, standing, _places(deps)[name], entries)
+        ended = [each for each in evidence.outcomes(connection) if name in each.provider.split(",")]
+    return replace(_report(deps, standing, _places(deps)[name]), transitions=entries, outcomes=ended)
 
 
-def _report(
-    deps: Deps, standing: Standing, places: Mapping[str, int | None], entries: Sequence[Entry] | None = None
-) -> Report:
+def _report(deps: Deps, standing: Standing, places: Mapping[str, int | None]) -> Report:
     name = standing.name
     return Report(
         standing,
@@ -147,7 +150,6 @@ def _report(
         places,
         [{**each, "timestamp": datetime.fromisoformat(each["timestamp"])} for each in deps.health.history(name)],
         deps.health.samples(name),
-        entries,
     )
 
 

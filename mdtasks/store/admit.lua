@@ -13,18 +13,21 @@ local now = redis.call('TIME')
 local now_us = now[1] * 1000000 + now[2]
 local health = redis.call('HMGET', KEYS[1], 'state', 'until_us', 'paused')
 if health[3] then return {'paused', 0} end
-local insists, go = ARGV[3] == '1', 'go'
-if (health[1] or 'closed') ~= 'closed' and not insists then
+local probes = (health[1] or 'closed') ~= 'closed' and ARGV[3] ~= '1'
+if probes then
   local left_us = tonumber(health[2] or '0') - now_us
   if health[1] == 'open' and left_us > 0 then return {'open', math.ceil(left_us / 1000)} end
-  if redis.call('GET', KEYS[2]) ~= ARGV[1] and not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
-    return {'open', math.max(redis.call('PTTL', KEYS[2]), 1)}
-  end
-  redis.call('PEXPIRE', KEYS[2], ARGV[2])
-  if health[1] == 'open' then redis.call('HSET', KEYS[1], 'state', 'half_open') end
-  go = 'probe'
+  local holder = redis.call('GET', KEYS[2])
+  if holder and holder ~= ARGV[1] then return {'open', math.max(redis.call('PTTL', KEYS[2]), 1)} end
 end
-if ARGV[4] == '1' then return {go, 0} end
+-- Taken only by who may go: one that must wait for the rate would keep the others from probing meanwhile.
+local function go()
+  if not probes then return {'go', 0} end
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+  if health[1] == 'open' then redis.call('HSET', KEYS[1], 'state', 'half_open') end
+  return {'probe', 0}
+end
+if ARGV[4] == '1' then return go() end
 local patience_us = tonumber(redis.call('HGET', KEYS[3], 'pen') or '0') - now_us
 if patience_us > 0 then return {'wait', math.ceil(patience_us / 1000)} end
 local arrivals, wait_us, live_us = {}, 0, 0
@@ -38,4 +41,4 @@ end
 if wait_us > 0 then return {'wait', math.ceil(wait_us / 1000)} end
 for name, arrival in pairs(arrivals) do redis.call('HSET', KEYS[3], name, string.format('%.0f', arrival)) end
 if live_us > 0 then redis.call('PEXPIRE', KEYS[3], math.ceil(live_us / 1000) + 1000) end
-return {go, 0}
+return go()

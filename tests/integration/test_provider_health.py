@@ -181,6 +181,19 @@ def test_a_failed_probe_leaves_it_alone_for_longer_and_is_no_second_demotion(red
     assert [each.kind for each in book.transitions()] == ["demoted"]
 
 
+def test_who_must_wait_for_the_rate_does_not_keep_others_from_probing(redis_client: redis.Redis) -> None:
+    book = HealthBook(redis_client, Rules())
+    demote(book)
+    redis_client.hset(f"mdtasks:provider:{NAME}", "until_us", 0)  # its time has come
+    rates = (Rate(1, 3600.0),)
+    assert book.admit(NAME, rates, insist=True).verdict == "go"
+    assert book.admit(NAME, rates).verdict == "wait"
+    assert not redis_client.exists(f"mdtasks:provider:{NAME}:probe")
+    assert book.admit(NAME, ()).verdict == "probe"
+    assert redis_client.exists(f"mdtasks:provider:{NAME}:probe")
+    assert book.admit(NAME, ()).verdict == "probe"  # as who holds the right
+
+
 def test_the_case_of_a_promotion_tells_how_often_it_was_left_alone(redis_client: redis.Redis) -> None:
     book = HealthBook(redis_client, Rules())
     demote(book)

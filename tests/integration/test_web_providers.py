@@ -17,7 +17,7 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.providers import pause, snapshot_once
 from mdtasks.settings import Settings
 from tests.integration.told import NAME, demote
-from tests.integration.web_server import served
+from tests.integration.web_server import asked, dies, served, waiting_ids
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 PAUSE, RESUME = f"/ops/providers/{NAME}/pause", f"/ops/providers/{NAME}/resume"
@@ -82,7 +82,22 @@ def test_one_provider_has_its_cases(client: httpx.Client, deps: Deps) -> None:
     assert (case["kind"], case["case"]["opened"]) == ("demoted", 1)
     assert "0.522 < 0.55 (BREAKER_DEMOTE_THRESHOLD)" in case["case"]["arithmetic"]
     assert case["case"]["samples"] == found["samples"]
+    assert found["outcomes"] == []
     assert re.fullmatch(r"score = 0.45 x breaker 0 \+ 0.55 x evidence 0.522 = 0.287", found["arithmetic"][-1])
+
+
+def test_one_provider_has_the_outcomes_of_the_attempts_that_asked_it(client: httpx.Client, deps: Deps) -> None:
+    asked(client)
+    dies(deps, waiting_ids(deps.broker)[0], error_class="timeout", provider="files,simulator")
+    dies(deps, waiting_ids(deps.broker)[0], error_class="timeout", provider="files")
+    assert client.get(f"/stats/providers/{NAME}").json()["outcomes"] == [
+        {
+            "provider": "files,simulator",
+            "error_class": "timeout",
+            "attempts": 1,
+            "example": "files,simulator: cannot be read",
+        }
+    ]
 
 
 @pytest.mark.parametrize("path", ["/stats/providers/simulater", "/ops/providers/simulater/pause"])
