@@ -12,6 +12,7 @@ from mdtasks.domain.errors import ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
+from mdtasks.flows.traces import UNRECORDED, Recorded, recorded_bars
 from mdtasks.observe import metrics
 from mdtasks.providers.base import BarsAnswer, Provider
 from mdtasks.store import bars as store_bars
@@ -23,12 +24,14 @@ Keep = Callable[[Sequence[Fetched]], None]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked of the providers, and when. ``hint``: of this one alone."""
+    """What is asked of the providers, and when. ``hint``: of this one alone; the ids: for whom."""
 
     interval: Interval
     window: TimeWindow
     now: datetime
     hint: str | None = None
+    job_id: str | None = None
+    attempt_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -73,7 +76,8 @@ def _asked(provider: Provider, outcome: Outcome, ask: Ask, keep: Keep, deps: Dep
     for packet in _packets(outcome.holes, provider):
         asked = Asked(provider, ask.interval, packet[0].window, ask.now)
         try:
-            answer = fetch_bars(asked, packet)
+            symbols = [hole.subject.symbol for hole in packet]
+            answer = fetch_bars(asked, packet, recorded_bars(deps, asked, symbols, (ask.job_id, ask.attempt_id)))
         except ProviderError as error:
             outcome.heard.append(error)
             left += [replace(hole, error=_graver(hole.error, error)) for hole in packet]
@@ -106,8 +110,10 @@ def _graver(earlier: ProviderError | None, later: ProviderError | None) -> Provi
     return later if earlier is None or hope else earlier
 
 
-def fetch_bars(asked: Asked, holes: Sequence[Hole]) -> BarsAnswer:
-    """One provider call, timed and counted. Never for time that the provider says it cannot have."""
+def fetch_bars(asked: Asked, holes: Sequence[Hole], recorded: Recorded = UNRECORDED) -> BarsAnswer:
+    """One provider call, timed and counted; ``recorded`` stands around it. Never for time that the provider says it
+    cannot have.
+    """
     provider, history = asked.provider, asked.provider.capabilities.history
     if history is not None and asked.window.start < asked.now - history:
         raise UnsupportedError(f"reaches back {history.days} days only", provider=provider.name)
@@ -115,7 +121,7 @@ def fetch_bars(asked: Asked, holes: Sequence[Hole]) -> BarsAnswer:
     metrics.PROVIDER_SELECTED.labels(capability=capability, provider=provider.name).inc()
     listings = [hole.subject.listing for hole in holes]
     try:
-        with metrics.PROVIDER_LATENCY.labels(provider=provider.name, capability=capability).time():
+        with recorded, metrics.PROVIDER_LATENCY.labels(provider=provider.name, capability=capability).time():
             return provider.fetch_bars(listings, asked.interval, asked.window, asked.now)
     except ProviderError as error:
         metrics.PROVIDER_ERRORS.labels(provider=provider.name, endpoint="bars", code=error.code).inc()

@@ -102,7 +102,7 @@ def _claim(job_id: str, deps: Deps, worker: str) -> jobs.Claim | None:
 
 def _fetched(deps: Deps, claim: jobs.Claim, now: datetime) -> FetchOutcome:
     """Raises ProviderError when nobody answered anything: of the first who may answer later, else of the first."""
-    ask = Ask(claim.interval, claim.window, now, claim.provider_hint)
+    ask = Ask(claim.interval, claim.window, now, claim.provider_hint, claim.job_id, claim.attempt_id)
     outcome = fetch(deps, [Subject(claim.instrument_id, claim.listing)], ask, lambda _parts: None)
     if not outcome.brought and outcome.shortfall is not None:
         raise outcome.shortfall

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +19,7 @@ from mdtasks.flows.deps import Deps, patiently
 from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
 from mdtasks.flows.scan import scan
+from mdtasks.flows.traces import AttemptIds, recorded_quotes
 from mdtasks.observe import metrics
 from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
@@ -53,7 +55,7 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     UnknownSymbolError, StoreUnavailableError.
     """
     window = job.time_window or ended_window(job.interval, now, LOOK_BACK)
-    ask = Ask(job.interval, window, now, job.provider_hint)
+    ask = Ask(job.interval, window, now, job.provider_hint, job.job_id)
 
     holes: dict[Tier, set[int]] = {}
 
@@ -78,8 +80,9 @@ def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime
     if provider is None:
         raise UnsupportedError("no configured provider serves quotes", provider=job.provider_hint or "registry")
 
-    def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:  # noqa: ARG001 - quotes bear no attempt
-        stored = sum(_store_quotes(provider, packet, deps, now) for packet in _packets(members, provider))
+    def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
+        ids = (job.job_id, attempt_id)
+        stored = sum(_store_quotes(provider, packet, deps, now, ids) for packet in _packets(members, provider))
         return jobs.Ending("done", provider=provider.name, bars=stored)
 
     ending = _attempt(job, deps, worker, work)
@@ -115,9 +118,12 @@ def _packets(members: Sequence[Instrument], provider: Provider) -> Iterator[Sequ
     return (members[start : start + size] for start in range(0, len(members), size))
 
 
-def _store_quotes(provider: Provider, packet: Sequence[Instrument], deps: Deps, now: datetime) -> int:
+def _store_quotes(
+    provider: Provider, packet: Sequence[Instrument], deps: Deps, now: datetime, attempt: AttemptIds
+) -> int:
     """One call and one commit; returns how many quotes were found."""
-    found = provider.fetch_quotes([member.listing for member in packet], now)
+    with recorded_quotes(deps, provider.name, [member.symbol for member in packet], attempt):
+        found = provider.fetch_quotes([member.listing for member in packet], now)
     if found:
         times_us = [to_us(quote.ts) for quote in found.values()]
         ensure_partitions(deps.database, "quotes", min(times_us), max(times_us))
@@ -148,7 +154,8 @@ def _fetch_and_store(
             providers[parts[0].provider] = None
             inserted += _stored(parts, ask.interval, attempt_id, deps)
 
-    outcome = fetch(deps, [Subject(member.id, member.listing) for member in members], ask, keep)
+    subjects = [Subject(member.id, member.listing) for member in members]
+    outcome = fetch(deps, subjects, replace(ask, attempt_id=attempt_id), keep)
     failed = len(members) - len(outcome.brought)
     if failed == len(members) and outcome.shortfall is not None:
         raise outcome.shortfall

@@ -105,6 +105,11 @@ PROVIDER_ERRORS = Counter(
 PROVIDER_LATENCY = Histogram(
     "provider_latency_seconds", "Time a provider took to answer, failures included", ("provider", "capability")
 )
+PROVIDER_SLOW_CALLS = Counter(
+    "provider_slow_calls_total",
+    "Calls that a provider was slow to answer; /ops/traces?provider= lists them, with traces of where their time went",
+    ("provider", "capability"),
+)
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
 LIVE_TICKS_SKIPPED = Counter(
     "live_ticks_skipped_total",
