@@ -35,6 +35,7 @@ MODULES: Final = (
     "slo",
     "jobs",
     "dlq",
+    "traces",
     "doctor",
     "runbook",
     "bench",

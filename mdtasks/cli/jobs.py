@@ -141,6 +141,10 @@ def show_attempts(attempts: list[dict[str, Any]]) -> None:
         return
     headers = ("attempt", "started (UTC)", "took", "outcome", "provider", "worker", "bars", "error")
     show_table(headers, [_attempt(each) for each in attempts])
+    if slow := sum(each["slow_calls"] for each in attempts):
+        traced = [f"`mdtasks traces show {trace}`" for each in attempts for trace in each["traces"]]
+        where = ", ".join(traced[-3:]) or f"`mdtasks traces --job {attempts[0]['job_id']}` lists them"
+        say(f"{slow} slow provider {'call' if slow == 1 else 'calls'}: {where}")
 
 
 def _attempt(row: dict[str, Any]) -> tuple[object, ...]:
