@@ -165,7 +165,7 @@ FROM backfill_jobs WHERE id = :job_id
 
 -- name: attempts
 -- The history of a job over all its lives, with the slow provider calls of each attempt and those traced among them.
-SELECT a.id, a.job_id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars,
+SELECT a.id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars,
        (SELECT count(*) FROM slow_calls s WHERE s.attempt_id = a.id) AS slow_calls,
        ARRAY(SELECT s.id FROM slow_calls s WHERE s.attempt_id = a.id AND s.bytes IS NOT NULL ORDER BY s.id) AS traces
 FROM job_attempts a WHERE job_id = :job_id ORDER BY a.id
