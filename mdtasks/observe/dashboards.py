@@ -177,6 +177,15 @@ PROVIDER: Final = Dashboard(
             "none",
             about="0 open, 0.5 half-open, 1 closed",
         ),
+        Panel(
+            7,
+            "Slow calls",
+            _one(
+                f"sum by (provider, capability) (increase(provider_slow_calls_total{{{_THIS_PROVIDER}}}[1h]))",
+                "{{provider}} {{capability}}",
+            ),
+            about="Each left a record: mdtasks traces --provider, /ops/traces?provider=",
+        ),
     ),
     variable=("provider", "provider_selected_total"),
 )
