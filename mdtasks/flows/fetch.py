@@ -14,6 +14,7 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
 from mdtasks.flows.traces import UNRECORDED, Recorded, recorded_bars
 from mdtasks.observe import metrics
+from mdtasks.observe.traces import NOBODY, Asker
 from mdtasks.providers.base import BarsAnswer, Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store.partitions import ensure_partitions
@@ -24,14 +25,13 @@ Keep = Callable[[Sequence[Fetched]], None]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked of the providers, and when. ``hint``: of this one alone; the ids: for whom."""
+    """What is asked of the providers, and when. ``hint``: of this one alone."""
 
     interval: Interval
     window: TimeWindow
     now: datetime
     hint: str | None = None
-    job_id: str | None = None
-    attempt_id: int | None = None
+    asker: Asker = NOBODY
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ def _asked(provider: Provider, outcome: Outcome, ask: Ask, keep: Keep, deps: Dep
         asked = Asked(provider, ask.interval, packet[0].window, ask.now)
         try:
             symbols = [hole.subject.symbol for hole in packet]
-            answer = fetch_bars(asked, packet, recorded_bars(deps, asked, symbols, (ask.job_id, ask.attempt_id)))
+            answer = fetch_bars(asked, packet, recorded_bars(deps, asked, symbols, ask.asker))
         except ProviderError as error:
             outcome.heard.append(error)
             left += [replace(hole, error=_graver(hole.error, error)) for hole in packet]

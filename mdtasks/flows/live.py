@@ -19,8 +19,9 @@ from mdtasks.flows.deps import Deps, patiently
 from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
 from mdtasks.flows.scan import scan
-from mdtasks.flows.traces import AttemptIds, recorded_quotes
+from mdtasks.flows.traces import recorded_quotes
 from mdtasks.observe import metrics
+from mdtasks.observe.traces import Asker
 from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs, quotes, reference
@@ -55,12 +56,13 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     UnknownSymbolError, StoreUnavailableError.
     """
     window = job.time_window or ended_window(job.interval, now, LOOK_BACK)
-    ask = Ask(job.interval, window, now, job.provider_hint, job.job_id)
+    ask = Ask(job.interval, window, now, job.provider_hint)
 
     holes: dict[Tier, set[int]] = {}
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        ending, lacking = _fetch_and_store(members, ask, attempt_id, deps)
+        mine = replace(ask, asker=Asker(job.job_id, attempt_id, 1, worker))
+        ending, lacking = _fetch_and_store(members, mine, attempt_id, deps)
         for member in members:
             if member.id in lacking:
                 holes.setdefault(member.tier, set()).add(member.id)
@@ -81,8 +83,8 @@ def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime
         raise UnsupportedError("no configured provider serves quotes", provider=job.provider_hint or "registry")
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        ids = (job.job_id, attempt_id)
-        stored = sum(_store_quotes(provider, packet, deps, now, ids) for packet in _packets(members, provider))
+        asker = Asker(job.job_id, attempt_id, 1, worker)
+        stored = sum(_store_quotes(provider, packet, deps, now, asker) for packet in _packets(members, provider))
         return jobs.Ending("done", provider=provider.name, bars=stored)
 
     ending = _attempt(job, deps, worker, work)
@@ -118,11 +120,9 @@ def _packets(members: Sequence[Instrument], provider: Provider) -> Iterator[Sequ
     return (members[start : start + size] for start in range(0, len(members), size))
 
 
-def _store_quotes(
-    provider: Provider, packet: Sequence[Instrument], deps: Deps, now: datetime, attempt: AttemptIds
-) -> int:
+def _store_quotes(provider: Provider, packet: Sequence[Instrument], deps: Deps, now: datetime, asker: Asker) -> int:
     """One call and one commit; returns how many quotes were found."""
-    with recorded_quotes(deps, provider.name, [member.symbol for member in packet], attempt):
+    with recorded_quotes(deps, provider.name, [member.symbol for member in packet], asker):
         found = provider.fetch_quotes([member.listing for member in packet], now)
     if found:
         times_us = [to_us(quote.ts) for quote in found.values()]
@@ -154,8 +154,7 @@ def _fetch_and_store(
             providers[parts[0].provider] = None
             inserted += _stored(parts, ask.interval, attempt_id, deps)
 
-    subjects = [Subject(member.id, member.listing) for member in members]
-    outcome = fetch(deps, subjects, replace(ask, attempt_id=attempt_id), keep)
+    outcome = fetch(deps, [Subject(member.id, member.listing) for member in members], ask, keep)
     failed = len(members) - len(outcome.brought)
     if failed == len(members) and outcome.shortfall is not None:
         raise outcome.shortfall

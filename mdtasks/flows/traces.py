@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mdtasks.domain.errors import MdtasksError
 from mdtasks.domain.slowness import SlowRule
-from mdtasks.observe.traces import CallContext, Recorder, SlowCall
+from mdtasks.observe.traces import Asker, CallContext, Recorder, SlowCall
 from mdtasks.store import traces
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The job and the attempt that ask: (job id, attempt id).
-AttemptIds = tuple[str | None, int | None]
 Recorded = AbstractContextManager[None]
 #: Around a call that nobody records.
 UNRECORDED: Final[Recorded] = nullcontext()
@@ -37,19 +35,19 @@ def open_recorder(settings: Settings) -> Recorder | None:
     return Recorder(SlowRule(settings.viztracer_slow_s, settings.viztracer_slow_p95), sample)
 
 
-def recorded_bars(deps: Deps, asked: Asked, symbols: Iterable[str], attempt: AttemptIds) -> Recorded:
+def recorded_bars(deps: Deps, asked: Asked, symbols: Iterable[str], asker: Asker) -> Recorded:
     """What stands around one call for bars."""
     if deps.recorder is None:
         return UNRECORDED
-    context = CallContext(asked.provider.name, f"bars_{asked.interval}", tuple(symbols), asked.window, *attempt)
+    context = CallContext(asked.provider.name, f"bars_{asked.interval}", tuple(symbols), asked.window, asker)
     return deps.recorder.call(context, partial(_keep, deps))
 
 
-def recorded_quotes(deps: Deps, provider: str, symbols: Iterable[str], attempt: AttemptIds) -> Recorded:
+def recorded_quotes(deps: Deps, provider: str, symbols: Iterable[str], asker: Asker) -> Recorded:
     """What stands around one call for quotes."""
     if deps.recorder is None:
         return UNRECORDED
-    return deps.recorder.call(CallContext(provider, "quotes", tuple(symbols), None, *attempt), partial(_keep, deps))
+    return deps.recorder.call(CallContext(provider, "quotes", tuple(symbols), None, asker), partial(_keep, deps))
 
 
 def _keep(deps: Deps, call: SlowCall) -> None:

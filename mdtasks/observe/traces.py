@@ -14,7 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
@@ -38,15 +38,27 @@ CATEGORY: Final = "mdtasks"
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks: which attempt at which job, in which worker process; None: not known."""
+
+    job_id: str | None = None
+    attempt_id: int | None = None
+    attempt: int | None = None
+    worker: str | None = None
+
+
+NOBODY: Final = Asker()
+
+
+@dataclass(frozen=True, slots=True)
 class CallContext:
-    """For whom a provider is asked what. ``capability``: ``bars_1m`` ... ``quotes``; ``window``: None for quotes."""
+    """Which provider is asked what, by whom. ``capability``: ``bars_1m`` to ``quotes``; ``window``: None for quotes."""
 
     provider: str
     capability: str
     symbols: tuple[str, ...]
     window: TimeWindow | None = None
-    job_id: str | None = None
-    attempt_id: int | None = None
+    asker: Asker = NOBODY
     policy_version: int | None = None
 
 
@@ -73,8 +85,7 @@ class SlowCall:
             "symbols": list(asked.symbols[:MOST_SYMBOLS]),
             "symbol_count": len(asked.symbols),
             "window": None if asked.window is None else [asked.window.start, asked.window.end],
-            "job_id": asked.job_id,
-            "attempt_id": asked.attempt_id,
+            **asdict(asked.asker),
             "policy_version": asked.policy_version,
             "started_at": self.started_at,
             "latency_s": round(self.latency_s, 6),

@@ -33,7 +33,7 @@ def flame_page(flame: Flame, title: str) -> str:
         "facts": "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(told).items()),
         "tops": "".join(_row(top) for top in tops(flame, _TOPS)),
         # Within a script element only its end and comments mean something.
-        "data": _data(flame).replace("<", "\\u003c"),
+        "data": chart_data(flame).replace("<", "\\u003c"),
         "style": _file("flame.css"),
         "script": _file("flame.js"),
     }
@@ -73,7 +73,8 @@ def _facts(told: Mapping[str, Any]) -> dict[str, str]:
         "window": " to ".join(told["window"] or ()),
         "began": told["started_at"],
         "job": told["job_id"],
-        "attempt": told["attempt_id"],
+        "attempt": told["attempt"],
+        "worker": told["worker"],
         "policy version": told["policy_version"],
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
@@ -86,7 +87,7 @@ def _row(top: Any) -> str:
     return f"<tr>{numbers}<td>{escape(top.function)}</td><td>{escape(top.where)}</td></tr>"
 
 
-def _data(flame: Flame) -> str:
+def chart_data(flame: Flame) -> str:
     """The slices for the script, names and threads by number, times rounded to a tenth of a microsecond."""
     lanes = {thread: number for number, thread in enumerate(flame.threads)}
     numbers: dict[str, int] = {}

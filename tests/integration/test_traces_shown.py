@@ -153,8 +153,8 @@ def test_what_a_name_holds_cannot_leave_its_place_in_the_page() -> None:
 
     evil = "</script><script>alert(1)</script><!--"
     context: dict[str, Any] = {
-        **dict.fromkeys(("window", "job_id", "attempt_id", "policy_version", "error_class")),
-        **dict.fromkeys(("provider", "capability", "started_at"), evil),
+        **dict.fromkeys(("window", "job_id", "attempt", "policy_version", "error_class")),
+        **dict.fromkeys(("provider", "capability", "started_at", "worker"), evil),
         "symbols": [evil],
         "symbol_count": 1,
         "latency_s": 1.0,

@@ -17,7 +17,7 @@ from mdtasks.domain.errors import NotFoundError
 from mdtasks.domain.jobs import TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.traces import forget_once
-from mdtasks.observe.traces import CallContext, SlowCall
+from mdtasks.observe.traces import Asker, CallContext, SlowCall
 from mdtasks.store import job_reports, traces
 from mdtasks.store.jobs import open_live_attempt
 from mdtasks.store.traces import MOST_RECORDS, TraceFilter, forget, keep, matching, one, trace_of
@@ -29,7 +29,7 @@ WINDOW = TimeWindow(start=NOW - timedelta(hours=1), end=NOW)
 def call_of(
     *, at: datetime = NOW, size: int | None = 10, latency_s: float = 3.0, asked: CallContext | None = None
 ) -> SlowCall:
-    context = asked or CallContext("alpaca", "bars_1m", ("SPY", "MSFT"), WINDOW, "job-1", None)
+    context = asked or CallContext("alpaca", "bars_1m", ("SPY", "MSFT"), WINDOW, Asker("job-1"))
     return SlowCall(context, at, latency_s, 2.0, None, None if size is None else b"x" * size)
 
 
@@ -114,7 +114,9 @@ def test_housekeeping_goes_by_the_settings(deps: Deps) -> None:
 def test_a_record_tells_what_was_asked_by_whom_and_its_attempt_points_to_it(database: Database) -> None:
     with database.transaction() as connection:
         attempt_id = open_live_attempt(connection, "job-9", "bars_fetch", "t0@here/1")
-    asked = CallContext("alpaca", "bars_1m", tuple(f"S{n}" for n in range(80)), WINDOW, "job-9", attempt_id)
+    asked = CallContext(
+        "alpaca", "bars_1m", tuple(f"S{n}" for n in range(80)), WINDOW, Asker("job-9", attempt_id, 1, "t0@here/1")
+    )
     packed = gzip.compress(b'{"traceEvents": []}')
     traced = stored(database, SlowCall(asked, NOW, 3.5, 2.0, "timeout", packed))
     stored(database, SlowCall(asked, NOW, 3.5, 2.0, "timeout", None))
@@ -137,7 +139,7 @@ def test_a_call_without_a_job_or_a_window_is_recorded_too(database: Database) ->
 
 def test_filters_narrow_and_what_is_not_there_is_said_with_the_reason(database: Database) -> None:
     first = stored(database, call_of(latency_s=9.0))
-    other = CallContext("finnhub", "quotes", ("SPY",), None, "job-2")
+    other = CallContext("finnhub", "quotes", ("SPY",), None, Asker("job-2"))
     second = stored(database, call_of(at=NOW + timedelta(hours=1), asked=other, size=None))
     with database.transaction() as connection:
 

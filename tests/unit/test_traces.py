@@ -20,11 +20,11 @@ from mdtasks.domain.slowness import LEAST_CALLS, SlowRule
 from mdtasks.observe import traces
 from mdtasks.observe.flames import Flame, read_flame, tops
 from mdtasks.observe.ring import ring
-from mdtasks.observe.traces import MOST_SYMBOLS, PER_MINUTE, CallContext, Recorder, SlowCall
+from mdtasks.observe.traces import MOST_SYMBOLS, PER_MINUTE, Asker, CallContext, Recorder, SlowCall
 
 #: Every call is slow.
 ALL = SlowRule(1e-9, 0)
-ASKED = CallContext("simulator", "bars_1m", ("SPY",), None, "job-1", 7)
+ASKED = CallContext("simulator", "bars_1m", ("SPY",), None, Asker("job-1", 7, 2, "t0@here/1"))
 SECRET = "hush-hush-4711"
 
 
@@ -80,7 +80,11 @@ def test_a_trace_names_the_functions_with_their_callers_and_what_was_asked() -> 
     by_depth = [(each.depth, each.name.partition(" (")[0]) for each in flame.slices]
     assert by_depth[:4] == [(0, "simulator bars_1m"), (1, "outer"), (2, "work"), (2, "work")]
     assert (flame.context["job_id"], flame.context["attempt_id"], flame.context["symbols"]) == ("job-1", 7, ["SPY"])
-    assert flame.context["policy_version"] is None
+    assert (flame.context["attempt"], flame.context["worker"], flame.context["policy_version"]) == (
+        2,
+        "t0@here/1",
+        None,
+    )
     top = next(each for each in tops(flame, 10) if each.function == "work")
     assert (top.calls, top.where.rpartition("/")[2].partition(":")[0]) == (2, "test_traces.py")
 

@@ -27,6 +27,7 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked
 from mdtasks.flows.traces import open_recorder, recorded_bars
+from mdtasks.observe.traces import Asker
 from mdtasks.providers.base import Provider
 from mdtasks.settings import Settings
 from mdtasks.stack.benches.measure import Result, Say
@@ -91,7 +92,7 @@ def _hooks(bars: int) -> Mapping[str, Hook]:
     def hook(enabled: bool) -> Hook:
         settings = Settings(viztracer_enabled=enabled, viztracer_slow_s=3600, viztracer_slow_p95=0)
         deps = cast("Deps", _Recording(open_recorder(settings)))
-        return lambda: recorded_bars(deps, asked, ["BENCH"], ("job", 1))
+        return lambda: recorded_bars(deps, asked, ["BENCH"], Asker("job", 1, 1, "bench"))
 
     return {"no hook": nullcontext, "off": hook(False), "armed": hook(True)}
 

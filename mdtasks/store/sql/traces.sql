@@ -5,14 +5,13 @@
 SELECT pg_advisory_xact_lock(hashtext('mdtasks.traces'))
 
 -- name: insert
--- Record a slow call; who did it and which attempt it was stand with the attempt.
+-- Record a slow call.
 INSERT INTO slow_calls (at, provider, capability, symbols, symbol_count, "window", job_id, attempt_id, attempt,
                         policy_version, worker, latency_s, threshold_s, error_class, bytes, trace)
-SELECT :at, :provider, :capability, CAST(:symbols AS text[]), :symbol_count,
-       CASE WHEN CAST(:start AS timestamptz) IS NOT NULL THEN tstzrange(:start, :end) END,
-       :job_id, :attempt_id, a.attempt, :policy_version, a.worker, :latency_s, :threshold_s, :error_class,
-       octet_length(CAST(:trace AS bytea)), CAST(:trace AS bytea)
-FROM (SELECT CAST(:attempt_id AS bigint) AS id) asked LEFT JOIN job_attempts a ON a.id = asked.id
+VALUES (:at, :provider, :capability, CAST(:symbols AS text[]), :symbol_count,
+        CASE WHEN CAST(:start AS timestamptz) IS NOT NULL THEN tstzrange(:start, :end) END,
+        :job_id, :attempt_id, :attempt, :policy_version, :worker, :latency_s, :threshold_s, :error_class,
+        octet_length(CAST(:trace AS bytea)), CAST(:trace AS bytea))
 RETURNING id
 
 -- name: let_go
