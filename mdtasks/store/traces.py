@@ -18,6 +18,8 @@ _SQL: Final = load_statements("mdtasks.store.sql", "traces.sql")
 #: Days that a record stays, its trace long gone, and how many records there may be at most.
 KEEP_DAYS: Final = 30
 MOST_RECORDS: Final = 50_000
+#: Milliseconds that storing a record may hold up its fetch, a statement.
+HURRY_MS: Final = 3000
 #: Bytes of one trace's JSON: what is larger was not made by us.
 _MOST_JSON: Final = 100_000_000
 #: The highest id that PostgreSQL can hold.
@@ -38,9 +40,11 @@ class TraceFilter:
 
 def keep(connection: Connection, call: SlowCall, *, most: int, most_bytes: int) -> int:
     """Record a slow call and let go of traces beyond ``most`` and ``most_bytes``, in the caller's transaction, which
-    should hold nothing else: it waits for others that do the same. Returns the record's id. Not idempotent.
+    should hold nothing else: it waits for others that do the same, HURRY_MS at most. Returns the record's id. Not
+    idempotent. Raises what PostgreSQL raises when it would take longer.
     """
     asked, window = call.context, call.context.window
+    connection.execute(_SQL["hurry"], {"most_ms": HURRY_MS})
     if call.trace is not None:
         connection.execute(_SQL["lock"])
     row = connection.execute(

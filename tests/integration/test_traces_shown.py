@@ -19,9 +19,9 @@ from mdtasks.domain.jobs import BackfillJob
 from mdtasks.flows import ingest, live
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.settings import Settings, load_settings
-from mdtasks.store import job_reports
+from mdtasks.store import job_reports, traces
 from mdtasks.store.traces import TraceFilter, matching
-from mdtasks.testing import quotes_fetch_job
+from mdtasks.testing import bars_fetch_job, quotes_fetch_job
 from tests.integration.cli_calls import Cli
 from tests.integration.web_server import asked, dies, served, waiting_ids
 
@@ -125,6 +125,28 @@ def test_a_store_that_takes_no_record_does_not_fail_the_fetch(
     job = BackfillJob.model_construct(job_id=waiting_ids(deps.broker)[0])
     assert ingest.run_backfill(job, working, "t1@here/1", NOW).outcome == "done"
     assert "was not kept" in caplog.text
+
+
+def test_a_record_that_would_have_to_wait_is_given_up_and_the_fetch_is_done(
+    client: httpx.Client, deps: Deps, working: Deps, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked(client)
+    monkeypatch.setattr(traces, "HURRY_MS", 50)
+    job = BackfillJob.model_construct(job_id=waiting_ids(deps.broker)[0])
+    with deps.database.transaction() as other:
+        other.exec_driver_sql("LOCK TABLE slow_calls IN ACCESS EXCLUSIVE MODE")
+        assert ingest.run_backfill(job, working, "t1@here/1", NOW).outcome == "done"
+    assert "statement timeout" in caplog.text
+
+
+def test_live_bars_are_recorded_with_their_attempt(working: Deps, client: httpx.Client) -> None:
+    job = bars_fetch_job(symbols=["BTC-USD", "ETH-USD"])
+    live.run_bars_fetch(job, working, "t0@here/1", NOW)
+    (entry,) = client.get(f"/ops/traces?job_id={job.job_id}&provider=simulator").json()["traces"]
+    assert (entry["symbol_count"], entry["worker"], entry["attempt"]) == (2, "t0@here/1", 1)
+    with working.database.transaction() as connection:
+        (attempt,) = job_reports.attempts(connection, job.job_id)
+    assert attempt["id"] == entry["attempt_id"]
 
 
 def test_the_page_is_whole_by_itself_and_its_policy_lets_nothing_else_run(

@@ -1,5 +1,9 @@
 -- Slow provider calls and their traces: kept within bounds, listed, let go.
 
+-- name: hurry
+-- No statement of this transaction takes longer than :most_ms: a fetch waits for it.
+SELECT set_config('statement_timeout', CAST(:most_ms AS text), true)
+
 -- name: lock
 -- One at a time counts and lets go.
 SELECT pg_advisory_xact_lock(hashtext('mdtasks.traces'))
