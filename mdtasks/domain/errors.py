@@ -84,7 +84,8 @@ class UnknownProviderError(InvalidRequestError):
         super().__init__(
             f"provider {provider!r} is not configured; configured: {', '.join(configured) or 'none'}",
             field="provider",
-            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1, then `mdtasks doctor`",
+            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR, MDTASKS_SIMULATOR=1, MDTASKS_YFINANCE=1 or a vendor's key, such as "
+            "MDTASKS_ALPACA_KEY (docs/providers.md lists them), then `mdtasks doctor`",
         )
         self.provider = provider
 
@@ -330,6 +331,23 @@ class NotEntitledError(ProviderError):
 
     code = "not_entitled"
     retryable = False
+
+
+class RefusedRequestError(ProviderError):
+    """The provider calls the request itself wrong (HTTP 400, 422), in words of its own; again, it would say the same."""
+
+    code = "refused"
+    retryable = False
+
+
+class NotYetError(ProviderError):
+    """The account may have data of this time only later: the provider was not asked."""
+
+    code = "not_yet"
+
+    def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, provider=provider)
+        self.retry_after_s = retry_after_s
 
 
 class UnsupportedError(ProviderError):

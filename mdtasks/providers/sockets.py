@@ -1,0 +1,177 @@
+"""Requests through urllib3 and requests that pass a vendor's gate, one by one, and end in time.
+
+The libraries' own timeouts hold for each read, so an answer that drips never ends. Here one clock runs over connection,
+headers and body; when it is up, the socket is shut, and whoever reads from it finds the end. Imported only with an SDK.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
+import urllib3.exceptions
+
+from mdtasks.providers.http import Answer, Wire
+
+_TIMEOUTS: Final = (
+    requests.exceptions.Timeout,
+    urllib3.exceptions.TimeoutError,
+    urllib3.exceptions.ConnectTimeoutError,
+    TimeoutError,
+)
+_FAILURES: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class Watch:
+    """The clock of one request at a time: shuts the connection in use when it is up."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self._connection: Any = None
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let the block use connections for so long; ``up`` says afterwards whether that was too short."""
+        self.up, self._connection = False, None
+        timer = threading.Timer(seconds, self._shut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def over(self, connection: Any) -> None:
+        """Mind this connection."""
+        self._connection = connection
+
+    def _shut(self) -> None:
+        self.up = True
+        held = getattr(self._connection, "sock", None)
+        if held is not None:
+            with suppress(OSError):
+                # A TLS socket's own shutdown drops its state under the reader's hands; the plain one wakes the reader.
+                socket.socket.shutdown(held, socket.SHUT_RDWR)
+
+
+def watched(manager: urllib3.PoolManager, watch: Watch) -> None:
+    """Let the manager make connections that the watch minds."""
+
+    class Plain(urllib3.connection.HTTPConnection):
+        def request(self, *args: Any, **kwargs: Any) -> None:
+            watch.over(self)
+            super().request(*args, **kwargs)
+
+    class Secure(urllib3.connection.HTTPSConnection):
+        def request(self, *args: Any, **kwargs: Any) -> None:
+            watch.over(self)
+            super().request(*args, **kwargs)
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+
+def exchanged(wire: Wire, watch: Watch, url: str, send: Callable[[str], tuple[Any, Any]]) -> tuple[Any, bytes]:
+    """Send one request through the gate and read its answer whole: what ``send`` gave first, and the body.
+
+    ``send`` takes the real address and gives (what the library calls a response, urllib3's response, unread). Raises
+    the ProviderError that the answer, or its absence, means.
+    """
+    with wire.request(url):
+        begun = False
+        try:
+            with watch.within(wire.timeout_s):
+                given, raw = send(wire.address(url))
+                begun = True
+                body = raw.read(decode_content=True)
+                raw.release_conn()
+        except _FAILURES as exc:
+            timed_out = watch.up or isinstance(exc, _TIMEOUTS)
+            raise wire.failed(url, exc, timed_out=timed_out, cut_off=begun) from exc
+        wire.accept(url, Answer.of(raw.status, raw.headers, body))
+    return given, body
+
+
+class GatedAdapter(requests.adapters.HTTPAdapter):
+    """The transport of a ``requests`` session: mounted, each of its requests passes the vendor's gate."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._watch = Watch()
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """As the library does, with connections that are watched."""
+        super().init_poolmanager(*args, **kwargs)
+        watched(self.poolmanager, self._watch)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """As the library does, with connections that are watched."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        watched(manager, self._watch)
+        return manager
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """Make the request and read its answer, whatever the SDK says of streams and timeouts."""
+        del args  # all of them are told by name
+        options = {**kwargs, "stream": True, "timeout": self._wire.timeout_s}
+
+        def sent(address: str) -> tuple[requests.Response, Any]:
+            request.url = address
+            response = super(GatedAdapter, self).send(request, **options)
+            return response, response.raw
+
+        response: requests.Response
+        response, body = exchanged(self._wire, self._watch, str(request.url), sent)
+        response.raw = io.BytesIO(body)  # read and decoded
+        return response
+
+
+def gated_session(wire: Wire, session: requests.Session | None = None) -> requests.Session:
+    """A session, or the one given, of which all requests pass the gate."""
+    session = session or requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, GatedAdapter(wire))
+    return session
+
+
+def gated_manager(wire: Wire, manager: urllib3.PoolManager) -> Callable[..., urllib3.HTTPResponse]:
+    """A ``PoolManager.request`` of which all requests pass the gate."""
+    watch = Watch()
+    watched(manager, watch)
+    make = manager.request
+
+    def request(
+        method: str, url: str, fields: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> urllib3.HTTPResponse:
+        def sent(address: str) -> tuple[Any, Any]:
+            limits = urllib3.Timeout(connect=wire.timeout_s, read=wire.timeout_s)
+            response = make(
+                method,
+                address,
+                fields=fields,
+                headers=headers,
+                preload_content=False,
+                redirect=False,
+                retries=False,
+                timeout=limits,
+            )
+            return response, response
+
+        given, body = exchanged(wire, watch, url, sent)
+        return urllib3.HTTPResponse(body=body, status=given.status)
+
+    return request
