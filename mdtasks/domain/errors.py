@@ -84,8 +84,8 @@ class UnknownProviderError(InvalidRequestError):
         super().__init__(
             f"provider {provider!r} is not configured; configured: {', '.join(configured) or 'none'}",
             field="provider",
-            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR, MDTASKS_SIMULATOR=1, MDTASKS_YFINANCE=1 or a vendor's key, such as "
-            "MDTASKS_ALPACA_KEY (docs/providers.md lists them), then `mdtasks doctor`",
+            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR, MDTASKS_SIMULATOR=1, MDTASKS_YFINANCE=1 or a vendor's key, "
+            "such as MDTASKS_ALPACA_KEY (docs/providers.md lists them), then `mdtasks doctor`",
         )
         self.provider = provider
 
@@ -334,7 +334,7 @@ class NotEntitledError(ProviderError):
 
 
 class RefusedRequestError(ProviderError):
-    """The provider calls the request itself wrong (HTTP 400, 422), in words of its own; again, it would say the same."""
+    """The provider calls the request itself wrong (HTTP 400, 422), in its own words; again, it would say the same."""
 
     code = "refused"
     retryable = False

@@ -1,8 +1,9 @@
 """The `databento` provider: bars through databento's historical API, many symbols a call, streamed as DBN.
 
-Source of the API's facts: https://databento.com/docs/api-reference-historical and the SDK's source. Bars bear their start
-in nanoseconds of UTC, prices are whole billionths. It bills by use: what a call will cost is asked first, and a call over
-MDTASKS_DATABENTO_MAX_COST is not made. A symbol that it cannot resolve, or not for all of the time, is named in the answer.
+Source of the API's facts: https://databento.com/docs/api-reference-historical and the SDK's source. Bars bear their
+start in nanoseconds of UTC, prices are whole billionths. It bills by use: what a call will cost is asked first, and a
+call over MDTASKS_DATABENTO_MAX_COST is not made. A symbol that it cannot resolve, or not for all of the time, is named
+in the answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import NoDataError, NotEntitledError, ProviderError, RefusedRequestError
+from mdtasks.domain.errors import NoDataError, NotEntitledError, NotYetError, ProviderError, RefusedRequestError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
@@ -77,6 +78,11 @@ class DatabentoProvider(VendorProvider):
     ) -> BarsAnswer:
         """One call for all symbols, after one for its cost. Raises NotEntitledError when that is too high."""
         symbols = [listing.symbol for listing in listings]
+        if interval is Interval.D1:
+            whole = _whole_days(window)
+            if whole is None:
+                return BarsAnswer({symbol: Bars.empty() for symbol in symbols})
+            window = whole
         start, end = (at.astimezone(UTC).isoformat() for at in (window.start, window.end))
         ask: dict[str, Any] = {
             "dataset": self._dataset,
@@ -205,6 +211,18 @@ class DatabentoWire(Wire):
 def _bars(records: np.ndarray) -> Bars:
     prices = [records[name].astype(np.float64) / _BILLION for name in ("open", "high", "low", "close")]
     return Bars.of(records["ts_event"].astype(np.int64) // 1000, *prices, records["volume"].astype(np.float64))
+
+
+def _whole_days(window: TimeWindow) -> TimeWindow | None:
+    """The days of UTC that begin in the window and are over by its end. Raises NotYetError when one began only."""
+    day = timedelta(days=1)
+    start, end = (datetime.combine(at.date(), time(), UTC) for at in (window.start, window.end))
+    start = start if start == window.start else start + day
+    if start >= window.end:
+        return None
+    if start >= end:
+        raise NotYetError("a day of UTC is not over yet", provider=NAME)
+    return TimeWindow(start=start, end=end)
 
 
 def _days(day: date) -> int:

@@ -8,7 +8,7 @@ into errors and logs; it is sent in the header that the API takes instead.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
 import numpy as np

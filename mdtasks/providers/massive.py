@@ -1,4 +1,4 @@
-"""The `massive` provider: US equities' bars and quotes through massive (the former polygon-api-client), one symbol a call.
+"""The `massive` provider: US equities' bars and quotes through massive (once polygon-api-client), a symbol a call.
 
 Source of the API's facts: https://massive.com/docs/rest/stocks/aggregates/custom-bars and the SDK's source. Times are
 milliseconds (bars) and nanoseconds (quotes) of UTC, a daily bar bears midnight in New York. A page is cut at 50,000

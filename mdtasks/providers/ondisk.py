@@ -22,7 +22,7 @@ import numpy as np
 from mdtasks.domain.bars import Bars, from_us, to_us
 from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.sessions import Calendar, Calendars
+from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers import arrow
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered

@@ -99,8 +99,11 @@ def exchanged(wire: Wire, watch: Watch, url: str, send: Callable[[str], tuple[An
                 body = raw.read(decode_content=True)
                 raw.release_conn()
         except _FAILURES as exc:
-            timed_out = watch.up or isinstance(exc, _TIMEOUTS)
+            refused = isinstance(exc, urllib3.exceptions.NewConnectionError)  # which urllib3 counts among timeouts
+            timed_out = watch.up or (isinstance(exc, _TIMEOUTS) and not refused)
             raise wire.failed(url, exc, timed_out=timed_out, cut_off=begun) from exc
+        if watch.up:  # of headers that broke off, or a body of no told length, the end is all that shows
+            raise wire.failed(url, TimeoutError(), timed_out=True)
         wire.accept(url, Answer.of(raw.status, raw.headers, body))
     return given, body
 

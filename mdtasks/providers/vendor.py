@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from mdtasks.domain.bars import Bars, Quote
+from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import (
     AuthError,
     CircuitOpenError,
@@ -31,6 +31,7 @@ from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.planning import Asker, in_reach
 from mdtasks.providers.shaping import ended, in_order
+from mdtasks.providers.wallclock import DAY_US
 
 #: Every name by which listings name an exchange whose trades the US feeds carry.
 US_EXCHANGES: Final = frozenset({"XNYS", "XNAS", "ARCX", "XASE", "BATS", "OOTC", "NYSE", "NASDAQ"})
@@ -40,7 +41,7 @@ _OF_THE_ACCOUNT: Final = (AuthError, NotEntitledError, RateLimitedError, Circuit
 
 
 class VendorProvider(ABC):
-    """An adapter of a vendor's SDK. Instances serve one thread at a time; the SDK's client is made at the first call."""
+    """An adapter of a vendor's SDK. Instances serve one thread at a time; the SDK's client is made at its first use."""
 
     name: str
     capabilities: Capabilities
@@ -80,7 +81,10 @@ class VendorProvider(ABC):
             return BarsAnswer({}, errors)
         if until <= asked.start:
             raise NotYetError("no bar has ended there yet", provider=self.name)
-        found = self.ask_bars(served, interval, TimeWindow(start=asked.start, end=min(asked.end, until)), now)
+        end = asked.end
+        if interval is Interval.D1:  # a label lies hours before what vendors stamp its bar with
+            end = from_us(-(-to_us(end) // DAY_US) * DAY_US)
+        found = self.ask_bars(served, interval, TimeWindow(start=asked.start, end=min(end, until)), now)
         calendars = {listing.symbol: partial(self._calendars.get, listing.mic) for listing in served}
         bars = {
             symbol: ended(in_order(each).within(asked), interval, calendars[symbol], until)

@@ -1,7 +1,7 @@
 """yfinance's session, with Yahoo's gate in it. Imported only with the SDK, which brings curl_cffi.
 
-curl's own timeout is over all of a request, body included. The cookies and the crumb that the SDK asks for first are not
-needed for charts: when they fail it goes on without, so their failure costs one timeout and not one for each step.
+curl's own timeout is over all of a request, body included. The cookies and the crumb that the SDK asks for first are
+not needed for charts: when they fail it goes on without, so their failure costs one timeout and not one for each step.
 """
 
 from __future__ import annotations

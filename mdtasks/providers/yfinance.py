@@ -1,14 +1,14 @@
 """The `yfinance` provider: Yahoo's bars through yfinance's data layer, one symbol a call. For personal use only.
 
 Source of the API's facts: yfinance's source (yfinance.data, scrapers/history.py); Yahoo documents nothing. The SDK's
-``Ticker.history`` turns failures into empty tables and remembers them, and asks for time zones beside; what it builds on,
-``YfData.get``, does the cookies and crumbs that Yahoo wants, remembers no answer, and is what is used here. The chart's
-prices are adjusted for every split up to today: the splits since the window began are asked for too and undone.
+``Ticker.history`` turns failures into empty tables and remembers them, and asks for time zones beside; what it builds
+on, ``YfData.get``, does the cookies and crumbs that Yahoo wants, remembers no answer, and is what is used here. The
+chart's prices are adjusted for every split up to today: the splits since the window began are asked for and undone.
 """
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
@@ -69,7 +69,6 @@ class YfinanceProvider(VendorProvider):
         )
         self._wire = YahooWire(gate_for(NAME, access.rates), access)
         self._data: Any = None
-        self._cache: tempfile.TemporaryDirectory[str] | None = None
 
     def ask_bars(
         self, listings: Sequence[Listing], interval: Interval, window: TimeWindow, now: datetime
@@ -80,7 +79,7 @@ class YfinanceProvider(VendorProvider):
     def check(self) -> str:
         """Asks for a week of daily bars."""
         now = datetime.now(UTC)
-        self._chart("SPY", Interval.D1, now - timedelta(days=7), now)
+        self._chart("AAPL", Interval.D1, now - timedelta(days=7), now)
         return "Yahoo answers; for personal use only, as its terms say"
 
     def _bars(self, listing: Listing, interval: Interval, window: TimeWindow, now: datetime) -> Bars:
@@ -148,10 +147,8 @@ class YfinanceProvider(VendorProvider):
         """The SDK's data layer with a session of ours: one of its own, for the SDK's is the whole process's."""
         if self._data is None:
             sdk = loaded("yfinance")
-            if self._cache is None:
-                # It keeps cookies and time zones in SQLite files in the home; several processes would meet there.
-                self._cache = tempfile.TemporaryDirectory(prefix="mdtasks-yfinance-")
-                sdk.set_tz_cache_location(self._cache.name)
+            # It keeps cookies in an SQLite file in the home, where many processes meet; where it cannot, it does not.
+            sdk.set_tz_cache_location(os.path.join(os.devnull, NAME))
             session = loaded("mdtasks.providers.yahoo_session").YahooSession(self._wire)
             self._data = type.__call__(loaded("yfinance.data").YfData, session=session)
         return self._data

@@ -6,8 +6,9 @@ An adapter joins by a world: a listing it serves, one it does not know, an inter
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,8 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from mdtasks.domain.bars import Bars, from_us, to_us, validated
-from mdtasks.domain.errors import NoDataError, ProviderError, UnsupportedError
+from mdtasks.domain.bars import Bars, Quote, from_us, to_us, validated
+from mdtasks.domain.errors import NoDataError, NotYetError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
@@ -29,6 +30,9 @@ from mdtasks.providers.files import FilesProvider
 from mdtasks.providers.lean import LeanProvider
 from mdtasks.providers.simulator import SimulatorProvider
 from tests.integration.answered import answered
+from tests.vendors.configured import SWITCHES, vendor
+from tests.vendors.market import Market
+from tests.vendors.server import VendorServer
 
 CALENDARS = Calendars()
 NEW_YORK = "America/New_York"
@@ -42,12 +46,18 @@ UNKNOWN = Listing("NOPE", "XNYS")
 
 @dataclass(frozen=True)
 class World:
-    """A provider with bars of ``listing`` in ``WINDOW``; ``truth`` is what it must answer, where the test wrote it."""
+    """A provider with bars of ``listing`` in ``WINDOW``; ``truth`` is what it must answer, where the test wrote it.
+
+    ``tells_unknown``: it says of a symbol that it does not know it, where others have no bars of it.
+    """
 
     provider: Provider
     listing: Listing
     interval: Interval
     truth: Bars | None
+    now: datetime = NOW
+    tells_unknown: bool = True
+    open: ExitStack = field(default_factory=ExitStack)
 
 
 def bars_of(listing: Listing, interval: Interval) -> Bars:
@@ -129,6 +139,34 @@ def files_parquet(folder: Path, listing: Listing, interval: Interval) -> World:
     return files_world(folder, listing, interval, parquet=True)
 
 
+#: Those whose API has no word for a symbol that does not exist.
+_SILENT_ON_UNKNOWN = {"alpaca", "massive", "finnhub"}
+#: Yahoo has minutes of a month only.
+_SOON_AFTER = datetime(2024, 3, 20, tzinfo=UTC)
+
+
+def vendor_world(name: str) -> Callable[[Path, Listing, Interval], World]:
+    def build(_: Path, listing: Listing, interval: Interval) -> World:
+        bars = bars_of(listing, interval)
+        quote = Quote(datetime(2024, 3, 11, 20, tzinfo=UTC), bid=100.0, bid_size=2.0, ask=100.1, ask_size=3.0)
+        market = Market({(listing.symbol, interval): bars}, {listing.symbol: quote}, page=97)
+        opened = ExitStack()
+        server = opened.enter_context(VendorServer(market))
+        delays = {name: 900.0 if name == "alpaca" and interval is Interval.M5 else 0.0}
+        provider = vendor(name, server, CALENDARS, vendor_delays=delays)
+        now = _SOON_AFTER if name == "yfinance" else NOW
+        return World(provider, listing, interval, bars, now, name not in _SILENT_ON_UNKNOWN, opened)
+
+    build.__name__ = name
+    return build
+
+
+def vendors_intervals() -> dict[str, list[Interval]]:
+    some = [Interval.M1, Interval.M5, Interval.M15, Interval.D1]
+    own = {"alpaca": list(Interval), "massive": list(Interval), "databento": [Interval.M1, Interval.H1, Interval.D1]}
+    return {name: own.get(name, some) for name in SWITCHES}
+
+
 WORLDS: list[tuple[str, Callable[[Path, Listing, Interval], World], Listing, Interval]] = [
     (f"{build.__name__.removesuffix('_world')}-{listing.symbol}-{interval}", build, listing, interval)
     for build, intervals in (
@@ -139,18 +177,24 @@ WORLDS: list[tuple[str, Callable[[Path, Listing, Interval], World], Listing, Int
     )
     for listing in (STOCK, PAIR)
     for interval in intervals
+] + [
+    (f"{name}-{listing.symbol}-{interval}", vendor_world(name), listing, interval)
+    for name, intervals in vendors_intervals().items()
+    for listing in ([STOCK, PAIR] if name == "yfinance" else [STOCK])
+    for interval in intervals
 ]
 
 
 @pytest.fixture(params=WORLDS, ids=[name for name, *_ in WORLDS])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     _, build, listing, interval = request.param
     made: World = build(tmp_path, listing, interval)
-    return made
+    with made.open:
+        yield made
 
 
-def fetch(world: World, window: TimeWindow = WINDOW, now: datetime = NOW) -> Bars:
-    answer = world.provider.fetch_bars([world.listing], world.interval, window, now)
+def fetch(world: World, window: TimeWindow = WINDOW) -> Bars:
+    answer = world.provider.fetch_bars([world.listing], world.interval, window, world.now)
     assert not answer.errors
     return answer.bars[world.listing.symbol]
 
@@ -180,7 +224,7 @@ def test_healthy_bars_pass_validation_whole_and_in_order(world: World) -> None:
 def test_two_windows_side_by_side_give_what_the_whole_gives(world: World, cut: timedelta) -> None:
     middle = WINDOW.start + cut
     parts = [TimeWindow(start=WINDOW.start, end=middle), TimeWindow(start=middle, end=WINDOW.end)]
-    answers = [world.provider.fetch_bars([world.listing], world.interval, part, NOW) for part in parts]
+    answers = [world.provider.fetch_bars([world.listing], world.interval, part, world.now) for part in parts]
     halves = [answer.bars.get(world.listing.symbol, Bars.empty()) for answer in answers]
     assert same(Bars.concat(halves), fetch(world))
 
@@ -189,14 +233,23 @@ def test_two_windows_side_by_side_give_what_the_whole_gives(world: World, cut: t
 def test_only_bars_that_ended_by_now_are_given_and_all_of_them(world: World, hours: float) -> None:
     whole = fetch(world)
     now = WINDOW.start + timedelta(hours=hours)
-    answer = world.provider.fetch_bars([world.listing], world.interval, WINDOW, now)
     ends = CALENDARS.get(world.listing.mic).interval_end(whole.ts_us, world.interval)
-    assert same(answer.bars[world.listing.symbol], whole.take(ends <= to_us(now)))
+    if world.provider.name == "databento" and world.interval is Interval.D1:  # its days are those of UTC
+        ends = whole.ts_us + 86_400_000_000
+    expected = whole.take(ends <= to_us(now - timedelta(seconds=world.provider.capabilities.delay_s)))
+    try:
+        answer = world.provider.fetch_bars([world.listing], world.interval, WINDOW, now)
+    except NotYetError:
+        assert not len(expected)
+    else:
+        assert same(answer.bars[world.listing.symbol], expected)
 
 
 def test_asking_again_gives_the_same_also_from_a_new_instance(world: World, tmp_path: Path) -> None:
     first = fetch(world)
     assert same(fetch(world), first)
+    if world.provider.name in SWITCHES:
+        return
     again: World = {
         "simulator": lambda: simulator_world(tmp_path, world.listing, world.interval),
         "files": lambda: World(FilesProvider(tmp_path / "map.yaml", CALENDARS), world.listing, world.interval, None),
@@ -206,7 +259,11 @@ def test_asking_again_gives_the_same_also_from_a_new_instance(world: World, tmp_
 
 
 def test_every_symbol_asked_for_is_in_exactly_one_of_bars_and_errors(world: World) -> None:
-    answer = world.provider.fetch_bars([world.listing, UNKNOWN], world.interval, WINDOW, NOW)
+    answer = world.provider.fetch_bars([world.listing, UNKNOWN], world.interval, WINDOW, world.now)
+    if not world.tells_unknown:
+        assert (set(answer.bars), answer.errors) == ({world.listing.symbol, UNKNOWN.symbol}, {})
+        assert not len(answer.bars[UNKNOWN.symbol])
+        return
     assert set(answer.bars) == {world.listing.symbol}
     assert set(answer.errors) == {UNKNOWN.symbol}
     error = answer.errors[UNKNOWN.symbol]
@@ -217,7 +274,7 @@ def test_every_symbol_asked_for_is_in_exactly_one_of_bars_and_errors(world: Worl
 
 def test_what_is_unanswered_lies_in_the_window_and_holds_no_bar(world: World) -> None:
     wide = TimeWindow(start=WINDOW.start - timedelta(days=3), end=WINDOW.end + timedelta(days=3))
-    answer = world.provider.fetch_bars([world.listing], world.interval, wide, NOW)
+    answer = world.provider.fetch_bars([world.listing], world.interval, wide, world.now)
     parts = answered(answer, world.listing.symbol, wide)
     cuts = [cut.window for cut in answer.unanswered.get(world.listing.symbol, ())]
     pieces = sorted([*parts, *cuts], key=lambda piece: piece.start)
@@ -233,25 +290,25 @@ def test_capabilities_are_declared_and_kept(world: World) -> None:
     capabilities = world.provider.capabilities
     assert world.interval in capabilities.intervals
     assert capabilities.max_symbols >= 1
-    assert capabilities.complete
+    assert capabilities.complete or world.provider.name in {"finnhub", "yfinance", "databento"}
     assert world.provider.check()
 
 
 def test_an_interval_that_is_not_declared_is_refused(world: World) -> None:
     for interval in set(Interval) - world.provider.capabilities.intervals:
         with pytest.raises(UnsupportedError):
-            world.provider.fetch_bars([world.listing], interval, WINDOW, NOW)
+            world.provider.fetch_bars([world.listing], interval, WINDOW, world.now)
 
 
 def test_quotes_are_given_as_declared(world: World) -> None:
     if not world.provider.capabilities.quotes:
         with pytest.raises(UnsupportedError):
-            world.provider.fetch_quotes([world.listing], NOW)
+            world.provider.fetch_quotes([world.listing], world.now)
         return
-    quotes = world.provider.fetch_quotes([world.listing, UNKNOWN], NOW)
+    quotes = world.provider.fetch_quotes([world.listing, UNKNOWN], world.now)
     assert UNKNOWN.symbol not in quotes
     for quote in quotes.values():
-        assert quote.ts <= NOW
+        assert quote.ts <= world.now
         assert quote.bid is not None
         assert quote.ask is not None
         assert 0 < quote.bid < quote.ask
