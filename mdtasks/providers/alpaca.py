@@ -57,7 +57,7 @@ class AlpacaProvider(VendorProvider):
     """
 
     name = NAME
-    modules: ClassVar[tuple[str, ...]] = ("alpaca", "alpaca.data", "mdtasks.providers.sockets")
+    modules: ClassVar[tuple[str, ...]] = ("alpaca", "alpaca.data", "mdtasks.providers.requests_session")
 
     def __init__(self, settings: VendorSettings, calendars: Calendars, gate_for: GateFor = open_gate) -> None:
         super().__init__(calendars)
@@ -172,10 +172,10 @@ class AlpacaProvider(VendorProvider):
     def _sdk(self) -> Any:
         """The SDK's client: raw answers, no retries of its own, every request through the gate."""
         if self._client is None:
-            sockets = loaded("mdtasks.providers.sockets")
+            transport = loaded("mdtasks.providers.requests_session")
             client = loaded("alpaca.data").StockHistoricalDataClient(*self._keys, raw_data=True)
             client._retry = 0  # not among its arguments; else it sleeps three seconds on a 429, three times
-            sockets.gated_session(self._wire, client._session)
+            transport.gated_session(self._wire, client._session)
             self._client = client
         return self._client
 

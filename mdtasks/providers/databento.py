@@ -47,7 +47,7 @@ class DatabentoProvider(VendorProvider):
     """
 
     name = NAME
-    modules: ClassVar[tuple[str, ...]] = ("databento", "zstandard", "mdtasks.providers.sockets")
+    modules: ClassVar[tuple[str, ...]] = ("databento", "zstandard", "mdtasks.providers.requests_session")
 
     def __init__(self, settings: VendorSettings, calendars: Calendars, gate_for: GateFor = open_gate) -> None:
         super().__init__(calendars)
@@ -148,7 +148,7 @@ class DatabentoProvider(VendorProvider):
     def _sdk(self) -> Any:
         """The SDK's client. It makes each request in a session of its own, so those steps are replaced by ours."""
         if self._client is None:
-            session = loaded("mdtasks.providers.sockets").gated_session(self._wire)
+            session = loaded("mdtasks.providers.requests_session").gated_session(self._wire)
             client = loaded("databento").Historical(self._key)
 
             def post(url: str, data: Mapping[str, Any] | None = None, **_: Any) -> Any:
@@ -209,8 +209,9 @@ class DatabentoWire(Wire):
 
 
 def _bars(records: np.ndarray) -> Bars:
-    prices = [records[name].astype(np.float64) / _BILLION for name in ("open", "high", "low", "close")]
-    return Bars.of(records["ts_event"].astype(np.int64) // 1000, *prices, records["volume"].astype(np.float64))
+    open_, high, low, close = (records[name].astype(np.float64) / _BILLION for name in ("open", "high", "low", "close"))
+    volume = records["volume"].astype(np.float64)
+    return Bars.of(records["ts_event"].astype(np.int64) // 1000, open_, high, low, close, volume)
 
 
 def _whole_days(window: TimeWindow) -> TimeWindow | None:

@@ -40,14 +40,16 @@ _FREE: Final = Plan(rates=(Rate(60, 60.0), Rate(30, 1.0)))
 #: Hours are left out: nothing says on which grid they lie.
 _RESOLUTIONS: Final = {Interval.M1: "1", Interval.M5: "5", Interval.M15: "15", Interval.D1: "D"}
 #: Longer answers of minutes come back cut.
-_WINDOWS: Final = {interval: timedelta(days=28) for interval in _RESOLUTIONS if interval is not Interval.D1}
+_WINDOWS: Final[Mapping[Interval, timedelta]] = {
+    interval: timedelta(days=28) for interval in _RESOLUTIONS if interval is not Interval.D1
+}
 
 
 class FinnhubProvider(VendorProvider):
     """The last bid and ask of US equities; bars of 1m 5m 15m 1d where ``MDTASKS_FINNHUB_CANDLES`` says so."""
 
     name = NAME
-    modules: ClassVar[tuple[str, ...]] = ("finnhub", "mdtasks.providers.sockets")
+    modules: ClassVar[tuple[str, ...]] = ("finnhub", "mdtasks.providers.requests_session")
 
     def __init__(self, settings: VendorSettings, calendars: Calendars, gate_for: GateFor = open_gate) -> None:
         super().__init__(calendars)
@@ -113,9 +115,9 @@ class FinnhubProvider(VendorProvider):
     def _sdk(self) -> Any:
         """The SDK's client: the key in a header, every request through the gate."""
         if self._client is None:
-            sockets = loaded("mdtasks.providers.sockets")
+            transport = loaded("mdtasks.providers.requests_session")
             client = loaded("finnhub").Client(self._key)
-            session = sockets.gated_session(self._wire, client._session)
+            session = transport.gated_session(self._wire, client._session)
             session.params.clear()
             session.headers["X-Finnhub-Token"] = self._key
             self._client = client

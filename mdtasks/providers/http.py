@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -154,25 +154,43 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """
     said = headers.get("retry-after", "").strip()
     reset = headers.get("x-ratelimit-reset", "").strip()
-    for read in (
-        lambda: float(said),
-        lambda: _unix_s(said) - _sent_s(headers),
-        lambda: float(reset) - _sent_s(headers),
-    ):
-        try:
-            found = read()
-        except (ValueError, TypeError):
-            continue
-        return max(found, 0.0) if found < 86_400 else None
-    return None
+    found = _number(said)
+    if found is None and said:
+        found = _since(_unix_s(said), headers)
+    if found is None:
+        found = _since(_number(reset), headers)
+    return None if found is None or not found < 86_400 else max(found, 0.0)
 
 
-def _unix_s(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp()
+def causes(exc: BaseException) -> Iterator[BaseException]:
+    """The exception and what led to it, outermost first; libraries keep that as a cause, a reason or an argument."""
+    following: BaseException | None = exc
+    while following is not None:
+        yield following
+        held = (following.__cause__, following.__context__, getattr(following, "reason", None), *following.args)
+        following = next((each for each in held if isinstance(each, BaseException)), None)
 
 
-def _sent_s(headers: Mapping[str, str]) -> float:
-    return _unix_s(headers["date"]) if "date" in headers else time.time()
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _unix_s(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None
+
+
+def _since(at_s: float | None, headers: Mapping[str, str]) -> float | None:
+    """Seconds from when the answer was sent until ``at_s`` (unix seconds)."""
+    if at_s is None:
+        return None
+    sent_s = _unix_s(headers.get("date", ""))
+    return at_s - (time.time() if sent_s is None else sent_s)
 
 
 def _said(content: Any) -> str:
@@ -189,15 +207,9 @@ def _said(content: Any) -> str:
 
 def _reason(exc: BaseException) -> str:
     """The innermost cause in the system's words; never an address, which libraries put into theirs."""
-    innermost: BaseException | None = exc
-    while innermost is not None:
-        if isinstance(innermost, OSError) and innermost.strerror:
-            return innermost.strerror
-        following = innermost.__cause__ or innermost.__context__ or getattr(innermost, "reason", None)
-        if following is None:
-            following = next((arg for arg in innermost.args if isinstance(arg, BaseException)), None)
-        innermost, exc = (following if isinstance(following, BaseException) else None), innermost
-    return type(exc).__name__
+    found = list(causes(exc))
+    said = (each.strerror for each in reversed(found) if isinstance(each, OSError))
+    return next(filter(None, said), type(found[-1]).__name__)
 
 
 def _forms(secret: str) -> tuple[str, ...]:

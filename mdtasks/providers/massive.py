@@ -47,7 +47,9 @@ _SPANS: Final = {
     Interval.D1: (1, "day"),
 }
 #: All but daily bars are made of minutes, of which a page holds 50,000: more than a month's, round the clock.
-_WINDOWS: Final = {interval: timedelta(days=30) for interval in _SPANS if interval is not Interval.D1}
+_WINDOWS: Final[Mapping[Interval, timedelta]] = {
+    interval: timedelta(days=30) for interval in _SPANS if interval is not Interval.D1
+}
 _LIMIT: Final = 50_000
 
 
@@ -110,7 +112,7 @@ class MassiveProvider(VendorProvider):
         try:
             ts_ms, *columns = zip(*rows, strict=True) if rows else ((),) * 6
             ts_us = np.array(ts_ms, dtype=np.int64) * 1000
-            bars = Bars.of(ts_us, *(list(column) for column in columns))  # type: ignore[arg-type]
+            bars = Bars.of(ts_us, *(list(column) for column in columns))
         except (ValueError, TypeError) as exc:
             raise self._wire.garbled(f"a bar cannot be read: {exc!r}") from exc
         return Bars(session_labels(ts_us, NEW_YORK), *bars.columns) if daily else bars

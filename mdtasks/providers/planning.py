@@ -125,8 +125,8 @@ def _refused(asker: Asker, interval: Interval, listing: Listing) -> ProviderErro
 
 
 def _no_interval(asker: Asker, interval: Interval) -> UnsupportedError:
-    served = ", ".join(sorted(asker.capabilities.intervals, key=lambda each: each.seconds)) or "none"
-    return UnsupportedError(f"has no {interval} bars, only {served}", provider=asker.provider)
+    served = [str(each) for each in Interval if each in asker.capabilities.intervals]
+    return UnsupportedError(f"has no {interval} bars, only {', '.join(served) or 'none'}", provider=asker.provider)
 
 
 def _in_reach(

@@ -1,4 +1,4 @@
-"""Requests through urllib3 and requests that pass a vendor's gate, one by one, and end in time.
+"""Requests through urllib3, and what is built on it, that pass a vendor's gate, one by one, and end in time.
 
 The libraries' own timeouts hold for each read, so an answer that drips never ends. Here one clock runs over connection,
 headers and body; when it is up, the socket is shut, and whoever reads from it finds the end. Imported only with an SDK.
@@ -6,28 +6,21 @@ headers and body; when it is up, the socket is shut, and whoever reads from it f
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-import requests
-import requests.adapters
 import urllib3
 import urllib3.connection
 import urllib3.exceptions
 
-from mdtasks.providers.http import Answer, Wire
+from mdtasks.providers.http import Answer, Wire, causes
 
-_TIMEOUTS: Final = (
-    requests.exceptions.Timeout,
-    urllib3.exceptions.TimeoutError,
-    urllib3.exceptions.ConnectTimeoutError,
-    TimeoutError,
-)
-_FAILURES: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+_TIMEOUTS: Final = (urllib3.exceptions.TimeoutError, TimeoutError)
+#: What urllib3 raises, and what is built on it: the errors of requests are OSErrors.
+_FAILURES: Final = (urllib3.exceptions.HTTPError, OSError)
 
 
 class Watch:
@@ -99,56 +92,12 @@ def exchanged(wire: Wire, watch: Watch, url: str, send: Callable[[str], tuple[An
                 body = raw.read(decode_content=True)
                 raw.release_conn()
         except _FAILURES as exc:
-            refused = isinstance(exc, urllib3.exceptions.NewConnectionError)  # which urllib3 counts among timeouts
-            timed_out = watch.up or (isinstance(exc, _TIMEOUTS) and not refused)
+            timed_out = watch.up or any(map(_timed_out, causes(exc)))
             raise wire.failed(url, exc, timed_out=timed_out, cut_off=begun) from exc
         if watch.up:  # of headers that broke off, or a body of no told length, the end is all that shows
             raise wire.failed(url, TimeoutError(), timed_out=True)
         wire.accept(url, Answer.of(raw.status, raw.headers, body))
     return given, body
-
-
-class GatedAdapter(requests.adapters.HTTPAdapter):
-    """The transport of a ``requests`` session: mounted, each of its requests passes the vendor's gate."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._watch = Watch()
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """As the library does, with connections that are watched."""
-        super().init_poolmanager(*args, **kwargs)
-        watched(self.poolmanager, self._watch)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """As the library does, with connections that are watched."""
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        watched(manager, self._watch)
-        return manager
-
-    def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """Make the request and read its answer, whatever the SDK says of streams and timeouts."""
-        del args  # all of them are told by name
-        options = {**kwargs, "stream": True, "timeout": self._wire.timeout_s}
-
-        def sent(address: str) -> tuple[requests.Response, Any]:
-            request.url = address
-            response = super(GatedAdapter, self).send(request, **options)
-            return response, response.raw
-
-        response: requests.Response
-        response, body = exchanged(self._wire, self._watch, str(request.url), sent)
-        response.raw = io.BytesIO(body)  # read and decoded
-        return response
-
-
-def gated_session(wire: Wire, session: requests.Session | None = None) -> requests.Session:
-    """A session, or the one given, of which all requests pass the gate."""
-    session = session or requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, GatedAdapter(wire))
-    return session
 
 
 def gated_manager(wire: Wire, manager: urllib3.PoolManager) -> Callable[..., urllib3.HTTPResponse]:
@@ -178,3 +127,8 @@ def gated_manager(wire: Wire, manager: urllib3.PoolManager) -> Callable[..., url
         return urllib3.HTTPResponse(body=body, status=given.status)
 
     return request
+
+
+def _timed_out(exc: BaseException) -> bool:
+    """Whether it is a timeout; urllib3 counts a refused connection among them."""
+    return isinstance(exc, _TIMEOUTS) and not isinstance(exc, urllib3.exceptions.NewConnectionError)

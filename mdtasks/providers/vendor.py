@@ -28,6 +28,7 @@ from mdtasks.domain.errors import (
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
+from mdtasks.providers import arrow
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.planning import Asker, in_reach
 from mdtasks.providers.shaping import ended, in_order
@@ -183,6 +184,7 @@ def installed(module: str) -> bool:
 
 def loaded(module: str) -> Any:
     """The module, imported where need be; what it warns of and which warnings it turns on stay within."""
+    arrow.without_thread()  # pandas, which most SDKs bring, imports pyarrow where it is
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(module)

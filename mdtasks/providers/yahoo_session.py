@@ -25,7 +25,7 @@ class CookielessError(ConnectionError):
     """The cookies could not be had; the SDK takes it for a passing failure and goes on without."""
 
 
-class YahooSession(requests.Session):
+class YahooSession(requests.Session[Any]):
     """A browser-like session of which every request passes the gate, wherever the SDK makes it."""
 
     def __init__(self, wire: YahooWire) -> None:
@@ -33,7 +33,7 @@ class YahooSession(requests.Session):
         self._wire = wire
         self._cookieless = False
 
-    def request(self, method: Any, url: str, **options: Any) -> Any:
+    def request(self, method: Any, url: str, **options: Any) -> Any:  # type: ignore[override]
         """Make one request. Raises the ProviderError that a chart's refusal means, CookielessError for the rest."""
         if self._wire.endpoint(url.partition("?")[0]) == "bars":
             return self._asked(method, url, options, self._accept_chart)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 from urllib.parse import quote as quoted
@@ -125,8 +126,8 @@ class YfinanceProvider(VendorProvider):
             zone = chart["meta"]["exchangeTimezoneName"] if interval is Interval.D1 else ""
         except (KeyError, IndexError, ValueError, TypeError) as exc:
             raise self._wire.garbled(f"a chart cannot be read: {exc!r}") from exc
-        whole = np.isfinite(np.vstack(bars.columns[:4])).all(axis=0)
-        bars = Bars(ts_us, *bars.columns[:4], np.nan_to_num(bars.volume)).take(whole)
+        whole = np.flatnonzero(np.isfinite(np.vstack(bars.columns[:4])).all(axis=0))
+        bars = replace(bars, volume=np.nan_to_num(bars.volume)).take(whole)
         if interval is Interval.D1:
             bars = Bars(session_labels(bars.ts_us, zone), *bars.columns)
             return bars.take(np.unique(bars.ts_us, return_index=True)[1])
@@ -218,6 +219,6 @@ def unsplit(bars: Bars, splits: NDArray[np.float64], until_us: int) -> Bars:
         day_us = at_us // 86_400_000_000 * 86_400_000_000
         if at_us <= until_us:
             factor = np.where(bars.ts_us < day_us, ratio, 1.0)
-            prices = (column * factor for column in bars.columns[:4])
-            bars = Bars(bars.ts_us, *prices, bars.volume / factor)
+            open_, high, low, close = (column * factor for column in bars.columns[:4])
+            bars = Bars(bars.ts_us, open_, high, low, close, bars.volume / factor)
     return bars

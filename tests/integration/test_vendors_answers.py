@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import mdtasks
 from mdtasks.domain.bars import Bars, Quote, to_us
 from mdtasks.domain.errors import (
     ConfigurationError,
@@ -41,8 +44,8 @@ every_vendor = pytest.mark.parametrize("name", list(SWITCHES))
 
 def made(symbol: str, interval: Interval) -> Bars:
     ts = CALENDARS.get("XNYS").expected(WEEK, interval)
-    price = 100.0 * (1 + SYMBOLS.index(symbol)) + np.arange(len(ts)) % 7
-    return Bars.of(ts, price, price + 1, price - 1, price + 0.5, 100.0 + np.arange(len(ts)))
+    price = 100.0 * (1 + SYMBOLS.index(symbol)) + np.arange(len(ts), dtype=np.float64) % 7
+    return Bars.of(ts, price, price + 1, price - 1, price + 0.5, 100.0 + np.arange(len(ts), dtype=np.float64))
 
 
 @pytest.fixture
@@ -231,7 +234,9 @@ def test_yahoos_cookies_are_not_needed_and_cost_one_timeout_at_most(server: Vend
 
 def test_yahoos_stale_cookies_are_dropped_for_the_next_call(server: VendorServer) -> None:
     provider = vendor("yfinance", server, CALENDARS)
-    server.fail("yfinance", Fault(status=401, body={"finance": {"error": {"description": "Invalid Crumb"}}}, only="/chart/"))
+    server.fail(
+        "yfinance", Fault(status=401, body={"finance": {"error": {"description": "Invalid Crumb"}}}, only="/chart/")
+    )
     with pytest.raises(ProviderError, match="Invalid Crumb"):
         asked(provider, LISTINGS[0])
     assert len(asked(provider, LISTINGS[0]).bars["AAPL"])
@@ -262,14 +267,17 @@ def test_a_vendor_without_its_sdk_is_refused_with_what_to_install(
 
 
 _LOAD = """
-import sys
+import os, sys
+import numpy
 from mdtasks.providers.registry import Registry
 from mdtasks.settings import Settings
 registry = Registry(Settings(alpaca_key="k", alpaca_secret="s", massive_key="k", finnhub_key="k", yfinance=True,
                              databento_key="k"))
 sdks = {"alpaca", "massive", "finnhub", "yfinance", "databento", "pandas", "requests", "urllib3", "curl_cffi"}
 assert not sdks & set(sys.modules), sdks & set(sys.modules)
+threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0
 registry.preload()
+assert not threads or len(os.listdir("/proc/self/task")) == threads, "importing started a thread"
 print(*sorted(sdks & set(sys.modules)))
 """
 
@@ -288,3 +296,17 @@ def test_the_local_vendors_count_what_was_asked_in_any_time(server: VendorServer
     assert isinstance(answer.errors["MSFT"], RateLimitedError)
     assert server.most_in("massive", 60.0) == 3
     assert to_us(NOW) > int(answer.bars["AAPL"].ts_us[-1])
+
+
+def test_each_sdk_is_named_in_its_own_adapter_alone() -> None:
+    folder = Path(mdtasks.__file__).parent
+    for path in folder.rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        loads = {
+            str(node.args[0].value).partition(".")[0]
+            for node in calls
+            if getattr(node.func, "id", getattr(node.func, "attr", "")) in {"loaded", "import_module"}
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        }
+        assert loads & set(SWITCHES) <= {path.stem}, path

@@ -191,7 +191,7 @@ def test_a_redirect_is_not_followed(name: str, server: VendorServer) -> None:
 
 @pytest.mark.parametrize("name", KEYED)
 def test_a_wrong_key_is_told_from_a_plan(name: str, server: VendorServer) -> None:
-    secret = {f"{name}_key": "wrong"}
+    secret: dict[str, Any] = {f"{name}_key": "wrong"}
     with pytest.raises(AuthError) as failed:
         asked(vendor(name, server, CALENDARS, **secret))
     assert not failed.value.retryable
@@ -224,7 +224,7 @@ def test_no_secret_leaves_in_an_error_a_log_or_an_address(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     marker = "s3cr3t/m+rker"
-    keys = {f"{name}_key": marker} | ({"alpaca_secret": marker} if name == "alpaca" else {})
+    keys: dict[str, Any] = {f"{name}_key": marker} | ({"alpaca_secret": marker} if name == "alpaca" else {})
     faults = [Fault(status=s, body={"message": f"your key {marker} is bad"}) for s in (401, 403, 422, 429, 500)]
     faults += [Fault("reset"), Fault("hang"), Fault("truncated"), Fault(status=200, body="{}")]
     texts = []

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -228,8 +229,7 @@ def _chart_error(code: str, description: str) -> dict[str, Any]:
 
 def _dbn(ask: Request, market: Market, symbols: list[str]) -> bytes:
     """A DBN stream as the vendor sends it: metadata with what was resolved, records in time order, in zstd."""
-    import databento_dbn as dbn
-    import zstandard
+    dbn, zstandard = (import_module(name) for name in ("databento_dbn", "zstandard"))
 
     interval = INTERVALS[ask.query["schema"]]
     start_us, end_us = _iso_us(ask.query["start"]), _iso_us(ask.query["end"])
@@ -261,7 +261,8 @@ def _dbn(ask: Request, market: Market, symbols: list[str]) -> bytes:
         bars = market.bars.get((symbol, interval), Bars.empty())
         bars = bars.take((bars.ts_us >= start_us) & (bars.ts_us < end_us))  # its days are those of UTC
         for ts_us, *prices, volume in _rows(bars, bars.ts_us):
-            whole = [round(price * 1e9) for price in prices]
-            records.append((ts_us, bytes(dbn.OHLCVMsg(kind, 95, number, ts_us * 1000, *whole, int(volume)))))
+            columns = (*(round(price * 1e9) for price in prices), int(volume))
+            records.append((ts_us, bytes(dbn.OHLCVMsg(kind, 95, number, ts_us * 1000, *columns))))
     body = b"".join(record for _, record in sorted(records, key=lambda each: each[0]))
-    return zstandard.ZstdCompressor().compress(bytes(metadata) + body)
+    packed: bytes = zstandard.ZstdCompressor().compress(bytes(metadata) + body)
+    return packed

@@ -54,7 +54,8 @@ class Market:
         """The bars as a vendor has them that adjusts for all splits."""
         for split in self.splits.get(symbol, ()):
             factor = np.where(bars.ts_us < to_us(split.at) // 86_400_000_000 * 86_400_000_000, split.ratio, 1.0)
-            bars = Bars(bars.ts_us, *(column / factor for column in bars.columns[:4]), bars.volume * factor)
+            open_, high, low, close = (column / factor for column in bars.columns[:4])
+            bars = Bars(bars.ts_us, open_, high, low, close, bars.volume * factor)
         return bars
 
 
