@@ -110,7 +110,8 @@ class FinnhubProvider(VendorProvider):
         sides = [positive(found.get(name)) for name in ("b", "bv", "a", "av")]
         if sides[0] is None and sides[2] is None:
             return None  # how it answers for a symbol that it does not know
-        return Quote(from_us(int(found["t"]) * 1000), *sides)
+        at = int(found["t"])  # milliseconds by the documentation, seconds by answers that people show
+        return Quote(from_us(at * 1000 if at > 10**11 else at * 1_000_000), *sides)
 
     def _sdk(self) -> Any:
         """The SDK's client: the key in a header, every request through the gate."""

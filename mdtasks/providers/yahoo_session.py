@@ -19,6 +19,8 @@ from mdtasks.providers.yfinance import YahooEmpty, YahooWire
 _CUT_OFF = (exceptions.ChunkedEncodingError, exceptions.IncompleteRead, exceptions.ContentDecodingError)
 #: curl's number for a transfer that ended before its end, CURLE_PARTIAL_FILE.
 _PARTIAL = 18
+#: Where the SDK gets its cookies, before every request unless it may keep them in a file; the session has them by then.
+_COOKIES = "https://fc.yahoo.com"
 
 
 class CookielessError(ConnectionError):
@@ -32,6 +34,8 @@ class YahooSession(requests.Session[Any]):
         super().__init__(impersonate="chrome")
         self._wire = wire
         self._cookieless = False
+        self._passed = False
+        self._jar_filled: Any = None
 
     def request(self, method: Any, url: str, **options: Any) -> Any:  # type: ignore[override]
         """Make one request. Raises the ProviderError that a chart's refusal means, CookielessError for the rest."""
@@ -39,14 +43,23 @@ class YahooSession(requests.Session[Any]):
             return self._asked(method, url, options, self._accept_chart)
         if self._cookieless:
             raise CookielessError("cookies failed before")
+        if self._jar_filled is not None and url == _COOKIES:
+            return self._jar_filled
+        self._passed = False
         try:
-            return self._asked(method, url, options, self._accept_cookies)
+            answer = self._asked(method, url, options, self._accept_cookies)
         except (VendorError, ProviderTimeoutError, GarbledAnswerError, RateLimitedError) as exc:
+            if not self._passed:  # the gate itself said no: neither would it let a chart through
+                raise
             self._cookieless = True
             raise CookielessError(str(exc)) from exc
+        if url == _COOKIES:
+            self._jar_filled = answer
+        return answer
 
     def _asked(self, method: Any, url: str, options: dict[str, Any], accept: Any) -> Any:
         with self._wire.request(url):
+            self._passed = True
             try:
                 answer = super().request(
                     method, self._wire.address(url), **{**options, "timeout": self._wire.timeout_s}

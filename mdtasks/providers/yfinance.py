@@ -8,6 +8,7 @@ chart's prices are adjusted for every split up to today: the splits since the wi
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,8 +35,8 @@ from mdtasks.settings.vendors import VendorSettings
 
 NAME: Final = "yfinance"
 _CHART: Final = "https://query2.finance.yahoo.com/v8/finance/chart/"
-#: Yahoo says nothing of limits; more than this is soon answered with 429.
-_FREE: Final = Plan(rates=(Rate(1, 2.0),))
+#: Yahoo says nothing of limits; many report 429 at a few times this.
+_FREE: Final = Plan(rates=(Rate(30, 60.0),))
 #: Hours are left out: its hours begin with the session, half past, and ours with the clock.
 _GRAINS: Final = {Interval.M1: "1m", Interval.M5: "5m", Interval.M15: "15m", Interval.D1: "1d"}
 #: Minutes reach back 30 days and come for 8 at a time, the others 60; a day less, for clocks that differ.
@@ -91,8 +92,9 @@ class YfinanceProvider(VendorProvider):
         bars = self._rows(chart, interval).within(window)
         if not len(bars):
             return bars
-        events = chart if daily else self._chart(symbol, Interval.D1, window.start, now)
-        return unsplit(bars, self._splits(events), to_us(now))
+        if daily or window.start.date() == now.date():  # a split of today is before all of today's bars
+            return unsplit(bars, self._splits(chart), to_us(now))
+        return unsplit(bars, self._splits(self._chart(symbol, Interval.D1, window.start, now)), to_us(now))
 
     def _chart(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Mapping[str, Any]:
         """Yahoo's chart of a symbol: ``{}`` when it says that there are no bars."""
@@ -150,6 +152,8 @@ class YfinanceProvider(VendorProvider):
             sdk = loaded("yfinance")
             # It keeps cookies in an SQLite file in the home, where many processes meet; where it cannot, it does not.
             sdk.set_tz_cache_location(os.path.join(os.devnull, NAME))
+            # It warns before each chart when the cookies failed, of what its session here has told the gate.
+            logging.getLogger(NAME).setLevel(logging.ERROR)
             session = loaded("mdtasks.providers.yahoo_session").YahooSession(self._wire)
             self._data = type.__call__(loaded("yfinance.data").YfData, session=session)
         return self._data

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from mdtasks.domain.errors import (
     UnsupportedError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers import vendor as vendor_module
 from mdtasks.providers.base import BarsAnswer, Provider
+from mdtasks.providers.gate import Gate
 from tests.vendors.configured import SWITCHES, vendor
 from tests.vendors.market import Market, Split
 from tests.vendors.server import Fault, VendorServer
@@ -209,6 +212,13 @@ def test_yahoos_splits_are_undone(interval: Interval, server: VendorServer) -> N
     assert same(found, made("AAPL", interval))
 
 
+def test_todays_minutes_take_one_request(server: VendorServer) -> None:
+    provider, now = vendor("yfinance", server, CALENDARS), datetime(2024, 3, 8, 16, tzinfo=UTC)
+    window = TimeWindow(start=now - timedelta(minutes=5), end=now)
+    assert len(provider.fetch_bars(LISTINGS[:1], Interval.M1, window, now).bars["AAPL"]) == 5
+    assert len(server.asked("yfinance", "/chart/")) == 1
+
+
 def test_massive_is_asked_for_raw_prices(server: VendorServer) -> None:
     server.market.splits["AAPL"] = (Split(datetime(2024, 3, 11, tzinfo=UTC), 2.0),)
     found = asked(vendor("massive", server, CALENDARS), LISTINGS[0], interval=Interval.D1).bars["AAPL"]
@@ -230,6 +240,13 @@ def test_yahoos_cookies_are_not_needed_and_cost_one_timeout_at_most(server: Vend
         assert len(asked(provider, LISTINGS[0]).bars["AAPL"])
     assert len(server.asked("yfinance", "getcrumb")) == 1
     assert server.asked("yfinance", "getcrumb")[0].let_go.wait(10)
+
+
+def test_yahoos_cookies_and_crumb_are_asked_for_once(server: VendorServer) -> None:
+    provider = vendor("yfinance", server, CALENDARS)
+    for _ in range(3):
+        asked(provider, LISTINGS[0], interval=Interval.D1)
+    assert [seen.path for seen in server.seen] == ["/", "/v1/test/getcrumb", *["/v8/finance/chart/AAPL"] * 3]
 
 
 def test_yahoos_stale_cookies_are_dropped_for_the_next_call(server: VendorServer) -> None:
@@ -310,3 +327,22 @@ def test_each_sdk_is_named_in_its_own_adapter_alone() -> None:
             and isinstance(node.args[0], ast.Constant)
         }
         assert loads & set(SWITCHES) <= {path.stem}, path
+
+
+def test_a_gate_that_lets_nothing_through_keeps_all_of_yahoo_from_being_asked(server: VendorServer) -> None:
+    def shut(name: str, rates: tuple[Rate, ...]) -> Gate:
+        return Shut()
+
+    with pytest.raises(RateLimitedError):
+        asked(vendor("yfinance", server, CALENDARS, shut), LISTINGS[0])
+    assert not server.seen
+
+
+class Shut:
+    """A gate whose vendor may not be asked for a while."""
+
+    @contextmanager
+    def request(self, endpoint: str) -> Iterator[None]:
+        if endpoint:
+            raise RateLimitedError("not now", provider="yfinance", retry_after_s=9.0)
+        yield
