@@ -15,7 +15,14 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import NoDataError, NotEntitledError, NotYetError, ProviderError, RefusedRequestError
+from mdtasks.domain.errors import (
+    GarbledAnswerError,
+    NoDataError,
+    NotEntitledError,
+    NotYetError,
+    ProviderError,
+    RefusedRequestError,
+)
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
@@ -23,7 +30,7 @@ from mdtasks.domain.universe import Listing
 from mdtasks.providers.access import Access, Plan
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.gate import GateFor, open_gate
-from mdtasks.providers.http import Wire
+from mdtasks.providers.http import Answer, Wire
 from mdtasks.providers.vendor import US_EXCHANGES, VendorProvider, loaded
 from mdtasks.settings.vendors import VendorSettings
 
@@ -35,7 +42,9 @@ _SYMBOLS: Final = 2000
 #: Some 30 MB unpacked: an answer comes in one piece and must come in time.
 _POINTS: Final = 500_000
 _BILLION: Final = 1e9
-_NO_DATES: Final = "symbology_invalid_request"
+#: The cases of refusals that mean something to us.
+_NO_SYMBOL: Final = "symbology_invalid_request"
+_TOO_YOUNG: Final = "after_available_end"
 
 
 class DatabentoProvider(VendorProvider):
@@ -99,9 +108,9 @@ class DatabentoProvider(VendorProvider):
                 raise NotEntitledError(said, provider=NAME, hint=hint)
             self._sdk().timeseries.get_range(**ask)
         except RefusedRequestError as exc:
-            if _NO_DATES not in exc.message:
+            if _NO_SYMBOL not in exc.message:
                 raise
-            return BarsAnswer({}, {symbol: NoDataError(exc.message, provider=NAME) for symbol in symbols})
+            return BarsAnswer({}, {symbol: NoDataError(f"has no symbol {symbol}", provider=NAME) for symbol in symbols})
         return self._answer(symbols, window)
 
     def check(self) -> str:
@@ -192,6 +201,21 @@ class DatabentoWire(Wire):
             raise
         except Exception as exc:  # the decoder's own, ValueError of numpy, KeyError of a schema it does not know
             raise self.garbled(f"a stream of {len(body)} bytes cannot be read: {exc}") from exc
+
+    def refusal(self, endpoint: str, answer: Answer) -> ProviderError:
+        """What the licence gives only later is so told by its case."""
+        found = super().refusal(endpoint, answer)
+        if isinstance(found, RefusedRequestError) and _TOO_YOUNG in found.message:
+            return NotYetError(found.message.removeprefix(f"{NAME}: "), provider=NAME)
+        return found
+
+    def words(self, answer: Answer) -> str:
+        """The case before the words, where there is one: that is what tells refusals apart."""
+        try:
+            case = str(self.json(answer.body)["detail"]["case"])
+        except (GarbledAnswerError, KeyError, TypeError):
+            return super().words(answer)
+        return f"{case}: {super().words(answer)}"
 
     def _unpacked(self, body: bytes) -> bytes:
         """The zstd frames of the body unpacked; each must be whole."""

@@ -85,14 +85,17 @@ class Wire:
             raise self.refusal(endpoint, answer)
         self.verify(endpoint, answer.body)
 
-    def failed(self, url: str, exc: BaseException, *, timed_out: bool, cut_off: bool = False) -> ProviderError:
+    def failed(
+        self, url: str, exc: BaseException, *, timed_out: bool, cut_off: bool = False, reason: str = ""
+    ) -> ProviderError:
         """What it means that no answer came, or half of one: to be raised from ``exc``."""
+        reason = reason or _reason(exc)
         host = urlsplit(self.address(url)).netloc
         if timed_out:
             return ProviderTimeoutError(f"{host} did not answer in {self.timeout_s:g} s", provider=self.provider)
         if cut_off:
-            return self.garbled(f"the answer of {host} broke off ({_reason(exc)})")
-        return VendorError(self.clean(f"no answer from {host}: {_reason(exc)}"), provider=self.provider)
+            return self.garbled(f"the answer of {host} broke off ({reason})")
+        return VendorError(self.clean(f"no answer from {host}: {reason}"), provider=self.provider)
 
     def clean(self, text: str) -> str:
         """The text in one line, without secrets."""

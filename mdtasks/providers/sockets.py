@@ -59,11 +59,19 @@ def watched(manager: urllib3.PoolManager, watch: Watch) -> None:
     """Let the manager make connections that the watch minds."""
 
     class Plain(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            watch.over(self)
+            super().connect()
+
         def request(self, *args: Any, **kwargs: Any) -> None:
             watch.over(self)
             super().request(*args, **kwargs)
 
     class Secure(urllib3.connection.HTTPSConnection):
+        def connect(self) -> None:
+            watch.over(self)
+            super().connect()
+
         def request(self, *args: Any, **kwargs: Any) -> None:
             watch.over(self)
             super().request(*args, **kwargs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curl_cffi import requests
+from curl_cffi import CurlECode, requests
 from curl_cffi.requests import exceptions
 
 from mdtasks.domain.errors import GarbledAnswerError, ProviderError, ProviderTimeoutError, RateLimitedError, VendorError
@@ -17,8 +17,6 @@ from mdtasks.providers.yfinance import YahooEmpty, YahooWire
 
 #: Half an answer came.
 _CUT_OFF = (exceptions.ChunkedEncodingError, exceptions.IncompleteRead, exceptions.ContentDecodingError)
-#: curl's number for a transfer that ended before its end, CURLE_PARTIAL_FILE.
-_PARTIAL = 18
 #: Where the SDK gets its cookies, before every request unless it may keep them in a file; the session has them by then.
 _COOKIES = "https://fc.yahoo.com"
 
@@ -72,8 +70,10 @@ class YahooSession(requests.Session[Any]):
         return answer
 
     def _failed(self, url: str, exc: exceptions.RequestException) -> ProviderError:
-        cut_off = isinstance(exc, _CUT_OFF) or getattr(exc, "code", 0) == _PARTIAL
-        return self._wire.failed(url, exc, timed_out=isinstance(exc, exceptions.Timeout), cut_off=cut_off)
+        cut_off = isinstance(exc, _CUT_OFF) or exc.code == CurlECode.PARTIAL_FILE
+        timed_out = isinstance(exc, exceptions.Timeout)
+        reason = CurlECode(exc.code).name.lower().replace("_", " ") if exc.code else ""
+        return self._wire.failed(url, exc, timed_out=timed_out, cut_off=cut_off, reason=reason)
 
     def _accept_chart(self, url: str, answer: Answer) -> bool:
         """Whether the chart is said to be empty; raises what else it means not to have one."""

@@ -346,3 +346,26 @@ class Shut:
         if endpoint:
             raise RateLimitedError("not now", provider="yfinance", retry_after_s=9.0)
         yield
+
+
+def test_databento_tells_a_symbol_that_is_not_there_from_time_that_is_not_there_yet(server: VendorServer) -> None:
+    provider = vendor("databento", server, CALENDARS)
+    answer = asked(provider, Listing("NOPE", "XNYS"), Listing("NADA", "XNYS"))
+    assert {symbol: type(error) for symbol, error in answer.errors.items()} == {
+        "NOPE": NoDataError,
+        "NADA": NoDataError,
+    }
+    detail = {"case": "data_end_after_available_end", "message": "data is available up to yesterday", "docs": ""}
+    server.fail("databento", Fault(status=422, body={"detail": detail}))
+    with pytest.raises(NotYetError, match="available up to yesterday"):
+        asked(provider)
+
+
+def test_databento_leaves_unanswered_the_time_in_which_it_had_no_such_symbol(server: VendorServer) -> None:
+    server.market.since["AAPL"] = datetime(2024, 3, 6, tzinfo=UTC)
+    answer = asked(vendor("databento", server, CALENDARS), LISTINGS[0])
+    (cut,) = answer.unanswered["AAPL"]
+    assert cut.window == TimeWindow(start=WEEK.start, end=server.market.since["AAPL"])
+    assert isinstance(cut.error, NoDataError)
+    bars = made("AAPL", Interval.M1)
+    assert same(answer.bars["AAPL"], bars.take(bars.ts_us >= to_us(server.market.since["AAPL"])))

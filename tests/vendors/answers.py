@@ -227,6 +227,10 @@ def _chart_error(code: str, description: str) -> dict[str, Any]:
     return {"chart": {"result": None, "error": {"code": code, "description": description}}}
 
 
+def _since(market: Market, symbol: str, first: date) -> date:
+    return max(first, market.since[symbol].date()) if symbol in market.since else first
+
+
 def _dbn(ask: Request, market: Market, symbols: list[str]) -> bytes:
     """A DBN stream as the vendor sends it: metadata with what was resolved, records in time order, in zstd."""
     dbn, zstandard = (import_module(name) for name in ("databento_dbn", "zstandard"))
@@ -238,7 +242,7 @@ def _dbn(ask: Request, market: Market, symbols: list[str]) -> bytes:
     mappings: Any = [
         SimpleNamespace(
             raw_symbol=symbol,
-            intervals=[SimpleNamespace(start_date=first, end_date=last, symbol=str(number))],
+            intervals=[SimpleNamespace(start_date=_since(market, symbol, first), end_date=last, symbol=str(number))],
         )
         for number, symbol in enumerate(known, start=1)
     ]
@@ -260,6 +264,8 @@ def _dbn(ask: Request, market: Market, symbols: list[str]) -> bytes:
     for number, symbol in enumerate(known, start=1):
         bars = market.bars.get((symbol, interval), Bars.empty())
         bars = bars.take((bars.ts_us >= start_us) & (bars.ts_us < end_us))  # its days are those of UTC
+        if symbol in market.since:
+            bars = bars.take(bars.ts_us >= to_us(market.since[symbol]))
         for ts_us, *prices, volume in _rows(bars, bars.ts_us):
             columns = (*(round(price * 1e9) for price in prices), int(volume))
             records.append((ts_us, bytes(dbn.OHLCVMsg(kind, 95, number, ts_us * 1000, *columns))))

@@ -32,11 +32,14 @@ class Split:
 
 @dataclass(slots=True)
 class Market:
-    """Raw bars by symbol and interval, quotes and splits by symbol; how many bars a page holds; what a call costs."""
+    """Raw bars by symbol and interval, quotes and splits by symbol; since when a symbol is one (databento
+    says so); how many bars a page holds; what a call costs.
+    """
 
     bars: dict[tuple[str, Interval], Bars] = field(default_factory=dict)
     quotes: dict[str, Quote] = field(default_factory=dict)
     splits: dict[str, tuple[Split, ...]] = field(default_factory=dict)
+    since: dict[str, datetime] = field(default_factory=dict)
     page: int = 10_000
     cost: float = 0.01
 
