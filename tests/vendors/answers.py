@@ -259,9 +259,18 @@ def _dbn(ask: Request, market: Market, symbols: list[str]) -> bytes:
         mappings=mappings,
         version=3,
     )
+    records = _records(dbn, market, (interval, start_us, end_us), known)
+    body = b"".join(record for _, record in sorted(records, key=lambda each: each[0]))
+    packed: bytes = zstandard.ZstdCompressor().compress(bytes(metadata) + body)
+    return packed
+
+
+def _records(dbn: Any, market: Market, ask: tuple[Interval, int, int], symbols: list[str]) -> list[tuple[int, bytes]]:
+    """(start, encoded bar) of each symbol in the half-open range."""
+    interval, start_us, end_us = ask
     kind = {Interval.M1: dbn.RType.OHLCV_1M, Interval.H1: dbn.RType.OHLCV_1H, Interval.D1: dbn.RType.OHLCV_1D}[interval]
     records = []
-    for number, symbol in enumerate(known, start=1):
+    for number, symbol in enumerate(symbols, start=1):
         bars = market.bars.get((symbol, interval), Bars.empty())
         bars = bars.take((bars.ts_us >= start_us) & (bars.ts_us < end_us))  # its days are those of UTC
         if symbol in market.since:
@@ -269,6 +278,4 @@ def _dbn(ask: Request, market: Market, symbols: list[str]) -> bytes:
         for ts_us, *prices, volume in _rows(bars, bars.ts_us):
             columns = (*(round(price * 1e9) for price in prices), int(volume))
             records.append((ts_us, bytes(dbn.OHLCVMsg(kind, 95, number, ts_us * 1000, *columns))))
-    body = b"".join(record for _, record in sorted(records, key=lambda each: each[0]))
-    packed: bytes = zstandard.ZstdCompressor().compress(bytes(metadata) + body)
-    return packed
+    return records
