@@ -30,10 +30,11 @@ from mdtasks.providers.vendor import US_EXCHANGES, VendorProvider, loaded, posit
 from mdtasks.settings.vendors import VendorSettings
 
 NAME: Final = "alpaca"
-#: 200 calls a minute; the consolidated feed once it is 15 minutes old, https://docs.alpaca.markets/docs/about-market-data-api
+#: 200 calls a minute; the consolidated feed once it is 15 minutes old, and a minute more for clocks that differ.
+#: https://docs.alpaca.markets/docs/about-market-data-api
 _FREE: Final = {
     "iex": Plan(rates=(Rate(200, 60.0),)),
-    "sip": Plan(rates=(Rate(200, 60.0),), delay_s=900.0),
+    "sip": Plan(rates=(Rate(200, 60.0),), delay_s=960.0),
 }
 #: Five pages.
 _POINTS: Final = 50_000

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
+import subprocess
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +79,20 @@ def server() -> Iterator[VendorServer]:
     bars = {("AAPL", Interval.M1): minutes(), ("MSFT", Interval.M1): minutes(400.0)}
     with VendorServer(Market(bars, {"AAPL": quote, "MSFT": quote})) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory, unavailable_here: Callable[[str], None]) -> Path:
+    """A certificate of 127.0.0.1 that nobody signed but itself, and its key, in one file."""
+    if shutil.which("openssl") is None:
+        unavailable_here("there is no openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    command += " -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out certificate.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_text((folder / "certificate.pem").read_text() + (folder / "key.pem").read_text())
+    return both
 
 
 def asked(provider: Provider, *listings: Listing) -> Any:
@@ -179,10 +196,8 @@ def test_what_the_vendor_calls_wrong_is_not_tried_again_and_in_its_words(name: s
     assert "end must not be so" in error.message
 
 
-@every_vendor
+@pytest.mark.parametrize("name", KEYED)  # Yahoo's pages of consent are redirects, and no key goes with them
 def test_a_redirect_is_not_followed(name: str, server: VendorServer) -> None:
-    if name == "yfinance":
-        pytest.skip("it sends no key, and Yahoo's consent pages are redirects")
     elsewhere = server.url(name) + "/elsewhere"
     error, _ = failing(name, server, Fault(status=302, body="", headers={"Location": elsewhere}))
     assert "HTTP 302" in error.message
@@ -242,3 +257,25 @@ def test_no_secret_leaves_in_an_error_a_log_or_an_address(
     for form in (marker, "s3cr3t%2Fm%2Brker", "czNjcjN0"):
         assert not [text for text in texts if form in text]
     assert any("your key *** is bad" in text for text in texts)
+
+
+@every_vendor
+def test_over_tls_bars_come_and_who_drips_is_let_go(
+    name: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(variable, str(certificate))
+    with VendorServer(Market({("AAPL", Interval.M1): minutes()}), tls=certificate) as server:
+        assert len(asked(vendor(name, server, CALENDARS)).bars["AAPL"]) == 390
+        for kind in ("hang", "drip"):
+            error, _ = failing(name, server, Fault(kind), vendor_timeout_s=0.5)
+            assert type(error) is ProviderTimeoutError
+            assert server.asked(name, BARS[name])[-1].let_go.wait(10)
+
+
+@every_vendor
+def test_a_certificate_that_nobody_signed_is_not_trusted(name: str, certificate: Path) -> None:
+    with VendorServer(Market(), tls=certificate) as server:
+        with pytest.raises(VendorError, match=r"(?i)certificate|verification"):
+            asked(vendor(name, server, CALENDARS))
+        assert not server.seen

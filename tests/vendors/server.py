@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -54,9 +56,9 @@ class Seen:
 
 
 class VendorServer:
-    """All vendors on one free port, selling one market. A context manager."""
+    """All vendors on one free port, selling one market. A context manager. ``tls``: a certificate and its key."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: Market, *, tls: Path | None = None) -> None:
         self.market = market
         #: Every request in the order of arrival.
         self.seen: list[Seen] = []
@@ -66,6 +68,11 @@ class VendorServer:
         self.closing = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
 
     def __enter__(self) -> VendorServer:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -78,7 +85,7 @@ class VendorServer:
 
     def url(self, vendor: str) -> str:
         """Where a vendor is asked."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/{vendor}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}/{vendor}"
 
     def fail(self, vendor: str, *faults: Fault) -> None:
         """Spoil answers to come; a fault that is used up gives way to the next."""
