@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 from urllib.parse import quote as quoted
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ _HISTORIES: Final = {
 #: How it says that a symbol had no bars in a window.
 _EMPTY: Final = "Data doesn't exist for startDate"
 _SECOND_US: Final = 1_000_000
+#: In so long a time, which no night fits into, a split comes before all bars or not at all.
+_A_SESSION: Final = timedelta(hours=12)
 
 
 class YfinanceProvider(VendorProvider):
@@ -86,15 +89,18 @@ class YfinanceProvider(VendorProvider):
 
     def _bars(self, listing: Listing, interval: Interval, window: TimeWindow, now: datetime) -> Bars:
         symbol = yahoos(listing)
-        # Daily bars up to now come with every split since the window began; of minutes that would be too much.
-        daily = interval is Interval.D1
-        chart = self._chart(symbol, interval, window.start, max(now, window.end) if daily else window.end)
+        if interval is Interval.D1:
+            # A session may open on the day before its date. Up to now, every split since the window began comes along.
+            chart = self._chart(symbol, interval, window.start - timedelta(days=1), max(now, window.end))
+            bars = self._rows(chart, interval).within(window)
+            splits = self._splits(chart, now)
+            splits[:, 0] = session_labels(splits[:, 0].astype(np.int64), self._zone(chart)) if len(splits) else 0
+            return unsplit(bars, splits)
+        chart = self._chart(symbol, interval, window.start, window.end)
         bars = self._rows(chart, interval).within(window)
-        if not len(bars):
-            return bars
-        if daily or window.start.date() == now.date():  # a split of today is before all of today's bars
-            return unsplit(bars, self._splits(chart), to_us(now))
-        return unsplit(bars, self._splits(self._chart(symbol, Interval.D1, window.start, now)), to_us(now))
+        if len(bars) and now - window.start > _A_SESSION:
+            chart = self._chart(symbol, Interval.D1, window.start, now)
+        return unsplit(bars, self._splits(chart, now))
 
     def _chart(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Mapping[str, Any]:
         """Yahoo's chart of a symbol: ``{}`` when it says that there are no bars."""
@@ -125,22 +131,31 @@ class YfinanceProvider(VendorProvider):
             ts_us = np.array(chart["timestamp"], dtype=np.int64) * _SECOND_US
             values = [np.array(columns[name], dtype=np.float64) for name in ("open", "high", "low", "close", "volume")]
             bars = Bars.of(ts_us, *values)
-            zone = chart["meta"]["exchangeTimezoneName"] if interval is Interval.D1 else ""
         except (KeyError, IndexError, ValueError, TypeError) as exc:
             raise self._wire.garbled(f"a chart cannot be read: {exc!r}") from exc
         whole = np.flatnonzero(np.isfinite(np.vstack(bars.columns[:4])).all(axis=0))
         bars = replace(bars, volume=np.nan_to_num(bars.volume)).take(whole)
         if interval is Interval.D1:
-            bars = Bars(session_labels(bars.ts_us, zone), *bars.columns)
+            bars = Bars(session_labels(bars.ts_us, self._zone(chart)), *bars.columns)
             return bars.take(np.unique(bars.ts_us, return_index=True)[1])
         return bars.take(bars.ts_us % (interval.seconds * _SECOND_US) == 0)
 
-    def _splits(self, chart: Mapping[str, Any]) -> NDArray[np.float64]:
-        """The splits of the chart: (when, microseconds; new shares for one old), shape (n, 2), in time order."""
+    def _zone(self, chart: Mapping[str, Any]) -> str:
+        """The exchange's time zone, on whose clock a session has its date."""
+        try:
+            return str(ZoneInfo(chart["meta"]["exchangeTimezoneName"]))
+        except (KeyError, ValueError, TypeError, ZoneInfoNotFoundError) as exc:
+            raise self._wire.garbled(f"a chart without a time zone: {exc!r}") from exc
+
+    def _splits(self, chart: Mapping[str, Any], now: datetime) -> NDArray[np.float64]:
+        """The splits of the chart that have happened: (the open they came with, microseconds; new shares for one old),
+        shape (n, 2), in time order.
+        """
         try:
             found = [
                 (float(each["date"]) * _SECOND_US, float(each["numerator"]) / float(each["denominator"]))
                 for each in chart.get("events", {}).get("splits", {}).values()
+                if float(each["date"]) * _SECOND_US <= to_us(now)
             ]
         except (KeyError, ValueError, TypeError, ZeroDivisionError) as exc:
             raise self._wire.garbled(f"a split cannot be read: {exc!r}") from exc
@@ -213,16 +228,13 @@ def yahoos(listing: Listing) -> str:
     return listing.symbol.replace(".", "-") if listing.mic in US_EXCHANGES else listing.symbol
 
 
-def unsplit(bars: Bars, splits: NDArray[np.float64], until_us: int) -> Bars:
+def unsplit(bars: Bars, splits: NDArray[np.float64]) -> Bars:
     """The bars as they were traded: prices times, and volumes through, the splits that came after each bar.
 
-    ``splits``: shape (n, 2), see ``YfinanceProvider``; those after ``until_us`` have not happened. A daily bar of the
-    day of a split is after it already: that day's label is before the open, at which Yahoo stamps the split.
+    ``splits``: (the first bar that shows it, microseconds; new shares for one old), shape (n, 2).
     """
-    for at_us, ratio in splits:
-        day_us = at_us // 86_400_000_000 * 86_400_000_000
-        if at_us <= until_us:
-            factor = np.where(bars.ts_us < day_us, ratio, 1.0)
-            open_, high, low, close = (column * factor for column in bars.columns[:4])
-            bars = Bars(bars.ts_us, open_, high, low, close, bars.volume / factor)
+    for first_us, ratio in splits:
+        factor = np.where(bars.ts_us < first_us, ratio, 1.0)
+        open_, high, low, close = (column * factor for column in bars.columns[:4])
+        bars = Bars(bars.ts_us, open_, high, low, close, bars.volume / factor)
     return bars

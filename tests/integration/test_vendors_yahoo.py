@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from mdtasks.domain.bars import to_us
 from mdtasks.domain.errors import (
     ProviderError,
     RateLimitedError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
+from mdtasks.domain.universe import Listing
 from mdtasks.providers.gate import Gate
 from tests.vendors.configured import vendor
 from tests.vendors.market import Split
 from tests.vendors.server import Fault, VendorServer
-from tests.vendors.week import CALENDARS, LISTINGS, a_week, asked, made, same
+from tests.vendors.week import CALENDARS, LISTINGS, NOW, a_week, asked, made, same
 
 
 @pytest.fixture
@@ -99,3 +102,20 @@ class Shut:
         if endpoint:
             raise RateLimitedError("not now", provider="yfinance", retry_after_s=9.0)
         yield
+
+
+def test_a_session_that_opens_on_the_day_before_keeps_its_date_and_its_splits(server: VendorServer) -> None:
+    opens_us = int(datetime(2024, 3, 4, 23, tzinfo=UTC).timestamp())  # Tuesday 2024-03-05, 10:00 in Sydney
+    meta = {"symbol": "CBA.AX", "exchangeTimezoneName": "Australia/Sydney"}
+    quote = {name: [50.0, 51.0] for name in ("open", "high", "low", "close", "volume")}
+    second = opens_us + 86_400
+    splits = {str(second): {"date": second, "numerator": 2.0, "denominator": 1.0}}
+    result = {"meta": meta, "timestamp": [opens_us, second], "indicators": {"quote": [quote]}}
+    body = {"chart": {"result": [{**result, "events": {"splits": splits}}], "error": None}}
+    server.fail("yfinance", Fault(status=200, body=body, only="/chart/"))
+    window = TimeWindow(start=datetime(2024, 3, 5, tzinfo=UTC), end=datetime(2024, 3, 7, tzinfo=UTC))
+    provider = vendor("yfinance", server, CALENDARS)
+    bars = provider.fetch_bars([Listing("CBA.AX", "XASX")], Interval.D1, window, NOW).bars["CBA.AX"]
+    assert bars.ts_us.tolist() == [to_us(window.start), to_us(window.start + timedelta(days=1))]
+    assert bars.close.tolist() == [100.0, 51.0]
+    assert int(dict(parse_qsl(urlsplit(server.seen[-1].target).query))["period1"]) <= opens_us
