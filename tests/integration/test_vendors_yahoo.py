@@ -12,6 +12,7 @@ import pytest
 from mdtasks.domain.bars import to_us
 from mdtasks.domain.errors import (
     ProviderError,
+    ProviderTimeoutError,
     RateLimitedError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
@@ -65,6 +66,14 @@ def test_yahoos_cookies_are_not_needed_and_cost_one_timeout_at_most(server: Vend
         assert len(asked(provider, LISTINGS[0]).bars["AAPL"])
     assert len(server.asked("yfinance", "getcrumb")) == 1
     assert server.asked("yfinance", "getcrumb")[0].let_go.wait(10)
+
+
+def test_all_of_yahoo_hanging_costs_two_timeouts_and_not_one_for_each_step(server: VendorServer) -> None:
+    server.fail("yfinance", Fault("hang", times=100))
+    with pytest.raises(ProviderTimeoutError):
+        asked(vendor("yfinance", server, CALENDARS, vendor_timeout_s=0.5), LISTINGS[0])
+    assert [seen.path for seen in server.seen] == ["/", "/v8/finance/chart/AAPL"]
+    assert all(seen.let_go.wait(10) for seen in server.seen)
 
 
 def test_yahoos_cookies_and_crumb_are_asked_for_once(server: VendorServer) -> None:
