@@ -16,8 +16,6 @@ from mdtasks.observe.metrics import DECLARED, Histogram
 _CONFIG = Path(__file__).resolve().parents[1] / "config" / "prometheus" / "rules"
 #: What Prometheus itself has.
 BUILT_IN = {"up": {"job", "instance"}, "ALERTS": {"alertname", "alertstate", "severity", "tier"}}
-#: Metrics that rules and panels wait for: with the health of providers they get series.
-LATER = {"circuit_state": {"provider"}}
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def all_queries() -> dict[str, str]:
 
 def known() -> dict[str, set[str]]:
     """Every metric that a query may ask for, by its name as scraped, with its labels."""
-    found: dict[str, set[str]] = {**BUILT_IN, **LATER}
+    found: dict[str, set[str]] = dict(BUILT_IN)
     for declared in DECLARED:
         labels = set(declared.label_names)
         if isinstance(declared, Histogram):

@@ -33,6 +33,7 @@ MODULES: Final = (
     "universe",
     "calendar",
     "slo",
+    "providers",
     "jobs",
     "dlq",
     "doctor",

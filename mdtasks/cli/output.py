@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import shutil
 import sys
@@ -30,6 +31,9 @@ _STYLES: Final = {
     "LATE": "red",
     "NOT WATCHED": "red",
     "open": "red",
+    "demoted": "red",
+    "half-open": "yellow",
+    "paused": "yellow",
     "cancelled": "dim",
     "released": "dim",
 }
@@ -65,6 +69,18 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None
             print(line)
 
 
+def show_line(*pieces: str | tuple[str, str]) -> None:
+    """Print one line of text; a piece with a style (``red``, ``bold``) bears it on a terminal. Long ones fold there."""
+    parts = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
+    if not on_terminal():
+        print("".join(text for text, _ in parts))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(highlight=False).print(Text.assemble(*parts))
+
+
 def plain_lines(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """The table as lines of plain text, columns two spaces apart."""
     cells = [list(headers), *([text_of(value) for value in row] for row in rows)]
@@ -95,6 +111,17 @@ def _show_rich(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     for row in rows:
         table.add_row(*(Text(text_of(value), style=_STYLES.get(str(value), "")) for value in row))
     console.print(table)
+
+
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Numbers from 0 to 1 as a row of blocks, the oldest first; of those that share a block the lowest is shown."""
+    cells = min(width, len(values))
+    edges = [len(values) * number // cells for number in range(cells + 1)] if cells else [0]
+    lowest = [min(values[start:end]) for start, end in itertools.pairwise(edges)]
+    return "".join(_BLOCKS[min(int(max(each, 0.0) * len(_BLOCKS)), len(_BLOCKS) - 1)] for each in lowest)
 
 
 def show_fields(fields: Mapping[str, object]) -> None:

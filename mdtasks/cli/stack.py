@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mdtasks.cli.frame import Commands, print_json, say, settings_of
 from mdtasks.domain.errors import NotFoundError
@@ -16,11 +17,23 @@ if TYPE_CHECKING:
     from mdtasks.stack.home import StackRecord
     from mdtasks.stack.start import Request
 
+#: What `up --outage` shows: the first provider becomes slow, then fails, then is well again. It is probed soon.
+_OUTAGE: Final = {
+    "MDTASKS_SIMULATORS": "3",
+    "MDTASKS_SIMULATOR_SCHEDULE": "45-75 latency_s=2.5; 75-150 error=1",
+    "BREAKER_COOLDOWN_SEC": "10",
+}
+
 
 def add_parser(commands: Commands) -> None:
     """Add the commands of the stack."""
     start = commands.add("up", up, "Start the stack: servers, workers, beat, web, Flower", json=True)
     start.add_argument("--demo", action="store_true", help="fill it with a small universe of simulated bars")
+    start.add_argument(
+        "--outage",
+        action="store_true",
+        help="as --demo, with three providers; the first is slow after 45 s and fails from 75 to 150 s",
+    )
     start.add_argument("--detach", "-d", action="store_true", help="return when it is ready; it runs on")
     start.add_argument(
         "--port", type=_port, metavar="N", help="port of the web app (default: 8642 or the next free one)"
@@ -39,7 +52,7 @@ def up(args: argparse.Namespace) -> int:
     """Run the stack in the foreground, or as a daemon."""
     from mdtasks.stack.start import AlreadyRunningError, Request, detach, run_stack
 
-    environ = {"MDTASKS_SIMULATOR": "1"} if args.demo else {}
+    environ = _environ(args)
     request = Request(home_of(args), args.port, environ, not args.no_prometheus)
     try:
         if args.detach:
@@ -50,7 +63,7 @@ def up(args: argparse.Namespace) -> int:
             return 0
         from mdtasks.cli.up_screen import UpScreen
 
-        screen = UpScreen(request.home, demo=args.demo)
+        screen = UpScreen(request.home, demo=args.demo or args.outage)
         with screen:
             run_stack(request, screen.on_event, screen.on_plan)
     except AlreadyRunningError as exc:
@@ -58,6 +71,16 @@ def up(args: argparse.Namespace) -> int:
             raise
         _announce(args, exc.record, already=True)
     return 0
+
+
+def _environ(args: argparse.Namespace) -> dict[str, str]:
+    """The variables that the flags stand for; a schedule of outages counts from now where nobody says from when."""
+    environ = {"MDTASKS_SIMULATOR": "1"} if args.demo or args.outage else {}
+    if args.outage:
+        environ |= _OUTAGE
+    if args.outage or ("MDTASKS_SIMULATOR_SCHEDULE" in os.environ and "MDTASKS_SIMULATOR_EPOCH" not in os.environ):
+        environ["MDTASKS_SIMULATOR_EPOCH"] = datetime.now(UTC).isoformat()
+    return environ
 
 
 def down(args: argparse.Namespace) -> int:
@@ -71,9 +94,11 @@ def down(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Show the stack. Exit code 0 when it is ready, 1 when it runs but is not, 5 when none runs."""
-    from mdtasks.stack.report import stack_status
+    from mdtasks.stack.report import providers_aside, stack_status
 
     found = stack_status(home_of(args))
+    if found.record.ready:
+        found = replace(found, aside=providers_aside(found.home))
     if args.json:
         print_json(found.as_dict())
     else:
@@ -141,7 +166,7 @@ def _running(request: Request) -> StackRecord | None:
 
 def _arguments(args: argparse.Namespace, request: Request) -> list[str]:
     port = [] if request.web_port is None else ["--port", str(request.web_port)]
-    flags = [f"--{name.replace('_', '-')}" for name in ("demo", "no_prometheus") if getattr(args, name)]
+    flags = [f"--{name.replace('_', '-')}" for name in ("demo", "outage", "no_prometheus") if getattr(args, name)]
     return ["up", "--home", str(request.home), *port, *flags]
 
 

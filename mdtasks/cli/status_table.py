@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from mdtasks.cli.frame import one_line
 from mdtasks.stack.ports import why_moved
 from mdtasks.stack.supervisor import exit_words
 
@@ -38,6 +40,9 @@ def show_status(status: StackStatus) -> None:
         f"web     {web_url}\nflower  {status.record.flower_url}\n{alerts}home    {status.home}",
         soft_wrap=True,
     )
+
+    for name, why in status.aside.items():
+        console.print(Text.assemble(("aside   ", "yellow"), f"{name}: {one_line(why)}"), soft_wrap=True)
 
 
 def _cells(row: ProcessStatus) -> tuple[str, ...]:

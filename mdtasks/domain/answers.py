@@ -28,6 +28,8 @@ class Judgement:
     whose bars were rejected, and ``doubted``, runs of silence that are not believed, as far as they are known.
 
     ``cut``: for each cut of the answer, in its order, the settled part of it in which the exchange trades (None: none).
+    ``expected``: settled intervals asked for; ``failed``: how many of them the answer owes: cut off, rejected, or
+    called silent against the odds; ``behind``: how many of them end after the newest bar that came.
     ``retracted``: time that was covered as silence and is doubted now. ``silences``: what the answer was silent on,
     as far as it is news.
     """
@@ -38,6 +40,9 @@ class Judgement:
     cut: tuple[TimeWindow | None, ...] = ()
     retracted: tuple[TimeWindow, ...] = ()
     silences: tuple[Silence, ...] = ()
+    expected: int = 0
+    failed: int = 0
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ def judge(answer: Answered, calendar: Calendar, empty: Times, weighed: Weighed =
     step_us = answer.interval.seconds * 1_000_000
     doubted = tuple(gaps.windows_of(weighed.runs + np.array([0, step_us])))
     waiting = np.setdiff1d(unbelieved, weighed.doubted)
+    owed = np.concatenate([gaps.spans_of(answer.cuts), rejected, gaps.spans_of(doubted)])
     cuts = (gaps.windows_of(gaps.intersect(spans, gaps.spans_of([cut]))) for cut in answer.cuts)
     return Judgement(
         covered=tuple(gaps.windows_of(gaps.subtract(spans, open_))),
@@ -108,6 +114,9 @@ def judge(answer: Answered, calendar: Calendar, empty: Times, weighed: Weighed =
             *(Silence(run, True) for run in _runs(news, expected, answer.interval)),
             *(Silence(run, False) for run in (*doubted, *_runs(waiting, expected, answer.interval))),
         ),
+        expected=len(expected),
+        behind=len(expected) - int(np.searchsorted(expected, answer.good.ts_us[-1:].max(initial=-1), side="right")),
+        failed=int(inside(expected, gaps.merge(owed)).sum()) if len(owed) else 0,
     )
 
 

@@ -8,6 +8,7 @@ turned into these once, at the driver's edge, always with ``raise ... from exc``
 
 from __future__ import annotations
 
+import difflib
 from typing import ClassVar
 
 
@@ -81,8 +82,11 @@ class UnknownProviderError(InvalidRequestError):
     code = "unknown_provider"
 
     def __init__(self, provider: str, *, configured: list[str]) -> None:
+        near = difflib.get_close_matches(provider, configured, n=1)
         super().__init__(
-            f"provider {provider!r} is not configured; configured: {', '.join(configured) or 'none'}",
+            f"provider {provider!r} is not configured"
+            + (f"; did you mean {near[0]}?" if near else "")
+            + f"; configured: {', '.join(configured) or 'none'}",
             field="provider",
             hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR, MDTASKS_SIMULATOR=1, MDTASKS_YFINANCE=1 or a vendor's key, "
             "such as MDTASKS_ALPACA_KEY (docs/providers.md lists them), then `mdtasks doctor`",
@@ -265,14 +269,36 @@ class RateLimitedError(ProviderError):
         self.retry_after_s = retry_after_s
 
 
-class CircuitOpenError(ProviderError):
-    """The provider is left aside, for it failed of late or somebody paused it: it was not asked."""
+class HeldBackError(ProviderError):
+    """The provider was not asked: we hold back. Says nothing of it, and costs no attempt."""
 
-    code = "circuit_open"
+    code = "held_back"
 
     def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
         super().__init__(message, provider=provider, hint=f"`mdtasks providers {provider}` says since when and why")
         self.retry_after_s = retry_after_s
+
+
+class CircuitOpenError(HeldBackError):
+    """The provider is left aside, for it failed of late or somebody paused it."""
+
+    code = "circuit_open"
+
+
+class RateSpentError(HeldBackError):
+    """The account's rate has nothing left for a while."""
+
+    code = "rate_spent"
+
+
+class NotYetError(HeldBackError):
+    """The account may have data of this time only later."""
+
+    code = "not_yet"
+
+    def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, provider=provider, retry_after_s=retry_after_s)
+        self.hint = "MDTASKS_VENDOR_DELAYS says how old bars must be for the account"
 
 
 class VendorError(ProviderError):
@@ -338,16 +364,6 @@ class RefusedRequestError(ProviderError):
 
     code = "refused"
     retryable = False
-
-
-class NotYetError(ProviderError):
-    """The account may have data of this time only later: the provider was not asked."""
-
-    code = "not_yet"
-
-    def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message, provider=provider)
-        self.retry_after_s = retry_after_s
 
 
 class UnsupportedError(ProviderError):

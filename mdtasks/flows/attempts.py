@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import RateLimitedError, SilenceDoubtedError, is_retryable
+from mdtasks.domain.errors import HeldBackError, RateLimitedError, SilenceDoubtedError, is_retryable
 from mdtasks.domain.jobs import pause_after
 from mdtasks.queue.letters import Reason
 from mdtasks.settings import Settings
@@ -17,6 +17,9 @@ from mdtasks.store import jobs
 _FINAL: Final = frozenset({"time_limit", "invalid_request", "unknown_task", "undecodable"})
 
 
+#: How long a job waits for a provider that somebody paused, and at least for one that is held back, seconds.
+_PAUSED_S: Final = 300.0
+_SOON_S: Final = 1.0
 #: Attempts that meet the same doubtful silence before people are asked.
 _DOUBTS: Final = 3
 
@@ -30,6 +33,15 @@ def next_pause_s(error: Exception, attempt: int, max_attempts: int, settings: Se
         return None
     wanted_s = error.retry_after_s if isinstance(error, RateLimitedError) else settings.settle_s if doubted else None
     return max(_pause_s(attempt, settings), wanted_s or 0.0)
+
+
+def held_pause_s(error: HeldBackError) -> float:
+    """Seconds until a job whose providers are held back looks again; a little apart, for many wait for the same one.
+
+    One that waits for a person (a pause) is woken when the provider is let go on.
+    """
+    spread = 1 + 0.25 * random.random()  # noqa: S311 - spreads load, protects nothing
+    return max(error.retry_after_s or _PAUSED_S, _SOON_S) * spread
 
 
 def end_lost(connection: Connection, held: jobs.Held, reason: Reason, settings: Settings) -> bool:

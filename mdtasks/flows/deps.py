@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from mdtasks.connections import Database, Redis, open_redis
 from mdtasks.domain.errors import UnavailableError
+from mdtasks.domain.health import Rules
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows.calendars import CalendarWatch
 from mdtasks.observe.metrics import use_multiprocess_dir
@@ -18,6 +19,8 @@ from mdtasks.queue.coordinator import Coordinator, open_coordinator
 from mdtasks.queue.enqueue import Enqueuer
 from mdtasks.settings import Settings, load_settings
 from mdtasks.store.calendars import KeptCalendars
+from mdtasks.store.gates import SharedGate
+from mdtasks.store.health import HealthBook
 
 T = TypeVar("T")
 
@@ -36,6 +39,7 @@ class Deps:
     calendars: Calendars
     enqueuer: Enqueuer
     watch: CalendarWatch
+    health: HealthBook
     #: The outside coordinator's lists; None where there is none.
     coordinator: Coordinator | None = None
 
@@ -60,16 +64,26 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
     calendars = Calendars(KeptCalendars(settings.calendars_dir))
     broker = open_redis(settings.require_broker_url())
     database = Database(settings.require_database_url(), application=application)
+    state = open_redis(settings.require_redis_url())
+    health = HealthBook(state, rules(settings))
     return Deps(
         settings=settings,
         database=database,
         broker=broker,
-        state=open_redis(settings.require_redis_url()),
-        registry=Registry(settings, calendars),
+        state=state,
+        health=health,
+        registry=Registry(settings, calendars, lambda name, rates: SharedGate(name, rates, health)),
         calendars=calendars,
         enqueuer=Enqueuer(app, broker, settings),
         watch=CalendarWatch(database, calendars, settings),
         coordinator=open_coordinator(settings) if settings.use_rlc else None,
+    )
+
+
+def rules(settings: Settings) -> Rules:
+    """By which providers are demoted and promoted."""
+    return Rules(
+        settings.demote_threshold, settings.promote_threshold, settings.promote_min_samples, settings.breaker_cooldown_s
     )
 
 

@@ -15,6 +15,7 @@ from mdtasks.connections import translated_redis_errors
 from mdtasks.domain.jobs import Tier
 from mdtasks.flows.attempts import end_lost
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.routing import anybody_well
 from mdtasks.observe import metrics
 from mdtasks.queue import backlog
 from mdtasks.queue.app import backfill_queue
@@ -27,6 +28,8 @@ PROOF_KEY: Final = "mdtasks:reconciler:proof"
 GRACE_S: Final = 10.0
 #: Jobs taken per round and tier: bounds the size of a transaction, not the rate (rounds follow each other).
 ROUND: Final = 20_000
+#: Jobs taken per round and tier while every provider is left aside.
+PROBING: Final = 4
 
 
 def room(deps: Deps) -> dict[Tier, int]:
@@ -36,13 +39,17 @@ def room(deps: Deps) -> dict[Tier, int]:
 
 
 def dispatch_once(deps: Deps) -> dict[str, int]:
-    """Send due deferred jobs, newest window first, as far as the caps allow. Returns how many per tier."""
-    return {str(tier): _dispatch(tier, places, deps) for tier, places in room(deps).items() if places}
+    """Send due deferred jobs, newest window first, as far as the caps allow. Returns how many per tier.
+
+    While no provider is well, a few a round: one of them probes, the others would only come back.
+    """
+    most = ROUND if anybody_well(deps) else PROBING
+    return {str(tier): _dispatch(tier, min(places, most), deps) for tier, places in room(deps).items() if places}
 
 
 def _dispatch(tier: Tier, places: int, deps: Deps) -> int:
     with deps.database.transaction() as connection:
-        taken = jobs.dispatchable(connection, tier, min(places, ROUND))
+        taken = jobs.dispatchable(connection, tier, places)
     if not taken:
         return 0
     pushed = deps.enqueuer.push_backfills(tier, taken)

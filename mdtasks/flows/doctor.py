@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,6 +25,7 @@ from mdtasks.domain.errors import MdtasksError, UnavailableError
 from mdtasks.domain.known_sessions import verify
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import last_proof
+from mdtasks.flows.provider_reports import why_aside
 from mdtasks.queue import backlog
 from mdtasks.settings import Settings
 from mdtasks.store import job_reports
@@ -148,8 +150,7 @@ def _packages() -> tuple[State, str, str]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    parts = (part for part in version.split(".")[:3])
-    return tuple(int(part) for part in parts if part.isdigit())
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def _disk(home: Path) -> tuple[State, str, str]:
@@ -286,9 +287,14 @@ def _delisted(instrument: Instrument, now: datetime) -> bool:
 
 
 def _providers(deps: Deps) -> Iterator[Check]:
-    names = deps.registry.names()
-    if not names:
+    if not (names := deps.registry.names()):
         todo = "set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1 for the stack, and start it again"
         yield Check("providers", "bad", "none is configured: nothing can be fetched", todo)
+    aside = why_aside(deps)
     for name in names:
-        yield checked(f"provider {name}", lambda name=name: ("ok", deps.registry.get(name).check(), ""))  # type: ignore[misc]
+        yield checked(f"provider {name}", partial(_provider, deps, name, aside.get(name, "")))
+
+
+def _provider(deps: Deps, name: str, aside: str) -> tuple[State, str, str]:
+    words = "; ".join(filter(None, (deps.registry.get(name).check(), aside)))
+    return ("warn", words, f"`mdtasks providers {name}` shows the case") if aside else ("ok", words, "")

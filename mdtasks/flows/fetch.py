@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -12,6 +13,8 @@ from mdtasks.domain.errors import ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
+from mdtasks.flows.routing import Route, Turn, route
+from mdtasks.flows.samples import tell_bars
 from mdtasks.observe import metrics
 from mdtasks.providers.base import BarsAnswer, Provider
 from mdtasks.store import bars as store_bars
@@ -33,11 +36,19 @@ class Ask:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a fetch ended: the holes that are left, what those said who did not answer, and what each subject got."""
+    """How a fetch ended: the holes that are left, what those said who did not answer, what each subject got, and who
+    was asked.
+    """
 
     holes: Sequence[Hole] = ()
     heard: list[ProviderError] = field(default_factory=list)
     brought: dict[int, list[Fetched]] = field(default_factory=dict)
+    route: Route = field(default_factory=lambda: Route(()))
+
+    def failed(self, turn: Turn, error: ProviderError) -> None:
+        """A call failed, or a symbol of it."""
+        self.heard.append(error)
+        self.route.failed(turn, error)
 
     @property
     def shortfall(self) -> ProviderError | None:
@@ -52,41 +63,43 @@ class Outcome:
 
 
 def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outcome:
-    """Ask the providers in their order, each only for what those before it left open; ``keep`` takes what each brings.
+    """Ask the providers in their turn, each only for what those before it left open; ``keep`` takes what each brings.
 
-    Raises UnsupportedError when no configured provider serves the interval, and what ``keep`` raises.
+    Raises UnsupportedError when no configured provider serves the interval, CircuitOpenError when nobody may be asked
+    now, and what ``keep`` raises.
     """
-    providers = deps.registry.order(ask.interval, ask.hint)
-    if not providers:
-        raise UnsupportedError(f"no configured provider serves {ask.interval} bars", provider=ask.hint or "registry")
-    outcome = Outcome([Hole(subject, ask.window) for subject in subjects])
-    for provider in providers:
-        outcome.holes = _asked(provider, outcome, ask, keep, deps)
+    found = route(deps, ask.interval, ask.hint)
+    outcome = Outcome([Hole(subject, ask.window) for subject in subjects], route=found)
+    for turn in found.turns:
+        outcome.holes = _asked(turn, outcome, ask, keep, deps)
         if not outcome.holes:
             break
     return outcome
 
 
-def _asked(provider: Provider, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> list[Hole]:
+def _asked(turn: Turn, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> list[Hole]:
     """Ask one provider for all that is open; returns what is open still."""
     left: list[Hole] = []
-    for packet in _packets(outcome.holes, provider):
-        asked = Asked(provider, ask.interval, packet[0].window, ask.now)
+    for packet in _packets(outcome.holes, turn.provider):
+        asked = Asked(turn.provider, ask.interval, packet[0].window, ask.now, ill=turn.insist)
         try:
-            answer = fetch_bars(asked, packet)
+            answer = fetch_bars(asked, packet, turn)
         except ProviderError as error:
-            outcome.heard.append(error)
+            outcome.failed(turn, error)
             left += [replace(hole, error=_graver(hole.error, error)) for hole in packet]
             continue
-        failed = [hole for hole in packet if hole.subject.symbol in answer.errors]
-        outcome.heard += [answer.errors[hole.subject.symbol] for hole in failed]
-        left += [replace(hole, error=_graver(hole.error, answer.errors[hole.subject.symbol])) for hole in failed]
+        outcome.route.answered(turn)
+        for hole in packet:
+            if failed := answer.errors.get(hole.subject.symbol):
+                outcome.failed(turn, failed)
+                left.append(replace(hole, error=_graver(hole.error, failed)))
         sound = [hole for hole in packet if hole.subject.symbol in answer.bars]
         found = judged(answer, asked, sound, outcome.brought, deps)
         keep(found)
         for hole, part in zip(sound, found, strict=True):
             outcome.brought.setdefault(hole.subject.instrument_id, []).append(part)
             left += [replace(each, error=_graver(hole.error, each.error)) for each in part.holes]
+        tell_bars(deps, asked, sound, found)
     return left
 
 
@@ -106,19 +119,30 @@ def _graver(earlier: ProviderError | None, later: ProviderError | None) -> Provi
     return later if earlier is None or hope else earlier
 
 
-def fetch_bars(asked: Asked, holes: Sequence[Hole]) -> BarsAnswer:
+def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn) -> BarsAnswer:
     """One provider call, timed and counted. Never for time that the provider says it cannot have."""
     provider, history = asked.provider, asked.provider.capabilities.history
     if history is not None and asked.window.start < asked.now - history:
         raise UnsupportedError(f"reaches back {history.days} days only", provider=provider.name)
     capability = f"bars_{asked.interval}"
-    metrics.PROVIDER_SELECTED.labels(capability=capability, provider=provider.name).inc()
     listings = [hole.subject.listing for hole in holes]
+    with called(turn, capability, "bars"):
+        return provider.fetch_bars(listings, asked.interval, asked.window, asked.now)
+
+
+@contextmanager
+def called(turn: Turn, capability: str, endpoint: str) -> Iterator[None]:
+    """One call of a provider inside, timed and counted, through its gate."""
+    name = turn.provider.name
+    metrics.PROVIDER_SELECTED.labels(capability=capability, provider=name).inc()
     try:
-        with metrics.PROVIDER_LATENCY.labels(provider=provider.name, capability=capability).time():
-            return provider.fetch_bars(listings, asked.interval, asked.window, asked.now)
+        with (
+            metrics.PROVIDER_LATENCY.labels(provider=name, capability=capability).time(),
+            turn.gate.call(insist=turn.insist),
+        ):
+            yield
     except ProviderError as error:
-        metrics.PROVIDER_ERRORS.labels(provider=provider.name, endpoint="bars", code=error.code).inc()
+        metrics.PROVIDER_ERRORS.labels(provider=name, endpoint=endpoint, code=error.code).inc()
         raise
 
 

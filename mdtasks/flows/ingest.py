@@ -8,15 +8,17 @@ nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import ProviderError, StaleClaimError, UnknownJobError, error_class
+from mdtasks.domain.errors import HeldBackError, ProviderError, StaleClaimError, UnknownJobError, error_class
 from mdtasks.domain.jobs import BackfillJob
-from mdtasks.flows.attempts import next_pause_s
+from mdtasks.flows.attempts import held_pause_s, next_pause_s
 from mdtasks.flows.deps import Deps, patience_s, patiently
 from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
 from mdtasks.flows.fetch import Outcome as FetchOutcome
@@ -34,6 +36,8 @@ class Outcome(StrEnum):
     RETRY = "retry"
     FAILED = "failed"
     STALE = "stale"
+    #: Nobody could be asked: the job waits, and the attempt does not count.
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,17 @@ class Report:
             "provider": self.provider,
             "error": None if self.error is None else str(self.error),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What an attempt that failed leaves all the same: bars that it stored, and whom it asked."""
+
+    bars: int = 0
+    route: Sequence[Mapping[str, Any]] = ()
+
+
+_NOTHING: Final = _Left()
 
 
 def run_backfill(job: BackfillJob, deps: Deps, worker: str, now: datetime) -> Report:
@@ -101,12 +116,9 @@ def _claim(job_id: str, deps: Deps, worker: str) -> jobs.Claim | None:
 
 
 def _fetched(deps: Deps, claim: jobs.Claim, now: datetime) -> FetchOutcome:
-    """Raises ProviderError when nobody answered anything: of the first who may answer later, else of the first."""
+    """Raises UnsupportedError when nobody serves it, and HeldBackError when nobody may be asked now."""
     ask = Ask(claim.interval, claim.window, now, claim.provider_hint)
-    outcome = fetch(deps, [Subject(claim.instrument_id, claim.listing)], ask, lambda _parts: None)
-    if not outcome.brought and outcome.shortfall is not None:
-        raise outcome.shortfall
-    return outcome
+    return fetch(deps, [Subject(claim.instrument_id, claim.listing)], ask, lambda _parts: None)
 
 
 def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
@@ -124,20 +136,21 @@ def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
         ]
         bars = sum(len(part.bars) for part in parts)
         if outcome.shortfall is None:
-            jobs.finish(connection, claim, jobs.Ending("done", provider=provider, bars=bars, message=outcome.words))
+            ending = jobs.Ending("done", provider, message=outcome.words, bars=bars, route=outcome.route.record)
+            jobs.finish(connection, claim, ending)
             report = Report(Outcome.DONE)
         else:
-            report = _fail(connection, claim, outcome.shortfall, deps.settings, bars)
+            report = _fail(connection, claim, outcome.shortfall, deps.settings, _Left(bars, outcome.route.record))
     for part, written in zip(parts, counts, strict=True):
         count_written(claim.interval, [part], written)
-    if report.outcome is not Outcome.RETRY:
+    if report.outcome in (Outcome.DONE, Outcome.FAILED):
         metrics.BACKFILL_COMPLETED.labels(tier=claim.tier, status=report.outcome).inc()
     return replace(
         report,
         inserted=sum(written.inserted for written in counts),
         revised=sum(written.revised for written in counts),
         quarantined=sum(written.quarantined for written in counts),
-        provider=provider,
+        provider=provider or report.provider,
     )
 
 
@@ -159,20 +172,27 @@ def _settle(deps: Deps, claim: jobs.Claim, error: Exception, began: float) -> Re
     return report
 
 
-def _fail(connection: Connection, claim: jobs.Claim, error: Exception, settings: Settings, bars: int = 0) -> Report:
-    """Close the attempt in the caller's transaction: another one later, or the end. Raises StaleClaimError.
-
-    ``bars``: those that it has stored all the same.
-    """
-    pause_s = next_pause_s(error, claim.attempt, claim.max_attempts, settings)
+def _fail(
+    connection: Connection,
+    claim: jobs.Claim,
+    error: Exception,
+    settings: Settings,
+    left: _Left = _NOTHING,
+) -> Report:
+    """Close the attempt in the caller's transaction: another one later, or the end. Raises StaleClaimError."""
+    pause_s: float | None
+    if isinstance(error, HeldBackError):
+        outcome, pause_s = Outcome.HELD, held_pause_s(error)
+    else:
+        pause_s = next_pause_s(error, claim.attempt, claim.max_attempts, settings)
+        outcome = Outcome.FAILED if pause_s is None else Outcome.RETRY
     provider = error.provider if isinstance(error, ProviderError) else None
-    ending = jobs.Ending(
-        "failed" if pause_s is None else "retry",
-        provider=provider,
-        error_class=error_class(error),
-        message=str(error) or type(error).__name__,
-        bars=bars,
-    )
-    if not jobs.fail(connection, claim, ending, pause_s):
+    message = str(error) or type(error).__name__
+    ending = jobs.Ending(outcome, provider, error_class(error), message, left.bars, left.route)
+    if outcome is Outcome.HELD and pause_s is not None:
+        holds = jobs.hold(connection, claim, ending, pause_s)
+    else:
+        holds = jobs.fail(connection, claim, ending, pause_s)
+    if not holds:
         raise StaleClaimError(f"job {claim.job_id}: attempt {claim.attempt} no longer holds it")
-    return Report(Outcome.FAILED if pause_s is None else Outcome.RETRY, provider=provider, error=error)
+    return Report(outcome, provider=provider, error=error)

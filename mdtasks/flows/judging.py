@@ -56,12 +56,15 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one provider was asked, and when."""
+    """What one provider was asked, and when. ``ill``: it was demoted and asked all the same, for nobody else is well:
+    its bars are provisional, and its silence counts for nothing.
+    """
 
     provider: Provider
     interval: Interval
     window: TimeWindow
     now: datetime
+    ill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Fetched:
     subject: Subject
     provider: str
     batch: BarBatch
+    judgement: answers.Judgement
     holes: Sequence[Hole] = ()
 
     @property
@@ -108,7 +112,7 @@ class _Answer:
             good=good,
             rejected=rejected,
             cuts=[cut.window for cut in self._cuts],
-            complete=told.complete,
+            complete=told.complete and not asked.ill,
             settled=self._before(told.delay_s + settle_s),
             settled_twice=self._before(told.delay_s + 2 * settle_s),
             untraded=self._untraded(deps.calendars.plain(mic)),
@@ -130,7 +134,7 @@ class _Answer:
         batch = BarBatch(
             instrument_id=subject.instrument_id,
             bars=self.answered.good,
-            final_before_us=to_us(self.answered.settled),
+            final_before_us=0 if self._asked.ill else to_us(self.answered.settled),
             covered=said.covered,
             rejected=rejected,
             retracted=said.retracted,
@@ -145,7 +149,7 @@ class _Answer:
             *(Hole(subject, window, _bad_bars(provider, window, rejected)) for window in said.quarantined),
             *(Hole(subject, run, _doubt(provider, run), called_silent=True) for run in said.doubted),
         ]
-        return Fetched(subject, provider, batch, holes)
+        return Fetched(subject, provider, batch, said, holes)
 
 
 def _weighed(

@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from mdtasks.domain.bars import from_us, to_us
-from mdtasks.domain.errors import ProviderError, UnsupportedError, error_class
+from mdtasks.domain.bars import Quote, from_us, to_us
+from mdtasks.domain.errors import HeldBackError, ProviderError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
 from mdtasks.flows.deps import Deps, patiently
-from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
+from mdtasks.flows.fetch import Ask, called, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
+from mdtasks.flows.routing import Turn, route
+from mdtasks.flows.samples import tell_quotes
 from mdtasks.flows.scan import scan
 from mdtasks.observe import metrics
 from mdtasks.providers.base import Provider
@@ -49,8 +51,8 @@ def ended_window(interval: Interval, now: datetime, intervals: int) -> TimeWindo
 def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
     """Fetch and store recent bars of many symbols. Idempotent: the same bars change nothing.
 
-    A symbol that fails alone is counted and stays a gap. Raises ProviderError when no symbol was answered,
-    UnknownSymbolError, StoreUnavailableError.
+    A symbol that fails alone is counted and stays a gap; so does everything while nobody may be asked. Raises
+    ProviderError when no symbol was answered, UnknownSymbolError, StoreUnavailableError.
     """
     window = job.time_window or ended_window(job.interval, now, LOOK_BACK)
     ask = Ask(job.interval, window, now, job.provider_hint)
@@ -70,17 +72,35 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
 
 
 def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime) -> dict[str, object]:
-    """Fetch and store the latest quotes. Idempotent by (instrument, time of the quote).
+    """Fetch and store the latest quotes, each provider in its turn asked for those that had none before it.
 
-    Raises ProviderError, UnknownSymbolError, StoreUnavailableError.
+    Idempotent by (instrument, time of the quote). Raises ProviderError when nobody answered, UnknownSymbolError,
+    StoreUnavailableError.
     """
-    provider = next(iter(deps.registry.order("quotes", job.provider_hint)), None)
-    if provider is None:
-        raise UnsupportedError("no configured provider serves quotes", provider=job.provider_hint or "registry")
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:  # noqa: ARG001 - quotes bear no attempt
-        stored = sum(_store_quotes(provider, packet, deps, now) for packet in _packets(members, provider))
-        return jobs.Ending("done", provider=provider.name, bars=stored)
+        found = route(deps, "quotes", job.provider_hint)
+        stored: dict[str, int] = {}
+        failure: ProviderError | None = None
+        for turn in found.turns:
+            left: list[Instrument] = []
+            for packet in _packets(members, turn.provider):
+                try:
+                    there = _store_quotes(turn, packet, deps, now)
+                except ProviderError as error:
+                    found.failed(turn, error)
+                    failure, left = failure or error, [*left, *packet]
+                    continue
+                found.answered(turn)
+                stored[turn.provider.name] = stored.get(turn.provider.name, 0) + len(there)
+                left += [member for member in packet if member.symbol not in there]
+            members = left
+            if not members:
+                break
+        if failure is not None and not stored:
+            raise failure
+        message = str(failure) if failure and members else None
+        return jobs.Ending("done", ",".join(stored), None, message, sum(stored.values()), found.record)
 
     ending = _attempt(job, deps, worker, work)
     return {"symbols": len(job.symbols), "quotes": ending.bars}
@@ -98,6 +118,9 @@ def _attempt(
         attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker)
     try:
         ending = work(members, attempt_id)
+    except HeldBackError as error:
+        # Nobody was asked. What it would have brought is a gap, which the scan finds; a letter would tell nobody more.
+        ending = jobs.Ending("held", error.provider, error.code, str(error))
     except Exception as error:
         provider = error.provider if isinstance(error, ProviderError) else None
         failed = jobs.Ending("failed", provider=provider, error_class=error_class(error), message=str(error))
@@ -105,7 +128,7 @@ def _attempt(
         metrics.JOBS_PROCESSED.labels(type=job.type, provider=provider or "none", outcome="failed").inc()
         raise
     _close(deps, attempt_id, ending)
-    metrics.JOBS_PROCESSED.labels(type=job.type, provider=ending.provider or "none", outcome="done").inc()
+    metrics.JOBS_PROCESSED.labels(type=job.type, provider=ending.provider or "none", outcome=ending.outcome).inc()
     return ending
 
 
@@ -115,15 +138,19 @@ def _packets(members: Sequence[Instrument], provider: Provider) -> Iterator[Sequ
     return (members[start : start + size] for start in range(0, len(members), size))
 
 
-def _store_quotes(provider: Provider, packet: Sequence[Instrument], deps: Deps, now: datetime) -> int:
-    """One call and one commit; returns how many quotes were found."""
-    found = provider.fetch_quotes([member.listing for member in packet], now)
+def _store_quotes(turn: Turn, packet: Sequence[Instrument], deps: Deps, now: datetime) -> Mapping[str, Quote]:
+    """One call and one commit; returns the quotes found, by symbol."""
+    listings = [member.listing for member in packet]
+    with called(turn, "quotes", "quotes"):
+        found = turn.provider.fetch_quotes(listings, now)
+    tell_quotes(deps, turn.provider.name, listings, found, now)
     if found:
         times_us = [to_us(quote.ts) for quote in found.values()]
         ensure_partitions(deps.database, "quotes", min(times_us), max(times_us))
         with deps.database.transaction() as connection:
-            quotes.write_quotes(connection, {m.id: found[m.symbol] for m in packet if m.symbol in found}, provider.name)
-    return len(found)
+            by_id = {member.id: found[member.symbol] for member in packet if member.symbol in found}
+            quotes.write_quotes(connection, by_id, turn.provider.name)
+    return found
 
 
 def _look_at(holes: Mapping[Tier, Collection[int]], interval: Interval, deps: Deps, now: datetime) -> int:
@@ -153,7 +180,7 @@ def _fetch_and_store(
     if failed == len(members) and outcome.shortfall is not None:
         raise outcome.shortfall
     heard = f"{failed} of {len(members)} symbols failed: {outcome.heard[0]}" if failed else None
-    ending = jobs.Ending("done", provider=",".join(providers) or None, bars=inserted, message=heard)
+    ending = jobs.Ending("done", ",".join(providers) or None, None, heard, inserted, outcome.route.record)
     return ending, {hole.subject.instrument_id for hole in outcome.holes}
 
 

@@ -19,7 +19,9 @@ from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.live import ended_window, look_back
+from mdtasks.flows.routing import held_back
 from mdtasks.observe import metrics
+from mdtasks.providers.registry import Capability
 from mdtasks.queue import backlog
 from mdtasks.queue.app import live_queue
 from mdtasks.settings import Settings
@@ -70,16 +72,17 @@ SERIES: Final = tuple(Series(tier, feed) for tier in Tier for feed in Feed)
 def tick(series: Series, cadence_s: float, deps: Deps, now: datetime) -> int:
     """Ask for the latest bars or quotes of the tier's instruments whose exchange is open; returns how many symbols.
 
-    Asks nothing where no configured provider could answer, and while the tick before is not over: that one is counted
-    as skipped. Raises StoreUnavailableError, BrokerUnavailableError.
+    Asks nothing where no configured provider could answer, while all of them are held back, and while the tick before
+    is not over: those are counted as skipped. Raises StoreUnavailableError, BrokerUnavailableError.
     """
-    provider = next(iter(deps.registry.order(Interval.M1 if series.feed is Feed.BARS else "quotes")), None)
+    capability: Capability = Interval.M1 if series.feed is Feed.BARS else "quotes"
+    provider = next(iter(deps.registry.order(capability)), None)
     if provider is None:
         return 0
     if overlaps(series, cadence_s, deps, now):
-        metrics.LIVE_TICKS_SKIPPED.labels(tier=series.tier, capability=series.feed).inc()
-        _keep(series, deps, {"last_skipped": now.isoformat()}, "skipped")
-        return 0
+        return _skip(series, deps, now, "overlap")
+    if held_back(deps, capability) is not None:
+        return _skip(series, deps, now, "circuit_open")
     window = _window(series, cadence_s, deps, now)
     with deps.database.transaction() as connection:
         members = reference.instruments(connection, series.tier)
@@ -90,6 +93,12 @@ def tick(series: Series, cadence_s: float, deps: Deps, now: datetime) -> int:
         deps.enqueuer.push_live(job, now, expires_s=cadence_s * (1 - JITTER))
     _keep(series, deps, {"last_tick": now.isoformat(), "symbols": str(len(symbols))}, "ticks")
     return len(symbols)
+
+
+def _skip(series: Series, deps: Deps, now: datetime, why: str) -> int:
+    metrics.LIVE_TICKS_SKIPPED.labels(tier=series.tier, capability=series.feed, reason=why).inc()
+    _keep(series, deps, {"last_skipped": now.isoformat(), "skipped_for": why}, "skipped")
+    return 0
 
 
 def _job(series: Series, job_id: str, symbols: tuple[str, ...], window: TimeWindow) -> BarsFetchJob | QuotesFetchJob:

@@ -105,11 +105,20 @@ PROVIDER_ERRORS = Counter(
 PROVIDER_LATENCY = Histogram(
     "provider_latency_seconds", "Time a provider took to answer, failures included", ("provider", "capability")
 )
+PROVIDER_REQUESTS = Counter(
+    "provider_requests_total",
+    "Requests to a provider, of which one call may make many, by outcome; those held back were not made",
+    ("provider", "endpoint", "code"),
+)
+PROVIDER_RATE_WAIT = Histogram(
+    "provider_rate_wait_seconds", "Time a request waited for its provider's rate, 0 included", ("provider",)
+)
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
 LIVE_TICKS_SKIPPED = Counter(
     "live_ticks_skipped_total",
-    "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs",
-    ("tier", "capability"),
+    "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs"
+    " (overlap), or every provider is left aside (circuit_open)",
+    ("tier", "capability", "reason"),
 )
 INTAKE_JOBS = Counter(
     "intake_jobs_total",
@@ -184,6 +193,17 @@ RECONCILER_PROOF_AGE = Gauge(
 CALENDAR_HORIZON = Gauge(
     "calendar_horizon_days", "Days until the sessions of an exchange of the universe are no longer known", ("mic",)
 )
+PROVIDER_HEALTH = Gauge(
+    "provider_health_score",
+    "Health of a provider, 0 to 1: 0.45 breaker + 0.25 latency + 0.20 errors + 0.10 completeness",
+    ("provider",),
+)
+CIRCUIT_STATE = Gauge("circuit_state", "A provider's breaker: 1 closed, 0.5 half-open, 0 open or paused", ("provider",))
+PROVIDER_BUDGET = Gauge(
+    "provider_budget_remaining",
+    "Requests that a provider's rate allows at once now; absent without a rate",
+    ("provider",),
+)
 UP = Gauge(
     "mdtasks_up",
     "Whether a part can be used (1) or not (0): broker, redis, postgresql with its schema",
@@ -200,9 +220,9 @@ LABELS: Final[Mapping[str, str]] = {
     "outcome": "of a job: `done` `failed` `retry` ...",
     "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`; of a tick its cadence: `bars_1m` `quotes_l1`",
     "endpoint": "which call failed: `bars`, `quotes`",
-    "code": "class of an error, as docs/errors.md names it",
+    "code": "class of an error, as docs/errors.md names it; of a request also `ok`",
     "error_class": "class of an error, as docs/errors.md names it",
-    "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped",
+    "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped; of a tick: why none",
     "result": "of a request's job: `queued` `deferred` `merged` `refused`",
     "status": "of a job that ended: `done` `failed`",
     "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",

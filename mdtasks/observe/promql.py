@@ -97,8 +97,8 @@ def drain_s() -> str:
     return f"{waiting}\n/ ({done} or 0 * max by (tier) (backfill_queue_depth))"
 
 
-#: Errors that say nothing of a provider's health: backpressure, silence, a question it never answers.
-_NOT_ILL: Final = "rate_limited|no_data|unsupported"
+#: Errors that say nothing of a provider's health: backpressure, silence, a question it never answers or was not asked.
+_NOT_ILL: Final = "rate_limited|no_data|unsupported|circuit_open|rate_spent"
 
 
 def provider_error_share(window: str, *, least_calls: int, selector: str = "") -> str:

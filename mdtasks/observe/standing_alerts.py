@@ -170,9 +170,10 @@ _OF_PROVIDERS: Final = (
         "ticket",
         "min by (provider) (circuit_state) < 1",
         300,
-        "{{ $labels.provider }} is demoted",
-        "The breaker of {{ $labels.provider }} is {{ if eq $value 0.0 }}open{{ else }}half-open{{ end }}: others serve "
-        "in its place. __WEB__/slo names the symbols that are late.",
+        "{{ $labels.provider }} is demoted or paused",
+        "The breaker of {{ $labels.provider }} is {{ if eq $value 0.0 }}open, or somebody paused it{{ else }}half-open"
+        "{{ end }}: others serve in its place. `mdtasks providers {{ $labels.provider }}` shows the case, __WEB__/slo "
+        "the symbols that are late.",
         ("mdtasks-provider", "Breaker"),
         _PROVIDER,
     ),

@@ -45,6 +45,8 @@ _BILLION: Final = 1e9
 #: The cases of refusals that mean something to us.
 _NO_SYMBOL: Final = "symbology_invalid_request"
 _TOO_YOUNG: Final = "after_available_end"
+#: When to ask again for what is too young, seconds: what there is grows in steps.
+_SOON_S: Final = 900.0
 
 
 class DatabentoProvider(VendorProvider):
@@ -206,7 +208,7 @@ class DatabentoWire(Wire):
         """What the licence gives only later is so told by its case."""
         found = super().refusal(endpoint, answer)
         if isinstance(found, RefusedRequestError) and _TOO_YOUNG in found.message:
-            return NotYetError(found.message.removeprefix(f"{NAME}: "), provider=NAME)
+            return NotYetError(found.message.removeprefix(f"{NAME}: "), provider=NAME, retry_after_s=_SOON_S)
         return found
 
     def words(self, answer: Answer) -> str:

@@ -20,10 +20,21 @@ class Gate(Protocol):
     def request(self, endpoint: str) -> AbstractContextManager[None]:
         """Make one request inside; ``endpoint`` names what is asked (``bars``, ``quotes``) in metrics and samples.
 
-        Waits for the vendor's rate, not for long. Raises RateLimitedError when that would take too long and
-        CircuitOpenError when the vendor is left aside: nothing was asked then. A ProviderError that leaves the block
-        is the request's outcome; any other exception is a fault of ours and says nothing of the vendor.
+        Waits for the vendor's rate, not for long. Raises a HeldBackError when that would take too long or the vendor
+        is left aside: nothing was asked then. A ProviderError that leaves the block is the request's outcome; any
+        other exception is a fault of ours and says nothing of the vendor.
         """
+        ...
+
+    def call(self, *, insist: bool = False) -> AbstractContextManager[None]:
+        """Make one call of the adapter inside, of as many requests as it takes.
+
+        ``insist``: they pass although the vendor is left aside, for every other one is too.
+        """
+        ...
+
+    def take_probe(self) -> bool:
+        """Take the right to probe a vendor that is left aside and whose time has come; the next ``call`` uses it."""
         ...
 
 
@@ -34,6 +45,15 @@ class OpenGate:
     def request(self, endpoint: str) -> Iterator[None]:  # noqa: ARG002 - the protocol's signature
         """Make one request inside."""
         yield
+
+    @contextmanager
+    def call(self, *, insist: bool = False) -> Iterator[None]:  # noqa: ARG002
+        """Make one call inside."""
+        yield
+
+    def take_probe(self) -> bool:
+        """There is nothing to probe."""
+        return False
 
 
 #: The gate that an adapter's requests pass, by the provider's name and what its account may ask.

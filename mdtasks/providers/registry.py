@@ -12,9 +12,10 @@ from typing import Final, Literal
 
 from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
 from mdtasks.domain.jobs import Interval
+from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.providers.base import Provider
-from mdtasks.providers.gate import GateFor, open_gate
+from mdtasks.providers.gate import Gate, GateFor, OpenGate, open_gate
 from mdtasks.settings import Settings
 
 #: The order when no policy names one; made-up data only where nothing else is configured.
@@ -43,7 +44,9 @@ class Registry:
 
     def __init__(self, settings: Settings, calendars: Calendars | None = None, gate_for: GateFor = open_gate) -> None:
         self._settings = settings
-        self._providers = _configured(settings, calendars or Calendars(), gate_for)
+        #: Of each provider the gate that its requests pass; of one that reads files none is shared.
+        self._gates: dict[str, Gate] = {}
+        self._providers = _configured(settings, calendars or Calendars(), self._gate_made_by(gate_for))
         for field, env in _POLICIES.items():
             for name in getattr(settings, field):
                 if name not in self._providers:
@@ -60,6 +63,17 @@ class Registry:
             return self._providers[name]
         except KeyError:
             raise UnknownProviderError(name, configured=self.names()) from None
+
+    def gate(self, name: str) -> Gate:
+        """The gate of a configured provider."""
+        return self._gates.get(name) or OpenGate()
+
+    def _gate_made_by(self, gate_for: GateFor) -> GateFor:
+        def kept(name: str, rates: tuple[Rate, ...]) -> Gate:
+            self._gates[name] = gate_for(name, rates)
+            return self._gates[name]
+
+        return kept
 
     def preload(self) -> None:
         """Load now what the providers would import at their first answer, where they say so by a ``preload`` of their
@@ -83,7 +97,7 @@ class Registry:
 
     def _unnamed_order(self) -> list[str]:
         """The order when nobody named one: made-up data never stands in for real data that is missing."""
-        real = [name for name in self._providers if name != "simulator"]
+        real = [name for name in self._providers if not _is_simulator(name)]
         return real or list(self._providers)
 
     def _policy(self, capability: Capability) -> tuple[str, ...]:
@@ -108,17 +122,37 @@ def _configured(settings: Settings, calendars: Calendars, gate_for: GateFor) -> 
         from mdtasks.providers.files import FilesProvider
 
         found["files"] = FilesProvider(settings.files_map, calendars)
-    if settings.simulator:
-        from mdtasks.providers.faults import Faults
-        from mdtasks.providers.simulator import SimulatorProvider
-
-        found["simulator"] = SimulatorProvider(
-            calendars,
-            Faults.parse(settings.simulator_faults),
-            gate=gate_for("simulator", settings.vendor_rates.get("simulator", ())),
-        )
     for name, (adapter, switch) in _VENDORS.items():
         if getattr(settings, switch):
             module = import_module(f"mdtasks.providers.{name}")
             found[name] = getattr(module, adapter)(settings, calendars, gate_for)
-    return {name: found[name] for name in DEFAULT_ORDER if name in found}
+    if settings.simulator:
+        found |= _simulators(settings, calendars, gate_for)
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Where a provider stands in DEFAULT_ORDER; the simulators follow each other."""
+    return DEFAULT_ORDER.index("simulator" if _is_simulator(name) else name), name
+
+
+def _is_simulator(name: str) -> bool:
+    return name.partition("_")[0] == "simulator"
+
+
+def _simulators(settings: Settings, calendars: Calendars, gate_for: GateFor) -> dict[str, Provider]:
+    """So many as are wanted, of the same data; the first suffers the faults."""
+    from mdtasks.providers.faults import Faults
+    from mdtasks.providers.outages import Schedule
+    from mdtasks.providers.simulator import SimulatorProvider
+
+    faults = Faults.parse(settings.simulator_faults)
+    schedule = Schedule.parse(settings.simulator_schedule, settings.simulator_epoch, faults)
+    found: dict[str, Provider] = {}
+    for number in range(1, settings.simulators + 1):
+        name = "simulator" if number == 1 else f"simulator_{number}"
+        rates = settings.vendor_rates.get(name, ())
+        found[name] = SimulatorProvider(
+            calendars, schedule if number == 1 else None, name=name, rates=rates, gate=gate_for(name, rates)
+        )
+    return found

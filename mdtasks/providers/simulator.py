@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendar, Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import BarsAnswer, Capabilities
 from mdtasks.providers.faults import Faults, drawn, key, mixed, spoilt, suffer, unit
 from mdtasks.providers.gate import Gate, OpenGate
+from mdtasks.providers.outages import Schedule
 
 NAME: Final = "simulator"
 
@@ -39,15 +41,23 @@ _MINUTES_AT_ONCE: Final = 200_000
 class SimulatorProvider:
     """Bars of all intervals and quotes, respecting the sessions of each listing's exchange."""
 
-    name = NAME
-    capabilities = Capabilities(intervals=frozenset(Interval), max_symbols=1000, complete=True, quotes=True)
-
     def __init__(
-        self, calendars: Calendars, faults: Faults | None = None, seed: int = 1, gate: Gate | None = None
+        self,
+        calendars: Calendars,
+        faults: Faults | Schedule | None = None,
+        seed: int = 1,
+        *,
+        name: str = NAME,
+        rates: tuple[Rate, ...] = (),
+        gate: Gate | None = None,
     ) -> None:
+        self.name = name
+        self.capabilities = Capabilities(
+            intervals=frozenset(Interval), max_symbols=1000, complete=True, quotes=True, rates=rates
+        )
         self._calendars = calendars
         self._gate = gate or OpenGate()
-        self._faults = faults or Faults()
+        self._schedule = faults if isinstance(faults, Schedule) else Schedule(faults or Faults())
         self._seed = seed
 
     def fetch_bars(
@@ -55,31 +65,32 @@ class SimulatorProvider:
     ) -> BarsAnswer:
         """Bars by the hash of (seed, symbol, time); see Provider. Raises what the faults drew for this call."""
         if interval not in self.capabilities.intervals:
-            raise UnsupportedError(f"has no {interval} bars", provider=NAME)
+            raise UnsupportedError(f"has no {interval} bars", provider=self.name)
+        faults = self._schedule.at(now)
         call = (self._seed, interval.value, to_us(window.start), to_us(window.end), to_us(now))
         with self._gate.request("bars"):
-            suffer(self._faults, [listing.symbol for listing in listings], call, provider=NAME)
+            suffer(faults, [listing.symbol for listing in listings], call, provider=self.name)
         bars: dict[str, Bars] = {}
         errors: dict[str, ProviderError] = {}
         for listing in listings:
             try:
-                made = self._bars(listing, self._calendar(listing), (interval, window, now))
+                made = self._bars(listing, self._calendar(listing, faults), (interval, window, now))
             except ProviderError as exc:
                 errors[listing.symbol] = exc
             else:
-                bars[listing.symbol] = spoilt(made, self._faults, listing.symbol, call, self._seed)
+                bars[listing.symbol] = spoilt(made, faults, listing.symbol, call, self._seed)
         return BarsAnswer(bars, errors)
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
         """The quote of this second, or of the last close when the exchange is shut; unknown symbols are absent."""
-        call = (self._seed, "quotes", to_us(now))
+        call, faults = (self._seed, "quotes", to_us(now)), self._schedule.at(now)
         with self._gate.request("quotes"):
-            suffer(self._faults, [listing.symbol for listing in listings], call, provider=NAME)
+            suffer(faults, [listing.symbol for listing in listings], call, provider=self.name)
         quotes: dict[str, Quote] = {}
         last_us: dict[str, int | None] = {}  # of each exchange: when it last traded, at most now
         for listing in listings:
             try:
-                calendar = self._calendar(listing)
+                calendar = self._calendar(listing, faults)
             except NoDataError:
                 continue
             if listing.mic not in last_us:
@@ -91,17 +102,16 @@ class SimulatorProvider:
 
     def check(self) -> str:
         """Always well: what is simulated, for `doctor`."""
-        faults = str(self._faults)
-        return f"made-up data of any symbol, seed {self._seed}, {f'faults {faults}' if faults else 'no faults'}"
+        return f"made-up data of any symbol, seed {self._seed}, {self._schedule}"
 
-    def _calendar(self, listing: Listing) -> Calendar:
+    def _calendar(self, listing: Listing, faults: Faults) -> Calendar:
         """The listing's calendar. Raises NoDataError for a symbol declared unknown, or an unknown exchange."""
-        if listing.symbol in self._faults.unknown:
-            raise NoDataError(f"no symbol {listing.symbol}", provider=NAME)
+        if listing.symbol in faults.unknown:
+            raise NoDataError(f"no symbol {listing.symbol}", provider=self.name)
         try:
             return self._calendars.get(listing.mic)
         except InvalidRequestError as exc:
-            raise NoDataError(f"{listing.symbol}: {exc.message}", provider=NAME) from exc
+            raise NoDataError(f"{listing.symbol}: {exc.message}", provider=self.name) from exc
 
     def _bars(self, listing: Listing, calendar: Calendar, ask: tuple[Interval, TimeWindow, datetime]) -> Bars:
         interval, window, now = ask

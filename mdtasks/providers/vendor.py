@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Final
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import (
     AuthError,
-    CircuitOpenError,
     ConfigurationError,
+    HeldBackError,
     NoDataError,
     NotEntitledError,
     NotYetError,
@@ -38,7 +38,7 @@ from mdtasks.providers.wallclock import DAY_US
 US_EXCHANGES: Final = frozenset({"XNYS", "XNAS", "ARCX", "XASE", "BATS", "OOTC", "NYSE", "NASDAQ"})
 
 #: They concern the account, so the next symbol would fare alike.
-_OF_THE_ACCOUNT: Final = (AuthError, NotEntitledError, RateLimitedError, CircuitOpenError)
+_OF_THE_ACCOUNT: Final = (AuthError, NotEntitledError, RateLimitedError, HeldBackError)
 
 
 class VendorProvider(ABC):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
 from mdtasks.domain.rates import Rate, parse_age, parse_rates
 from mdtasks.settings.declared import declared
@@ -17,7 +17,7 @@ from mdtasks.settings.declared import declared
 T = TypeVar("T")
 
 #: Every provider there is: made here of files or numbers, or asked over the network.
-LOCAL: Final = ("lean", "files", "simulator")
+LOCAL: Final = ("lean", "files", "simulator", *(f"simulator_{number}" for number in range(2, 10)))
 VENDORS: Final = ("alpaca", "massive", "databento", "finnhub", "yfinance")
 
 
@@ -33,6 +33,21 @@ class VendorSettings(BaseModel):
     )
     simulator_faults: str = declared(
         "MDTASKS_SIMULATOR_FAULTS", "", "Faults of the simulator, e.g. error=0.05,latency_s=0.2"
+    )
+    simulators: int = declared(
+        "MDTASKS_SIMULATORS",
+        1,
+        "So many simulators of the same data, `simulator`, `simulator_2` …; faults are the first one's",
+        ge=1,
+        le=9,
+    )
+    simulator_schedule: str = declared(
+        "MDTASKS_SIMULATOR_SCHEDULE",
+        "",
+        "Its faults at times, seconds since the epoch: `60-120 latency_s=3; 120-180 error=1`",
+    )
+    simulator_epoch: AwareDatetime | None = declared(
+        "MDTASKS_SIMULATOR_EPOCH", None, "When that schedule begins, e.g. 2026-11-24T14:30:00Z; `mdtasks up`: its start"
     )
     alpaca_key: SecretStr | None = declared("MDTASKS_ALPACA_KEY", None, "Key id of the Alpaca account")
     alpaca_secret: SecretStr | None = declared("MDTASKS_ALPACA_SECRET", None, "Its secret; both switch `alpaca` on")
@@ -151,7 +166,7 @@ def _by_vendor(value: object, read: Callable[[str], T]) -> dict[str, Any]:
     for part in filter(None, (p.strip() for p in value.split(","))):
         name, separator, said = (p.strip() for p in part.partition("="))
         if name not in (*LOCAL, *VENDORS) or not separator:
-            raise ValueError(f"{part!r} is not name=value with one of {', '.join((*VENDORS, *LOCAL))}")
+            raise ValueError(f"{part!r} is not name=value with one of {', '.join((*VENDORS, *LOCAL[:3]))}")
         found[name] = read(said)
     return found
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from mdtasks.domain.errors import StackNotRunningError
+from mdtasks.domain.errors import MdtasksError, StackNotRunningError
 from mdtasks.stack.home import Home, ProcessRecord, StackRecord
 
 
@@ -40,11 +41,12 @@ class ProcessStatus:
 
 @dataclass(frozen=True)
 class StackStatus:
-    """A running stack."""
+    """A running stack. ``aside``: providers that are not asked in their turn -> why, as far as that is known."""
 
     home: Path
     record: StackRecord
     rows: tuple[ProcessStatus, ...]
+    aside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def memory_bytes(self) -> int:
@@ -74,6 +76,7 @@ class StackStatus:
             "prometheus_url": self.record.prometheus_url,
             "memory_mb": round(self.memory_bytes / 1e6, 1),
             "processes": [row.as_dict() for row in self.rows],
+            "providers_aside": dict(self.aside),
         }
 
 
@@ -86,6 +89,23 @@ def stack_status(home: Path) -> StackStatus:
     # The supervisor is the parent of all others: it is measured without what is below it.
     rows = (_row(each, below=each is not record.supervisor) for each in everything)
     return StackStatus(home, record, tuple(rows))
+
+
+def providers_aside(home: Path) -> dict[str, str]:
+    """Providers that are not asked in their turn -> why; {} where Redis or the settings do not tell, quickly."""
+    from mdtasks.connections import open_redis
+    from mdtasks.domain.health import Rules
+    from mdtasks.settings import load_settings
+    from mdtasks.settings.vendors import LOCAL, VENDORS
+    from mdtasks.store.health import HealthBook
+
+    try:
+        client = open_redis(load_settings(home=home).require_redis_url(), socket_timeout_s=1.0)
+        with closing(client):
+            found = HealthBook(client, Rules()).standings(dict.fromkeys((*LOCAL, *VENDORS), ()))
+    except MdtasksError:
+        return {}
+    return {each.name: each.why_aside for each in found if each.why_aside}
 
 
 def _row(record: ProcessRecord, *, below: bool) -> ProcessStatus:

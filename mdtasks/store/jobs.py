@@ -7,14 +7,15 @@ on the state it starts from, so each function may be called twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
 from mdtasks.connections import load_statements, storable
-from mdtasks.domain.errors import StaleClaimError
+from mdtasks.domain.errors import CircuitOpenError, RateSpentError, StaleClaimError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
 
@@ -22,6 +23,8 @@ SQL: Final = load_statements("mdtasks.store.sql", "jobs.sql")
 
 #: Jobs of a tier whose pause is over that one round lets go on: bounds its transaction when an outage has ended.
 _MOST_RIPENED: Final = 20_000
+#: Why a job waits when no provider was asked for it.
+_HELD: Final = (CircuitOpenError.code, RateSpentError.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Ending:
     error_class: str | None = None
     message: str | None = None
     bars: int = 0
+    #: Whom it asked, in order, and why not others; see ``job_attempts.route``.
+    route: Sequence[Mapping[str, Any]] = ()
 
 
 def _job(row: Row[Any]) -> BackfillJob:
@@ -117,6 +122,7 @@ def close_attempt(connection: Connection, attempt_id: int, ending: Ending) -> No
             "error_class": ending.error_class,
             "message": ending.message and storable(ending.message),
             "bars": ending.bars,
+            "route": json.dumps(ending.route) if ending.route else None,
         },
     )
 
@@ -150,6 +156,25 @@ def fail(connection: Connection, held: Held | Claim, ending: Ending, pause_s: fl
     return holds
 
 
+def hold(connection: Connection, claimed: Claim, ending: Ending, pause_s: float) -> bool:
+    """Put a job back whose providers are held back: it waits ``pause_s`` seconds, and the attempt does not count.
+
+    One that brought nothing is forgotten, else the history would fill with what was not done. False as ``fail``.
+    """
+    values = {
+        "job_id": claimed.job_id,
+        "fence": claimed.fence,
+        "pause_s": pause_s,
+        "message": ending.message and storable(ending.message),
+        "error_class": ending.error_class,
+        "bars": ending.bars,
+        "attempt_id": claimed.attempt_id,
+    }
+    holds = connection.execute(SQL["hold"], values).one_or_none() is not None
+    close_attempt(connection, claimed.attempt_id, ending)
+    return holds
+
+
 def running_under(connection: Connection, job_id: str, worker: str) -> Held | None:
     """The claim on a job that this worker process holds, locked; None when it does not hold it (any more)."""
     row = connection.execute(SQL["running_under"], {"job_id": job_id, "worker": worker}).one_or_none()
@@ -172,6 +197,14 @@ def dispatchable(connection: Connection, tier: Tier, room: int) -> list[Backfill
     """Take due deferred jobs, newest window first; the caller pushes them after the commit."""
     connection.execute(SQL["ripen"], {"tier": tier, "most": _MOST_RIPENED})
     return [_job(row) for row in connection.execute(SQL["dispatch"], {"tier": tier, "room": room})]
+
+
+def wake_held(connection: Connection, names: Sequence[str]) -> int:
+    """Let jobs go out at once that wait because a provider was left aside or its rate spent, and may ask one of these.
+
+    Returns how many. The dispatcher sends them, as their queues have room.
+    """
+    return connection.execute(SQL["wake_held"], {"held": list(_HELD), "names": list(names)}).rowcount
 
 
 def queued_before(connection: Connection, grace_s: float) -> list[str]:

@@ -21,7 +21,7 @@ from mdtasks.flows.deps import open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
-from mdtasks.web import backfills, calendars, deadletters, gaps, landing, live, probes, runbooks, slo
+from mdtasks.web import backfills, calendars, deadletters, gaps, landing, live, probes, providers, runbooks, slo
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
@@ -58,6 +58,8 @@ def _routes() -> list[BaseRoute]:
         Route("/calendar/overrides", calendars.list_overrides),
         Route("/calendar/overrides", calendars.tell, methods=["POST"]),
         Route("/calendar/overrides/{id:int}", calendars.undo, methods=["DELETE"]),
+        Route("/providers/{name}/pause", providers.pause, methods=["POST"]),
+        Route("/providers/{name}/resume", providers.resume, methods=["POST"]),
         Route("/dlq/stats", deadletters.stats),
         *deadletters.letter_routes("/dlq/backfills", backfills=True),
         *deadletters.letter_routes("/dlq/letters", backfills=False),
@@ -70,6 +72,8 @@ def _routes() -> list[BaseRoute]:
         Route("/metrics", probes.metrics),
         Route("/quotes", live.latest_quotes),
         Route("/stats/cadence", live.cadence),
+        Route("/stats/providers", providers.stats),
+        Route("/stats/providers/{name}", providers.show),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),

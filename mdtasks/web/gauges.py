@@ -8,8 +8,9 @@ from datetime import datetime
 from functools import partial
 
 from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.health import Standing
 from mdtasks.domain.jobs import Interval, Tier
-from mdtasks.flows import monitor, presence
+from mdtasks.flows import monitor, presence, providers
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import Proof, last_proof
 from mdtasks.observe import metrics
@@ -51,6 +52,7 @@ async def look_for_scrape(deps: Deps, now: datetime) -> Look:
         deps,
         broker=read_depths,
         redis=partial(read_word, now=now),
+        providers=providers.standings,
         postgresql=partial(read_rows, now=now),
         calendars=partial(read_markets, now=now),
         horizons=read_horizons,
@@ -104,6 +106,7 @@ def readings(found: Look, now: datetime) -> Iterator[Reading]:
         yield from _of_word(found.of("redis"), now)
     if found.of("postgresql") is not None:
         yield from _of_rows(found.of("postgresql"), found.of("calendars"))
+    yield from _of_providers(found.of("providers") or ())
     for name, depth in (found.of("intake") or {}).items():
         yield Reading(metrics.INTAKE_DEPTH, depth, {"list": name})
     for mic, trades in (found.of("calendars") or {}).items():
@@ -121,6 +124,15 @@ def _of_word(word: Word, now: datetime) -> Iterator[Reading]:
         yield Reading(metrics.BEAT_LAST_TICK, word.ticked_at, {})
     for node, seen_at in word.workers.items():
         yield Reading(metrics.WORKERS_LAST_SEEN, seen_at, {"node": node})
+
+
+def _of_providers(standings: Sequence[Standing]) -> Iterator[Reading]:
+    for each in standings:
+        labels = {"provider": each.name}
+        yield Reading(metrics.PROVIDER_HEALTH, each.score, labels)
+        yield Reading(metrics.CIRCUIT_STATE, each.circuit_gauge, labels)
+        if each.budget is not None:
+            yield Reading(metrics.PROVIDER_BUDGET, each.budget, labels)
 
 
 def _of_rows(rows: Rows, trades: Mapping[str, bool] | None) -> Iterator[Reading]:

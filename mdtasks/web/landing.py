@@ -10,8 +10,10 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mdtasks.domain.health import Standing
 from mdtasks.domain.jobs import Tier
 from mdtasks.flows.dispatch import Proof
+from mdtasks.flows.providers import standings
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
 from mdtasks.settings import Settings
@@ -31,7 +33,7 @@ async def page(request: Request) -> Response:
     """This page."""
     parse_query(request, Query)
     deps = request.state.deps
-    found = await look(deps, broker=read_depths, redis=read_proof, postgresql=read_stored)
+    found = await look(deps, broker=read_depths, redis=read_proof, postgresql=read_stored, providers=standings)
     known = list(endpoints(request.app.routes))
     return shown("landing.html", _values(found, deps.settings, known, datetime.now(UTC)))
 
@@ -48,6 +50,7 @@ def _values(found: Look, settings: Settings, known: Sequence[Endpoint], now: dat
         "away": "".join(dict.fromkeys(_away(error) for error in found.errors.values())),
         "tiers": "".join(_tier(tier, depths, stored, settings.cap(tier)) for tier in Tier),
         "safety": _letters(stored, depths) + _proof(found, now),
+        "providers": _providers(found.of("providers"), now),
         "newest": _newest(stored, now),
         "endpoints": "".join(_endpoint(each) for each in known if each.path != "/"),
         "links": _links(settings),
@@ -108,6 +111,27 @@ def _proof(found: Look, now: datetime) -> str:
     return _card("Reconciler", f'<span class="{level}">{_age(age_s)}</span> <small>since its proof</small>', facts)
 
 
+def _providers(found: Sequence[Standing] | None, now: datetime) -> str:
+    if found is None:
+        return '<p class="empty soft">Not known while Redis cannot be used.</p>'
+    if not found:
+        return '<p class="empty soft">None is configured: nothing can be fetched.</p>'
+    return "".join(_provider(each, now) for each in found)
+
+
+def _provider(each: Standing, now: datetime) -> str:
+    facts = [("requests so far", _count(each.requests))]
+    if each.budget is not None:
+        facts.append(("may go at once", _count(each.budget)))
+    since = each.pause.at if each.pause else each.since
+    if each.why_aside and since is not None:
+        facts.append(("aside for", _age((now - since).total_seconds())))
+    level = "warn" if each.why_aside else ""
+    shown = f'<span class="{level}">{each.score:.2f}</span> <small>{each.state.replace("_", "-")}</small>'
+    why = f'<p class="soft">{escape(each.why_aside)}</p>' if each.why_aside else ""
+    return _card(each.name, shown, facts, why)
+
+
 def _card(title: str, shown: str, facts: Iterable[tuple[str, str]], below: str = "") -> str:
     listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
     return f'<section class="card"><h3>{escape(title)}</h3><p class="big">{shown}</p>{below}<dl>{listed}</dl></section>'
@@ -155,7 +179,8 @@ def _endpoint(each: Endpoint) -> str:
 
 
 def _links(settings: Settings) -> str:
-    links = [("Objectives", "/slo"), ("Metrics", "/metrics"), ("Parts", "/ready"), ("Runbooks", "/runbooks")]
+    links = [("Objectives", "/slo"), ("Metrics", "/metrics"), ("Parts", "/ready"), ("Providers", "/stats/providers")]
+    links += [("Runbooks", "/runbooks")]
     if settings.api_token is None:  # a link cannot bear the token
         links += [("Jobs", "/ops/jobs"), ("Dead letters", "/ops/dlq/stats")]
     if settings.flower_url.startswith(("http://", "https://")):

@@ -67,6 +67,11 @@ def refuse_unknown(names: Iterable[str], model: type[BaseModel], what: str) -> N
             )
 
 
+def has_body(request: Request) -> bool:
+    """Whether the request says that a body follows."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
 async def read_document(request: Request) -> Mapping[str, Any]:
     """The JSON object in the request's body, of which at most MAX_BODY bytes are held.
 

@@ -9,7 +9,7 @@ from celery import Task, shared_task
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
-from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, scan, ticks
+from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, providers, scan, ticks
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
 from mdtasks.worker.process import deps, worker_name
@@ -110,7 +110,14 @@ def watch() -> dict[str, int]:
     return monitor.run_once(deps(), now=datetime.now(UTC))
 
 
+@shared_task(base=Housekeeping, name="mdtasks.provider_health")
+def provider_health() -> dict[str, int]:
+    """Keep how every provider stands, and put on record who was demoted or promoted."""
+    return providers.snapshot_once(deps(), now=datetime.now(UTC))
+
+
 @shared_task(base=Housekeeping, name="mdtasks.forget_snapshots")
-def forget_snapshots() -> dict[str, int]:
-    """Thin out old looks at the objectives."""
-    return monitor.forget_once(deps(), now=datetime.now(UTC))
+def forget_snapshots() -> dict[str, dict[str, int]]:
+    """Thin out old looks at the objectives and at providers."""
+    now = datetime.now(UTC)
+    return {"slo": monitor.forget_once(deps(), now), "providers": providers.forget_once(deps(), now)}

@@ -16,7 +16,6 @@ from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.monitor import WORST, forget_once, last_run, run_once
 from mdtasks.observe import metrics
 from mdtasks.observe.scrape import exposition
-from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.settings import Settings
 from mdtasks.store import snapshots
 from mdtasks.store.partitions import ensure_partitions
@@ -231,8 +230,8 @@ def test_the_slowest_provider_that_may_be_asked_says_how_much_later_a_series_is_
     made(deps, *t0("NY"))
     fresh(deps, OPEN - ALLOWED_T0 - SECOND, "NY")
     assert late(deps, OPEN) == ["NY"]
-    slower = replace(SimulatorProvider.capabilities, delay_s=1.0)
-    monkeypatch.setattr(SimulatorProvider, "capabilities", slower)
+    simulator = deps.registry.get("simulator")
+    monkeypatch.setattr(simulator, "capabilities", replace(simulator.capabilities, delay_s=1.0))
     assert late(deps, OPEN) == []
 
 

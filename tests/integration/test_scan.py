@@ -151,7 +151,8 @@ def test_a_gap_that_grows_while_its_job_waits_is_not_asked_for_minute_by_minute(
 def test_jobs_that_an_outage_had_ended_run_again_when_it_is_over_and_not_for_ever(
     deps: Deps, settings: Settings
 ) -> None:
-    chosen = {"simulator_faults": "error=1", "keep_t0": (Interval.M1,), "max_attempts": 1}
+    # Jobs die only where the breaker does not hold them back.
+    chosen = {"simulator_faults": "error=1", "keep_t0": (Interval.M1,), "max_attempts": 1, "demote_threshold": 0.0}
     deps = replace(deps, settings=deps.settings.model_copy(update={"max_attempts": 1}))
     down = open_deps(settings.model_copy(update=chosen))
     scan(T0_MINUTES, down, NOW)

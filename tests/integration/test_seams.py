@@ -27,6 +27,7 @@ from mdtasks.flows.dispatch import dispatch_once, reconcile_once, release_node
 from mdtasks.flows.ingest import Outcome, run_backfill
 from mdtasks.flows.letters import Dead, record, requeue_job
 from mdtasks.providers.base import BarsAnswer
+from mdtasks.providers.gate import OpenGate
 from mdtasks.queue.app import make_app
 from mdtasks.queue.letters import Reason, letter
 from mdtasks.settings import Settings
@@ -129,6 +130,18 @@ class Provider:
     def order(self, _capability: object, _hint: str | None = None) -> list[Provider]:
         """As a registry of this one alone."""
         return [self]
+
+    def names(self) -> list[str]:
+        """As a registry of this one alone."""
+        return [self.name]
+
+    def get(self, _name: str) -> Provider:
+        """As a registry of this one alone."""
+        return self
+
+    def gate(self, _name: str) -> OpenGate:
+        """Nothing stands before it."""
+        return OpenGate()
 
 
 def asking(deps: Deps, provider: Provider) -> Deps:

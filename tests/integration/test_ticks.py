@@ -52,8 +52,8 @@ def _taken(deps: Deps) -> QuotesFetchJob:
     return job
 
 
-def _skipped(series: Series) -> float:
-    child = metrics.LIVE_TICKS_SKIPPED.labels(tier=series.tier, capability=series.feed)
+def _skipped(series: Series, reason: str = "overlap") -> float:
+    child = metrics.LIVE_TICKS_SKIPPED.labels(tier=series.tier, capability=series.feed, reason=reason)
     return float(child._value.get())
 
 

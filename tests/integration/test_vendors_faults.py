@@ -34,7 +34,7 @@ from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import Provider
-from mdtasks.providers.gate import Gate
+from mdtasks.providers.gate import Gate, OpenGate
 from tests.vendors.configured import KEYED, SWITCHES, vendor
 from tests.vendors.market import Market
 from tests.vendors.server import Fault, VendorServer
@@ -48,7 +48,7 @@ BARS = {"alpaca": "/bars", "massive": "/aggs/", "finnhub": "/candle", "yfinance"
 every_vendor = pytest.mark.parametrize("name", list(SWITCHES))
 
 
-class Listener:
+class Listener(OpenGate):
     """A gate that lets all through and keeps what it is told: (endpoint, the code of the error or "ok")."""
 
     def __init__(self) -> None:

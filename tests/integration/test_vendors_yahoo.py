@@ -13,12 +13,12 @@ from mdtasks.domain.bars import to_us
 from mdtasks.domain.errors import (
     ProviderError,
     ProviderTimeoutError,
-    RateLimitedError,
+    RateSpentError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.universe import Listing
-from mdtasks.providers.gate import Gate
+from mdtasks.providers.gate import Gate, OpenGate
 from tests.vendors.configured import vendor
 from tests.vendors.market import Split
 from tests.vendors.server import Fault, VendorServer
@@ -98,18 +98,18 @@ def test_a_gate_that_lets_nothing_through_keeps_all_of_yahoo_from_being_asked(se
     def shut(name: str, rates: tuple[Rate, ...]) -> Gate:
         return Shut()
 
-    with pytest.raises(RateLimitedError):
+    with pytest.raises(RateSpentError):
         asked(vendor("yfinance", server, CALENDARS, shut), LISTINGS[0])
     assert not server.seen
 
 
-class Shut:
+class Shut(OpenGate):
     """A gate whose vendor may not be asked for a while."""
 
     @contextmanager
     def request(self, endpoint: str) -> Iterator[None]:
         if endpoint:
-            raise RateLimitedError("not now", provider="yfinance", retry_after_s=9.0)
+            raise RateSpentError("not now", provider="yfinance", retry_after_s=9.0)
         yield
 
 

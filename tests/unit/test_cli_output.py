@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mdtasks.cli.output import activation
+from mdtasks.cli.output import activation, sparkline
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,15 @@ def test_where_mdtasks_would_not_be_found_it_is_said_how_to_find_it(
     monkeypatch.setattr(sys, "prefix", str(tmp_path / folder))
     monkeypatch.setenv("PATH", str(bin_ if on_path else tmp_path))
     assert activation() == told
+
+
+@given(values=st.lists(st.floats(0, 1), max_size=70), width=st.integers(1, 60))
+def test_a_row_of_blocks_shows_the_lowest_and_is_no_wider(values: list[float], width: int) -> None:
+    row = sparkline(values, width)
+    assert len(row) == min(width, len(values))
+    if values:
+        assert min(row) == sparkline([min(values)], 1)
+
+
+def test_blocks_go_from_the_lowest_to_the_full_one() -> None:
+    assert sparkline([0.0, 0.124, 0.125, 0.5, 0.874, 0.875, 1.0, -1.0, 2.0], 60) == "▁▁▂▅▇██▁█"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from mdtasks.observe.dashboards import DASHBOARDS, panel_url
-from mdtasks.observe.standing_alerts import STANDING
-from tests.queries import LATER, Used, all_queries, known, rule_documents, used
+from tests.queries import Used, all_queries, known, rule_documents, used
 
 
 def test_a_query_is_read_to_its_metrics_and_labels() -> None:
@@ -67,11 +65,3 @@ def test_a_link_leads_to_the_very_panel() -> None:
 def _kin(metric: str) -> str:
     """Recorded shares of all windows are the same matter."""
     return re.sub(r"ratio_\w+$", "", metric)
-
-
-def test_an_alert_on_what_nothing_writes_yet_says_so() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
-    for alert in STANDING:
-        if any(metric in alert.expr for metric in LATER):
-            (row,) = re.findall(rf"^\| `{alert.name}` .*$", page, re.MULTILINE)
-            assert "has no series" in row

@@ -61,7 +61,7 @@ def test_a_runbook_names_commands_and_settings_that_exist(name: str) -> None:
     for words in (shlex.split(each.replace("…", "")) for each in written):
         if words[0] in _ELSEWHERE and words[0] not in commands:
             continue
-        parser = commands[words[0]]
+        parser = commands.get(" ".join(words[:2])) or commands[words[0]]
         groups = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
         if groups and words[1:2] and not words[1].startswith("-"):
             parser = groups[0].choices[words[1]]
@@ -69,7 +69,7 @@ def test_a_runbook_names_commands_and_settings_that_exist(name: str) -> None:
         assert {word for word in words if word.startswith("--")} <= known, words
         if words[0] == "runbook":
             books.known(words[1])
-    for setting in re.findall(r"`((?:MDTASKS|BACKFILL|POLICY|SLO)_[A-Z0-9_]+)", text):
+    for setting in re.findall(r"`((?:MDTASKS|BACKFILL|BREAKER|POLICY|SLO)_[A-Z0-9_]+)", text):
         assert setting in ENVIRONMENT
 
 

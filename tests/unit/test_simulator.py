@@ -28,6 +28,7 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.faults import Faults
+from mdtasks.providers.outages import Schedule
 from mdtasks.providers.simulator import SimulatorProvider
 
 CALENDARS = Calendars()
@@ -249,3 +250,24 @@ def test_a_crash_kills_the_process_and_a_hang_outlasts_its_limit() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             hanging.wait(timeout=0.5)
         hanging.kill()
+
+
+def test_a_schedule_orders_faults_by_the_time_since_its_epoch() -> None:
+    epoch = datetime(2026, 11, 20, 15, tzinfo=UTC)
+    ordered = Schedule.parse("60-120 latency_s=3; 120-180 error=1,rate_limit=0.5;", epoch, Faults.parse("missing=0.1"))
+    told = [str(ordered.at(epoch + timedelta(seconds=s))) for s in (-1, 0, 59, 60, 119, 120, 179, 180)]
+    calm, slow, failing = "missing=0.1", "latency_s=3", "error=1,rate_limit=0.5"
+    assert told == [calm, calm, calm, slow, slow, failing, failing, calm]
+    assert str(Schedule.parse("", None, Faults()).at(epoch)) == ""
+
+
+@pytest.mark.parametrize("text", ["error=1", "60-30 error=1", "60-60 error=1", "1-2", "1-2 eror=1", "a-b error=1"])
+def test_a_wrong_schedule_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="MDTASKS_SIMULATOR"):
+        Schedule.parse(text, datetime(2026, 11, 20, tzinfo=UTC), Faults())
+
+
+def test_a_schedule_without_its_beginning_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="MDTASKS_SIMULATOR_EPOCH") as refused:
+        Schedule.parse("0-10 error=1", None, Faults())
+    assert "mdtasks up" in refused.value.hint

@@ -1,8 +1,7 @@
-"""Checks of the data and of those who bring it: providers, letters, calendars, gaps, load."""
+"""Checks of the data: letters, calendars, refused bars, gaps, load."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -13,81 +12,16 @@ from mdtasks.flows import letters
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.runbooks.findings import Finding, Repair
 from mdtasks.flows.runbooks.process_checks import spoken
-from mdtasks.flows.runbooks.view import NOW_MINUTES, View
+from mdtasks.flows.runbooks.provider_checks import fails_now, pause_words
+from mdtasks.flows.runbooks.view import View
 from mdtasks.flows.scan import OUTAGES
 from mdtasks.queue.app import backfill_queue
-from mdtasks.store.evidence import Outcome
 from mdtasks.store.letters import LetterFilter
 
-#: Errors that are a provider's own, not the load's (429), nor the question's.
-_ACCESS: Final = frozenset({"auth", "not_entitled"})
-_ILL: Final = _ACCESS | {"vendor_error", "timeout", "bad_payload", "bad_bars", "provider_error"}
-#: What becomes of the letters of an outage when it ends.
-_REVIVED: Final = "once it has answered somebody, the gap scan revives by itself what the outage killed, twice a job"
 _KILLED: Final = frozenset({"worker_lost", "time_limit"})
-_LEAST_ATTEMPTS: Final = 3
 #: An exchange that opened this long ago and has no bar of any series since did not trade.
 _QUIET: Final = timedelta(minutes=30)
 _LEAST_SERIES: Final = 3
-
-
-def provider_failing(view: View) -> Iterator[Finding]:
-    """Of a provider's attempts within five minutes, many failed by its own fault. Ranks above the letters it causes."""
-    for provider, outcomes in _by_provider(view).items():
-        total, failed, ill = _illness(outcomes)
-        if failed >= _LEAST_ATTEMPTS and failed * 2 > total:
-            evidence = (
-                f"{failed:,} of {total:,} attempts within {NOW_MINUTES} min",
-                *(_told(each) for each in ill[:3]),
-            )
-            words = _without(provider, ill[0], view)
-            yield Finding(f"the provider {provider} fails", 0.7 + 0.25 * failed / total, Repair(words), evidence)
-
-
-def _by_provider(view: View) -> Mapping[str, list[Outcome]]:
-    by_provider: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in view.outcomes_now:
-        if outcome.provider:
-            by_provider[outcome.provider].append(outcome)
-    return by_provider
-
-
-def _illness(outcomes: list[Outcome]) -> tuple[int, int, list[Outcome]]:
-    """Attempts, how many of them failed by the provider's fault, and those."""
-    ill = [each for each in outcomes if each.error_class in _ILL]
-    return sum(each.attempts for each in outcomes), sum(each.attempts for each in ill), ill
-
-
-def _fails_now(provider: str, view: View) -> bool:
-    """Whether what is sent to it now would most likely die again; a single attempt is enough to doubt."""
-    names = set(provider.split(","))
-    seen = [_illness(outcomes) for name, outcomes in _by_provider(view).items() if names & set(name.split(","))]
-    return any(failed * 2 > total for total, failed, _ in seen)
-
-
-def _told(outcome: Outcome) -> str:
-    example = (outcome.example or "").partition("\n")[0][:160]
-    return f"{outcome.attempts:,} {outcome.error_class}: {example}"
-
-
-def _without(provider: str, worst: Outcome, view: View) -> str:
-    if worst.error_class in _ACCESS:
-        return f"renew its key for the stack, then: mdtasks dlq requeue --provider {provider}"
-    others = [each for each in view.deps.registry.names() if each not in provider.split(",")]
-    if not others:
-        return f"there is no other provider: wait for it; {_REVIVED}"
-    order = ",".join(others)
-    until = f"POLICY_BARS_1M={order} POLICY_EOD={order} for the stack, and start it again"
-    return f"wait for it; {_REVIVED}. If that takes long, leave it out until it is well: {until}"
-
-
-def rate_limited(view: View) -> Iterator[Finding]:
-    """A provider says that it is asked too often."""
-    for outcome in view.outcomes:
-        if outcome.error_class == "rate_limited" and outcome.attempts >= _LEAST_ATTEMPTS:
-            words = "fewer at once: lower MDTASKS_CONCURRENCY for the stack; or more of its quota"
-            cause = f"{outcome.provider or 'a provider'} limits the rate"
-            yield Finding(cause, 0.55, Repair(words), (_told(outcome),))
 
 
 def letters_by_cause(view: View) -> Iterator[Finding]:
@@ -115,7 +49,7 @@ def _requeue(group: Mapping[str, Any], view: View) -> Repair:
         return Repair("look at one, and stop whoever sends it: mdtasks dlq list --kind others")
     words = f"when the cause is gone: mdtasks dlq requeue --error {error_class}"
     words += f" --provider {provider}" if provider else ""
-    if provider and _fails_now(provider, view):
+    if provider and fails_now(provider, view):
         return Repair(f"{provider} fails now: wait for it; {words}")
     if error_class in OUTAGES:
         words = f"the gap scan revives them by itself, twice a job, once their provider has answered somebody; {words}"
@@ -172,6 +106,7 @@ def quarantine(view: View) -> Iterator[Finding]:
         )
         cause = f"{row['provider']} sends bars that break a rule: {row['reason']}"
         words = f"look at one: mdtasks dlq list --error bad_bars; ask others first: {order}"
+        words += f"; or nobody asks it until it is resumed: {pause_words(row['provider'])}" if others else ""
         yield Finding(cause, 0.75, Repair(words), evidence)
 
 

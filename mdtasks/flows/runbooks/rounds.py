@@ -12,6 +12,7 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.runbooks import books
 from mdtasks.flows.runbooks import data_checks as data
 from mdtasks.flows.runbooks import process_checks as processes
+from mdtasks.flows.runbooks import provider_checks as providers
 from mdtasks.flows.runbooks.findings import Finding, Repair
 from mdtasks.flows.runbooks.view import View
 from mdtasks.store import evidence
@@ -19,7 +20,12 @@ from mdtasks.store import evidence
 Checks = tuple[Callable[[View], Iterator[Finding]], ...]
 
 _ROUND: Final[Checks] = (processes.beat_silent, processes.messages_lost, processes.room_unused)
-_PROVIDERS: Final[Checks] = (data.provider_failing, data.rate_limited)
+_PROVIDERS: Final[Checks] = (
+    providers.provider_failing,
+    providers.provider_demoted,
+    providers.provider_paused,
+    providers.rate_limited,
+)
 _LATE: Final[Checks] = (
     processes.workers_silent,
     *_ROUND,
@@ -53,7 +59,7 @@ CHECKS: Final[Mapping[str, Checks]] = {
     "CoverageIncomplete": (*_LATE, data.gaps_open),
     "GapsOpenTooLong": (*_LATE, data.gaps_open),
     "SLOMonitorDead": (*_CLOCK, processes.monitor_silent),
-    "QuarantineGrowing": (data.quarantine, data.provider_failing, data.letters_by_cause),
+    "QuarantineGrowing": (data.quarantine, providers.provider_failing, data.letters_by_cause),
     "CalendarHorizonNear": (data.calendar_ends,),
     "BackfillQueueTooDeep": _BACKLOG,
     "BackfillOldestTooOld": _BACKLOG,
@@ -62,7 +68,8 @@ CHECKS: Final[Mapping[str, Checks]] = {
     "DLQGrowing": (*_PROVIDERS, data.letters_by_cause, data.quarantine),
     "DLQStuck": (processes.letters_stuck, processes.workers_silent),
     "ProviderDown": (*_PROVIDERS, data.quarantine, data.letters_by_cause),
-    "ProviderDemoted": (*_PROVIDERS, data.quarantine, data.letters_by_cause),
+    # Letters are what follows from it, and 429 is no illness.
+    "ProviderDemoted": (*_PROVIDERS[:3], data.quarantine),
     "PartDown": (),
     "MetricsAbsent": (processes.web_silent,),
     "WorkerMissing": (processes.workers_silent, processes.letters_stuck, processes.beat_silent),

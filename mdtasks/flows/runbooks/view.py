@@ -10,12 +10,14 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection
 
 from mdtasks.connections import translated_redis_errors
+from mdtasks.domain.health import Standing
 from mdtasks.domain.jobs import Tier
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import GRACE_S, Proof, last_proof
 from mdtasks.flows.doctor import Check, examine_horizons, examine_servers, heard_workers
+from mdtasks.flows.providers import standings
 from mdtasks.queue import backlog
-from mdtasks.store import evidence, jobs, letters
+from mdtasks.store import evidence, jobs, letters, providers
 from mdtasks.store.evidence import Outcome, TierWork
 
 T = TypeVar("T")
@@ -94,6 +96,16 @@ class View:
     def outcomes_now(self) -> list[Outcome]:
         """How attempts ended within the time that the alert of providers looks at."""
         return self._stored(partial(evidence.outcomes, minutes=NOW_MINUTES))
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """How the configured providers stand."""
+        return standings(self.deps)
+
+    def case_of(self, standing: Standing) -> Mapping[str, Any] | None:
+        """The case file of a provider's last demotion; None: it is not on record yet."""
+        newest = self._stored(partial(providers.transitions, name=standing.name))
+        return next((each.case for each in newest if each.kind == "demoted" and each.at == standing.since), None)
 
     @cached_property
     def letters(self) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ RETURNING id
 -- End an attempt once: what came out, by which provider, why not.
 UPDATE job_attempts
 SET ended_at = clock_timestamp(), outcome = :outcome, provider = coalesce(:provider, provider),
-    error_class = :error_class, message = left(:message, 2000), bars = :bars
+    error_class = :error_class, message = left(:message, 2000), bars = :bars, route = CAST(:route AS jsonb)
 WHERE id = :attempt_id AND ended_at IS NULL
 
 -- name: finish
@@ -56,6 +56,21 @@ SET status = CASE WHEN CAST(:pause_s AS double precision) IS NULL THEN 'failed' 
     last_error = left(:message, 2000), last_error_class = :error_class, updated_at = clock_timestamp()
 WHERE id = :job_id AND fence = :fence AND status = 'running'
 RETURNING id
+
+-- name: hold
+-- Nobody could be asked: the job waits, if this claim still holds it, and its attempt, which brought nothing, is as if it
+-- had not been.
+WITH held AS (
+    UPDATE backfill_jobs
+    SET status = 'deferred', attempts = attempts - 1, not_before = now() + make_interval(secs => :pause_s),
+        lease_until = NULL, attempt_id = NULL, queued_at = NULL, bars = greatest(bars, :bars),
+        last_error = left(:message, 2000), last_error_class = :error_class, updated_at = clock_timestamp()
+    WHERE id = :job_id AND fence = :fence AND status = 'running'
+    RETURNING id
+), forgotten AS (
+    DELETE FROM job_attempts WHERE id = :attempt_id AND :bars = 0
+)
+SELECT id FROM held
 
 -- name: running_under
 -- The running claim of a job that a given worker process holds, locked; used when the process itself can't tell any more.
@@ -89,6 +104,17 @@ WHERE id = ANY (ARRAY(
     WHERE tier = CAST(:tier AS tier) AND status = 'deferred' AND not_before <= now()
     ORDER BY not_before
     LIMIT :most
+    FOR UPDATE SKIP LOCKED
+))
+
+-- name: wake_held
+-- Jobs that wait because a provider was not asked, and may ask one of :names, wait no longer; those that somebody is
+-- just changing are left alone.
+UPDATE backfill_jobs SET not_before = now()
+WHERE id = ANY (ARRAY(
+    SELECT id FROM backfill_jobs
+    WHERE status = 'deferred' AND not_before > now() AND last_error_class = ANY (CAST(:held AS text[]))
+      AND (provider_hint IS NULL OR provider_hint = ANY (CAST(:names AS text[])))
     FOR UPDATE SKIP LOCKED
 ))
 
@@ -165,7 +191,7 @@ FROM backfill_jobs WHERE id = :job_id
 
 -- name: attempts
 -- The history of a job over all its lives.
-SELECT id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars
+SELECT id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars, route
 FROM job_attempts WHERE job_id = :job_id ORDER BY id
 
 -- name: cancel

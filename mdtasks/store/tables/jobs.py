@@ -110,10 +110,11 @@ job_attempts = Table(
     Column("provider", Text),
     Column("started_at", utc, nullable=False, server_default=func.now()),
     Column("ended_at", utc),
-    Column("outcome", Text, comment="done, retry, failed, lost, released; null: running"),
+    Column("outcome", Text, comment="done, retry, failed, lost, released, held; null: running"),
     Column("error_class", Text),
     Column("message", Text),
     Column("bars", Integer, nullable=False, server_default="0"),
+    Column("route", JSONB, comment="providers in the order asked: what each said, or why it was not asked in its turn"),
     Index("job_attempts_job", "job_id", "id"),
     Index("job_attempts_running", "worker", postgresql_where=text("ended_at is null")),
 )

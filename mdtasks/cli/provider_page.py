@@ -1,0 +1,138 @@
+"""The page of `mdtasks providers NAME`: the score with its arithmetic, the looks, the transitions with their cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from mdtasks.cli.output import plural, show_line, show_table, sparkline, text_of
+from mdtasks.domain import health
+from mdtasks.domain.jobs import Interval
+
+if TYPE_CHECKING:
+    from mdtasks.flows.provider_reports import Report
+    from mdtasks.store.providers import Entry
+
+#: Samples that the page lists, of the newest and of each case; --json has them all.
+_SAMPLES: Final = 6
+_ORDERS: Final = {"bars": "intraday bars", "eod": "daily bars", "quotes": "quotes"}
+_STYLES: Final = {
+    "ok": "green",
+    "demoted": "red",
+    "half-open": "yellow",
+    "paused": "yellow",
+    "promoted": "green",
+    "resumed": "green",
+}
+
+
+def show_page(found: Report, state: str) -> None:
+    """Print everything that is known of a provider; it fits 80 columns."""
+    standing = found.standing
+    show_line((standing.name, "bold"), "  ", (state, _STYLES[state]), f"  score {standing.score:.3f}")
+    if standing.why_aside:
+        show_line(text_of(standing.why_aside))
+    if standing.opened and not standing.pause:
+        wait = f"a probe may go in {standing.retry_in_s:.0f} s" if standing.retry_in_s else "a probe may go now"
+        show_line(f"{wait}; left alone {plural(standing.opened, 'time')} since it was last well")
+    _head("score")
+    show_table(("part", "value", "share", "gives"), list(_parts(found)))
+    show_line(f"evidence {standing.parts.evidence:.3f}: the score without the breaker, from 0 to 1; rules go by it")
+    for line in found.thresholds:
+        show_line(line)
+    _show_looks(found.history)
+    _head("asked")
+    for line in _asked(found):
+        show_line(line)
+    ended = [f"{each.attempts:,} {each.error_class or 'well'}" for each in found.outcomes]
+    show_line(f"attempts that asked it within 30 min ended: {', '.join(ended) or 'none'}")
+    _show_samples("newest samples", [health.as_document(each) for each in found.samples])
+    for entry in found.transitions or ():
+        _show_entry(entry)
+
+
+def _head(title: str, told: str = "", style: str = "") -> None:
+    print()
+    show_line((title, f"bold {style}".strip()), told)
+
+
+def _parts(found: Report) -> Iterator[tuple[object, ...]]:
+    standing = found.standing
+    shares = {
+        "breaker": (standing.circuit.value_of, health.BREAKER),
+        "latency": (standing.parts.latency, health.LATENCY),
+        "errors": (standing.parts.errors, health.ERRORS),
+        "completeness": (standing.parts.completeness, health.COMPLETENESS),
+    }
+    for name, (value, share) in shares.items():
+        yield name, f"{value:.3f}", f"x {share:.2f}", f"{value * share:.3f}"
+    yield "score", "", "", f"{standing.score:.3f}"
+
+
+def _show_looks(history: Sequence[Mapping[str, Any]]) -> None:
+    if not history:
+        _head("looks", "  none yet: beat takes one every 10 s")
+        return
+    first, last = history[0]["timestamp"], history[-1]["timestamp"]
+    lowest = min(look["health_score"] for look in history)
+    told = f"  {first:%H:%M:%S} to {last:%H:%M:%S} UTC, {plural(len(history), 'look')}, lowest {lowest:.3f}"
+    _head("looks", told)
+    show_line(sparkline([look["health_score"] for look in history], len(history)))
+
+
+def _asked(found: Report) -> Iterator[str]:
+    places = [f"no. {place} for {_ORDERS[order]}" for order, place in found.places.items() if place is not None]
+    yield ", ".join(places) or "in none of the orders"
+    rates = "+".join(map(str, found.rates))
+    yield f"rate {rates}: {found.standing.budget:,} may go at once now" if rates else "no rate limits it"
+    declared = found.capabilities
+    intervals = " ".join(interval for interval in Interval if interval in declared.intervals)
+    words = [
+        f"bars {intervals}" if intervals else "no bars",
+        "quotes" if declared.quotes else "no quotes",
+        f"{plural(declared.max_symbols, 'symbol')} a call",
+        f"back {declared.history.days:,} days" if declared.history is not None else "",
+        f"{declared.delay_s:g} s late" if declared.delay_s else "",
+        "complete answers" if declared.complete else "silence proves nothing",
+    ]
+    yield "declares: " + ", ".join(filter(None, words))
+
+
+def _show_samples(title: str, samples: Sequence[Mapping[str, Any]]) -> None:
+    if not samples:
+        _head(title, "  none")
+        return
+    shown = f"{min(len(samples), _SAMPLES)} of {len(samples)}, the newest first"
+    _head(title, f"  {shown}")
+    show_table(
+        ("at (UTC)", "endpoint", "code", "took", "complete", "by"), [_sample(each) for each in samples[:_SAMPLES]]
+    )
+
+
+def _sample(each: Mapping[str, Any]) -> tuple[object, ...]:
+    at = each["at"] if isinstance(each["at"], str) else f"{each['at']:%Y-%m-%dT%H:%M:%S}"
+    took, complete = each.get("latency_s"), each.get("completeness")
+    return (
+        at[11:19],
+        each["endpoint"],
+        each["code"],
+        None if took is None else took_words(took),
+        None if complete is None else f"{complete:.0%}",
+        each["by"],
+    )
+
+
+def took_words(seconds: float) -> str:
+    """How long something took: ``7 ms``, ``2.50 s``."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def _show_entry(entry: Entry) -> None:
+    case = entry.case
+    _head(entry.kind, f"  {text_of(entry.at)} UTC, score after it {entry.score:.3f}", _STYLES[entry.kind])
+    for line in case.get("arithmetic", ()):
+        show_line(text_of(line))
+    if "by" in case:
+        show_line(text_of(f"by {case['by']}" + (f": {case['reason']}" if case["reason"] else "")))
+    if "samples" in case:
+        _show_samples("its samples", case["samples"])

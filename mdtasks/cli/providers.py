@@ -1,0 +1,133 @@
+"""``mdtasks providers``: how well each provider is and why, and leaving one aside."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from mdtasks.cli.frame import Commands, print_json, say
+from mdtasks.cli.inputs import actor, explain
+
+if TYPE_CHECKING:
+    from mdtasks.flows.provider_reports import Report
+    from mdtasks.flows.providers import Change
+
+_EXAMPLES: Final = """
+examples:
+  mdtasks providers
+  mdtasks providers alpaca
+  mdtasks providers pause alpaca --reason "wrong splits since Monday"
+  mdtasks providers resume alpaca
+
+The score is 0.45 breaker + 0.25 latency + 0.20 errors + 0.10 completeness, each from 0 to 1. The row of blocks is the
+score over the last ten minutes, the lowest where several looks share a block. A paused provider is asked by nobody, for
+as long as it is paused; a demoted one is probed by itself and promoted when it answers.
+"""
+#: States in the words of the tables; JSON has those of the breaker.
+_STATES: Final = {"closed": "ok", "open": "demoted", "half_open": "half-open", "paused": "paused"}
+#: Blocks of the table's row of looks: with all else it stays within 80 columns.
+_BLOCKS: Final = 20
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``providers``, ``providers pause`` and ``providers resume``."""
+    look = commands.add("providers", providers, "Show how well each provider is, and why one is left aside", json=True)
+    look.add_argument("name", nargs="?", metavar="NAME", help="one of them: its score's parts and its case files")
+    stop = commands.add("providers pause", pause, "Leave a provider aside until it is resumed", json=True)
+    stop.add_argument("--reason", required=True, metavar="TEXT", help="why, for the record")
+    go = commands.add("providers resume", resume, "Let a paused provider be asked again", json=True)
+    go.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
+    for parser in (stop, go):
+        parser.add_argument("name", metavar="NAME")
+    for parser in (look, stop, go):
+        explain(parser, _EXAMPLES)
+
+
+def providers(args: argparse.Namespace) -> int:
+    """Show all providers, or one with everything that is known of it."""
+    from mdtasks.cli.opened import opened_deps
+    from mdtasks.cli.output import json_tree
+    from mdtasks.flows.provider_reports import report, report_of
+
+    with opened_deps(args) as deps:
+        found = report(deps) if args.name is None else [report_of(args.name, deps)]
+    if args.json:
+        documents: list[Any] = [json_tree(each.as_dict()) for each in found]
+        print_json(documents if args.name is None else documents[0])
+    elif args.name is not None:
+        from mdtasks.cli.provider_page import show_page
+
+        show_page(found[0], _STATES[found[0].standing.state])
+    elif found:
+        _show_table(found)
+    else:
+        say("no provider is configured: set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1")
+    return 0
+
+
+def _show_table(found: list[Report]) -> None:
+    from mdtasks.cli.output import show_table, text_of
+
+    show_table(
+        ("provider", "state", "score", "last 10 min", "latency", "errors", "budget"), [_row(each) for each in found]
+    )
+    for each in found:
+        if each.standing.why_aside:
+            say(f"{each.standing.name}: {text_of(each.standing.why_aside)}")
+    aside = next((each.standing.name for each in found if each.standing.why_aside), None)
+    if aside is not None:
+        say(f"`mdtasks providers {aside}` shows the case")
+
+
+def _row(each: Report) -> tuple[object, ...]:
+    from mdtasks.cli.output import sparkline
+    from mdtasks.cli.provider_page import took_words
+
+    errors, samples = sum(each.errors.values()), len(each.samples)
+    return (
+        each.standing.name,
+        _STATES[each.standing.state],
+        f"{each.standing.score:.2f}",
+        sparkline([look["health_score"] for look in each.history], _BLOCKS) or None,
+        took_words(median(each.latencies_s)) if each.latencies_s else None,
+        f"{errors} of {samples}" if samples else None,
+        each.standing.budget,
+    )
+
+
+def pause(args: argparse.Namespace) -> int:
+    """Leave a provider aside in every process."""
+    from mdtasks.cli.opened import opened_deps
+    from mdtasks.flows.providers import pause as paused
+
+    with opened_deps(args) as deps:
+        made = paused(args.name, args.reason, actor(), deps, datetime.now(UTC))
+        others = [name for name in deps.registry.names() if name != args.name]
+    _told(args, made, f"{made.provider} is paused: nobody asks it until `mdtasks providers resume {made.provider}`")
+    if not args.json and not others:
+        say("there is no other provider: nothing is fetched until then")
+    return 0
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Let a paused provider be asked again."""
+    from mdtasks.cli.opened import opened_deps
+    from mdtasks.flows.providers import resume as resumed
+
+    with opened_deps(args) as deps:
+        made = resumed(args.name, args.reason, actor(), deps, datetime.now(UTC))
+    _told(args, made, f"{made.provider} is asked again; what waited for it goes out now")
+    return 0
+
+
+def _told(args: argparse.Namespace, made: Change, words: str) -> None:
+    if args.json:
+        from mdtasks.cli.output import json_row
+
+        print_json(json_row(made.as_dict()))
+        return
+    print(words)
+    if not made.in_force:
+        say("it is on record; Redis is away, and it takes force within 10 s of its return")

@@ -1,0 +1,322 @@
+"""Whom a fetch asks while providers are well, demoted, probed, paused or out, and what that does to jobs and bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from mdtasks.domain.bars import to_us
+from mdtasks.domain.errors import CircuitOpenError, UnknownProviderError, UnsupportedError, VendorError
+from mdtasks.domain.health import Circuit, Pause
+from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
+from mdtasks.flows.backfill import BackfillRequest, request_backfill
+from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.dispatch import PROBING, dispatch_once
+from mdtasks.flows.ingest import Outcome, run_backfill
+from mdtasks.flows.live import run_bars_fetch, run_quotes_fetch
+from mdtasks.flows.routing import held_back, route
+from mdtasks.flows.ticks import Feed, Series, tick
+from mdtasks.settings import Settings
+from mdtasks.store import job_reports
+from mdtasks.store.reference import Instrument, add_instruments
+
+#: The first simulator's schedule begins here.
+EPOCH = datetime(2026, 11, 20, 15, tzinfo=UTC)  # a Friday, half an hour into New York's session
+FIRST, SECOND, THIRD = "simulator", "simulator_2", "simulator_3"
+
+
+@pytest.fixture
+def opened(settings: Settings) -> Iterator[Callable[..., Deps]]:
+    """Opens deps with three simulators, of which the first fails from the epoch on; changes are settings."""
+    made: list[Deps] = []
+
+    def open_(**changes: Any) -> Deps:
+        chosen = {"simulators": 3, "simulator_schedule": "0-60 error=1", "simulator_epoch": EPOCH, **changes}
+        made.append(open_deps(settings.model_copy(update=chosen)))
+        return made[-1]
+
+    first = open_()
+    with first.database.transaction() as connection:
+        add_instruments(
+            connection,
+            [Instrument("BTC-USD", "24/7", "crypto", Tier.T0), Instrument("ETH-USD", "24/7", "crypto", Tier.T0)],
+        )
+    yield open_
+    for deps in made:
+        deps.close()
+
+
+@pytest.fixture
+def deps(opened: Callable[..., Deps]) -> Deps:
+    """Three providers and nothing wrong but what a test does."""
+    return opened(simulator_schedule="", simulator_epoch=None)
+
+
+def demote(deps: Deps, name: str, *, times: int = 5) -> None:
+    for _ in range(times):
+        deps.health.tell_request(name, "bars", 0.1, VendorError("500", provider=name))
+
+
+def come_of_age(deps: Deps, name: str) -> None:
+    """Let a demoted provider's cool-down be over."""
+    deps.state.hset(f"mdtasks:provider:{name}", "until_us", 0)
+
+
+def turns(deps: Deps, hint: str | None = None) -> list[tuple[str, bool]]:
+    return [(turn.provider.name, turn.insist) for turn in route(deps, Interval.M1, hint).turns]
+
+
+def circuit(deps: Deps, name: str) -> Circuit:
+    return deps.health.standings({name: ()})[0].circuit
+
+
+# -- whom to ask ------------------------------------------------------------------------------------
+
+
+def test_the_well_are_asked_in_the_policys_order(opened: Callable[..., Deps]) -> None:
+    deps = opened(policy_bars=(THIRD, FIRST))
+    assert turns(deps) == [(THIRD, False), (FIRST, False)]
+    demote(deps, THIRD)
+    assert turns(deps) == [(FIRST, False)]
+    assert "demoted since" in route(deps, Interval.M1).aside[THIRD]
+
+
+def test_a_demoted_one_is_probed_first_by_one_process_at_a_time(deps: Deps, opened: Callable[..., Deps]) -> None:
+    demote(deps, SECOND)
+    come_of_age(deps, SECOND)
+    assert turns(deps) == [(SECOND, False), (FIRST, False), (THIRD, False)]
+    assert circuit(deps, SECOND) is Circuit.HALF_OPEN
+    deps.state.set(f"mdtasks:provider:{SECOND}:probe", b"another/1")
+    assert turns(deps) == [(FIRST, False), (THIRD, False)]
+
+
+def test_where_nobody_is_well_the_least_bad_serves_and_one_that_never_answers_does_not(deps: Deps) -> None:
+    for name in (FIRST, THIRD):
+        demote(deps, name, times=20)
+    demote(deps, SECOND)
+    assert turns(deps) == [(SECOND, True)]
+    assert held_back(deps, Interval.M1) is None
+    demote(deps, SECOND, times=15)
+    held = held_back(deps, Interval.M1)
+    assert held is not None
+    assert 0 < (held.retry_after_s or 0) <= 60
+    with pytest.raises(CircuitOpenError, match=r"nobody is asked: .*simulator_2 demoted since"):
+        route(deps, Interval.M1)
+
+
+def test_a_paused_one_is_never_asked(deps: Deps) -> None:
+    for name in (FIRST, SECOND, THIRD):
+        deps.health.pause(name, Pause("ann", "audit", EPOCH))
+    with pytest.raises(CircuitOpenError, match="paused by ann: audit") as held:
+        route(deps, Interval.M1)
+    assert held.value.retry_after_s is None
+    deps.health.pause(SECOND, None)
+    assert turns(deps) == [(SECOND, False)]
+
+
+def test_a_hint_is_alone_and_where_hints_are_not_honoured_it_changes_nothing(opened: Callable[..., Deps]) -> None:
+    deps = opened()
+    assert turns(deps, SECOND) == [(SECOND, False)]
+    with pytest.raises(UnknownProviderError):
+        route(deps, Interval.M1, "nobody")
+    strict = opened(allow_source_override=False)
+    assert turns(strict, SECOND) == [(FIRST, False), (SECOND, False), (THIRD, False)]
+
+
+def test_nobody_serving_is_an_error_of_its_own(opened: Callable[..., Deps]) -> None:
+    with pytest.raises(UnsupportedError, match="no configured provider serves 1m bars"):
+        route(opened(simulator=False, simulators=1, simulator_schedule=""), Interval.M1)
+
+
+def test_without_redis_the_policys_order_holds(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = redis.Redis(port=1)
+    monkeypatch.setattr(deps.health, "_client", away)
+    assert [name for name, _ in turns(deps)] == [FIRST, SECOND, THIRD]
+
+
+# -- what comes of it -------------------------------------------------------------------------------
+
+
+def a_job(deps: Deps, minutes: int = 10, symbol: str = "BTC-USD") -> BackfillJob:
+    window = TimeWindow(start=EPOCH - timedelta(hours=1), end=EPOCH - timedelta(minutes=60 - minutes))
+    request = BackfillRequest(symbol=(symbol,), interval=Interval.M1, start=window.start, end=window.end)
+    request_backfill(request, "tests", deps, EPOCH + timedelta(days=1))
+    with deps.database.transaction() as connection:
+        row = connection.execute(text("SELECT id FROM backfill_jobs ORDER BY created_at DESC LIMIT 1")).one()
+    return BackfillJob(job_id=row.id, symbol=symbol, time_window=window, priority=Tier.T0)
+
+
+def run(deps: Deps, job: BackfillJob, now: datetime = EPOCH) -> Outcome:
+    return run_backfill(job, deps, "t0@here/1", now).outcome
+
+
+def row(deps: Deps, job: BackfillJob) -> dict[str, Any]:
+    with deps.database.transaction() as connection:
+        found = connection.execute(text("SELECT * FROM backfill_jobs WHERE id = :id"), {"id": job.job_id}).one()
+    return dict(found._mapping)
+
+
+def attempts(deps: Deps, job: BackfillJob) -> list[dict[str, Any]]:
+    with deps.database.transaction() as connection:
+        return job_reports.attempts(connection, job.job_id)
+
+
+def test_the_attempt_tells_who_was_asked_and_what_each_said(opened: Callable[..., Deps]) -> None:
+    deps = opened()
+    deps.health.pause(THIRD, Pause("ann", "audit", EPOCH))
+    job = a_job(deps)
+    assert run(deps, job) is Outcome.DONE
+    (attempt,) = attempts(deps, job)
+    assert attempt["provider"] == SECOND
+    assert attempt["route"] == [
+        {"provider": FIRST, "answered": 0, "errors": {"vendor_error": f"{FIRST}: 500 (simulated)"}},
+        {"provider": SECOND, "answered": 1},
+        {"provider": THIRD, "why": "paused by ann: audit"},
+    ]
+
+
+def test_a_job_that_nobody_may_be_asked_for_waits_and_loses_no_attempt(deps: Deps) -> None:
+    for name in (FIRST, SECOND, THIRD):
+        demote(deps, name, times=20)
+    job = a_job(deps)
+    for _ in range(10):
+        assert run(deps, job) is Outcome.HELD
+        found = row(deps, job)
+        assert (found["status"], found["attempts"], found["last_error_class"]) == ("deferred", 0, "circuit_open")
+        with deps.database.transaction() as connection:
+            connection.execute(text("UPDATE backfill_jobs SET not_before = NULL"))
+    assert attempts(deps, job) == []
+    come_of_age(deps, SECOND)
+    assert run(deps, job) is Outcome.DONE
+    assert [(each["attempt"], each["outcome"], each["provider"]) for each in attempts(deps, job)] == [
+        (1, "done", SECOND)
+    ]
+
+
+def test_the_bars_of_the_least_bad_are_provisional_and_another_answer_makes_them_final(deps: Deps) -> None:
+    for name in (FIRST, THIRD):
+        demote(deps, name, times=20)
+    demote(deps, SECOND)
+    job = a_job(deps)
+    assert run(deps, job) is Outcome.DONE
+    with deps.database.transaction() as connection:
+        found = connection.execute(text("SELECT DISTINCT status::text, provider FROM bars")).all()
+    assert [tuple(each) for each in found] == [("provisional", SECOND)]
+    assert attempts(deps, job)[0]["route"][0] == {"provider": SECOND, "answered": 1, "why": "nobody else is well"}
+
+
+def test_while_nobody_is_well_the_dispatcher_sends_a_few(deps: Deps) -> None:
+    for name in (FIRST, SECOND, THIRD):
+        demote(deps, name, times=20)
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument(f"C{n}", "24/7", "crypto", Tier.T0) for n in range(20)])
+    for number in range(20):
+        a_job(deps, symbol=f"C{number}")
+    with deps.database.transaction() as connection:
+        connection.execute(text("UPDATE backfill_jobs SET status = 'deferred', queued_at = NULL"))
+    deps.broker.delete("T0")
+    assert dispatch_once(deps)["T0"] == PROBING
+    for name in (FIRST, SECOND, THIRD):
+        deps.state.delete(f"mdtasks:provider:{name}")
+    assert dispatch_once(deps)["T0"] == 20 - PROBING
+
+
+def test_live_fetches_are_held_back_without_a_letter(deps: Deps) -> None:
+    for name in (FIRST, SECOND, THIRD):
+        demote(deps, name, times=20)
+    assert tick(Series(Tier.T0, Feed.QUOTES), 5, deps, EPOCH) == 0
+    assert tick(Series(Tier.T0, Feed.BARS), 60, deps, EPOCH) == 0
+    asked = QuotesFetchJob(job_id="q", symbols=("BTC-USD",), priority=Tier.T0)
+    assert run_quotes_fetch(asked, deps, "t0@here/1", EPOCH)["quotes"] == 0
+    bars = BarsFetchJob(job_id="b", symbols=("BTC-USD",), priority=Tier.T0)
+    assert run_bars_fetch(bars, deps, "t0@here/1", EPOCH)["inserted"] == 0
+    with deps.database.transaction() as connection:
+        found = connection.execute(text("SELECT job_id, outcome, error_class FROM job_attempts ORDER BY id")).all()
+    assert [tuple(each) for each in found] == [("q", "held", "circuit_open"), ("b", "held", "circuit_open")]
+
+
+def test_quotes_come_from_the_next_where_the_first_fails(opened: Callable[..., Deps]) -> None:
+    deps = opened()
+    asked = QuotesFetchJob(job_id="q", symbols=("BTC-USD", "ETH-USD"), priority=Tier.T0)
+    assert run_quotes_fetch(asked, deps, "t0@here/1", EPOCH)["quotes"] == 2
+    with deps.database.transaction() as connection:
+        (found,) = connection.execute(text("SELECT provider, outcome, route FROM job_attempts")).all()
+    assert (found.provider, found.outcome) == (SECOND, "done")
+    assert [step["provider"] for step in found.route] == [FIRST, SECOND]
+
+
+def test_judged_answers_tell_of_completeness_and_staleness(opened: Callable[..., Deps]) -> None:
+    deps = opened(simulators=1, simulator_schedule="", simulator_epoch=None, simulator_faults="wrong=1")
+    job = a_job(deps)
+    run(deps, job)
+    told = next(sample for sample in deps.health.samples(FIRST) if sample.code == "answer")
+    assert told.completeness is not None
+    assert told.completeness < 0.5
+    assert deps.health.standings({FIRST: ()})[0].parts.completeness < 1
+
+
+def test_a_second_source_that_has_what_the_first_called_silent_is_told_of_the_first(
+    opened: Callable[..., Deps],
+) -> None:
+    deps = opened(simulator_schedule="0-100000 silent=1", simulators=2)
+    healthy = replace(deps, registry=opened(simulator_schedule="", simulator_epoch=None).registry)
+    assert run(healthy, a_job(healthy, minutes=40)) is Outcome.DONE  # it trades each minute
+    later = TimeWindow(start=EPOCH - timedelta(minutes=20), end=EPOCH)
+    asked = BarsFetchJob(job_id="b", symbols=("BTC-USD",), priority=Tier.T0, time_window=later)
+    assert run_bars_fetch(asked, deps, "t0@here/1", EPOCH + timedelta(minutes=5))["inserted"] == 20
+    told = [sample.disagreement for sample in deps.health.samples(FIRST) if sample.disagreement is not None]
+    assert told == [1.0]
+
+
+# -- the whole story --------------------------------------------------------------------------------
+
+
+def test_traffic_moves_from_a_failing_provider_and_back_each_once_and_nothing_is_lost(
+    opened: Callable[..., Deps], redis_client: redis.Redis
+) -> None:
+    """The first of three is slow for a minute, fails for two, and is well again: a story of five minutes, told by
+    moments that are given, not waited for. The cool-down alone runs on Redis' clock, so it is let be over when the
+    story says so.
+    """
+    spells = "60-120 latency_s=0.02; 120-240 error=1"
+    deps = opened(simulator_schedule=spells, breaker_cooldown_s=30.0)
+    served: list[tuple[int, str]] = []
+    changes: list[tuple[int, str, str]] = []
+    opened_at: int | None = None
+    for second in range(0, 360, 5):
+        now = EPOCH + timedelta(seconds=second)
+        if opened_at is not None and (second - opened_at) >= 30:
+            come_of_age(deps, FIRST)
+        minute = TimeWindow(start=now - timedelta(minutes=6), end=now - timedelta(minutes=5))
+        start_us = to_us(minute.start) // 60_000_000 * 60_000_000
+        window = TimeWindow(
+            start=datetime.fromtimestamp(start_us / 1e6, UTC), end=datetime.fromtimestamp(start_us / 1e6 + 60, UTC)
+        )
+        job = BarsFetchJob(job_id=f"b{second}", symbols=("BTC-USD", "ETH-USD"), priority=Tier.T0, time_window=window)
+        run_bars_fetch(job, deps, "t0@here/1", now)
+        with deps.database.transaction() as connection:
+            (attempt,) = connection.execute(
+                text("SELECT provider, outcome, route FROM job_attempts WHERE job_id = :id"), {"id": job.job_id}
+            ).all()
+        assert attempt.outcome == "done"
+        served.append((second, attempt.provider))
+        for change in deps.health.transitions():
+            changes.append((second, change.provider, change.kind))
+            opened_at = second if change.kind == "demoted" else None
+        deps.health.forget_transitions(len(deps.health.transitions()))
+    assert [(name, kind) for _, name, kind in changes] == [(FIRST, "demoted"), (FIRST, "promoted")]
+    demoted, promoted = (second for second, _, _ in changes)
+    assert 120 <= demoted <= 150
+    assert 240 <= promoted <= 300
+    assert {name for second, name in served if second < 120} == {FIRST}
+    assert {name for second, name in served if demoted < second < 240} == {SECOND}
+    assert served[-1][1] == FIRST
+    with deps.database.transaction() as connection:
+        stored = connection.execute(text("SELECT count(*), count(DISTINCT (instrument_id, ts)) FROM bars")).one()
+    assert stored[0] == stored[1] == 2 * 6
