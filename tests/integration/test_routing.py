@@ -309,7 +309,7 @@ def test_traffic_moves_from_a_failing_provider_and_back_each_once_and_nothing_is
         for change in deps.health.transitions():
             changes.append((second, change.provider, change.kind))
             opened_at = second if change.kind == "demoted" else None
-        deps.health.forget_transitions(len(deps.health.transitions()))
+        deps.health.forget_transitions(deps.health.waiting_transitions())
     assert [(name, kind) for _, name, kind in changes] == [(FIRST, "demoted"), (FIRST, "promoted")]
     demoted, promoted = (second for second, _, _ in changes)
     assert 120 <= demoted <= 150
