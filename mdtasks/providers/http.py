@@ -90,7 +90,7 @@ class Wire:
     ) -> ProviderError:
         """What it means that no answer came, or half of one: to be raised from ``exc``."""
         reason = reason or _reason(exc)
-        host = urlsplit(self.address(url)).netloc
+        host = urlsplit(self.address(url)).netloc.rpartition("@")[2]  # a proxy's address may hold a password
         if timed_out:
             return ProviderTimeoutError(f"{host} did not answer in {self.timeout_s:g} s", provider=self.provider)
         if cut_off:

@@ -82,6 +82,16 @@ def test_an_address_is_replaced_by_the_one_of_the_settings() -> None:
     assert wire("http://127.0.0.1:9").address("https://v.com") == "http://127.0.0.1:9/"
 
 
+def test_what_did_not_come_is_told_by_host_and_reason_alone() -> None:
+    asked = wire("http://me:hush@proxy:9")
+    refused = ConnectionRefusedError(111, "Connection refused")
+    outer = OSError(f"HTTPConnectionPool: /bars?token=hush ({refused!r})", refused)
+    said = str(asked.failed("https://v.com/bars?token=hush", outer, timed_out=False))
+    assert said == "plain: no answer from proxy:9: Connection refused"
+    assert "hush" not in str(asked.failed("https://v.com/bars", outer, timed_out=True))
+    assert "hush" not in str(asked.failed("https://v.com/bars", outer, timed_out=False, cut_off=True))
+
+
 @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 408, 418, 422, 429, 500, 504])
 def test_every_status_is_an_error_of_ours(status: int) -> None:
     with pytest.raises(ProviderError, match=f"plain: HTTP {status}: no"):
