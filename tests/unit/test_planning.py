@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtasks.domain.bars import from_us, to_us
@@ -126,6 +126,7 @@ _TOLD = st.builds(
 )
 
 
+@settings(deadline=None)  # two months of minutes take their time
 @given(
     told=_TOLD,
     interval=st.sampled_from(list(Interval)),
