@@ -112,7 +112,7 @@ def show_letter(args: argparse.Namespace) -> int:
     show_fields({name.replace("_", " "): value for name, value in letter.items() if value and name not in apart})
     print(f"\n{letter['error_class']}: {block_of(letter['message'])}\n")
     if history:
-        show_attempts(history)
+        show_attempts(letter["job_id"], history)
         print()
     _show_payload(payload, letter["envelope"])
     if letter["traceback"]:

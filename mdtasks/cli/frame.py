@@ -36,6 +36,7 @@ MODULES: Final = (
     "providers",
     "jobs",
     "dlq",
+    "traces",
     "doctor",
     "runbook",
     "bench",

@@ -95,7 +95,7 @@ def show_job(args: argparse.Namespace) -> int:
         return 0
     show_fields({name.replace("_", " "): value for name, value in job.items() if value is not None})
     print()
-    show_attempts(attempts)
+    show_attempts(job["id"], attempts)
     if any(each["error_class"] == BadBarsError.code for each in attempts):
         say(f"`mdtasks quarantine {job['symbol']} --interval {job['interval']}` shows the bars that were not stored")
     if job["status"] == "failed":
@@ -132,7 +132,7 @@ def cancel_jobs(args: argparse.Namespace) -> int:
     raise ConflictError(message, hint=f"`mdtasks jobs show {left[-1]}` tells how it stands")
 
 
-def show_attempts(attempts: list[dict[str, Any]]) -> None:
+def show_attempts(job_id: str, attempts: list[dict[str, Any]]) -> None:
     """Print the history of a job."""
     from mdtasks.cli.output import show_table
 
@@ -141,6 +141,10 @@ def show_attempts(attempts: list[dict[str, Any]]) -> None:
         return
     headers = ("attempt", "started (UTC)", "took", "outcome", "provider", "worker", "bars", "error")
     show_table(headers, [_attempt(each) for each in attempts])
+    if slow := sum(each["slow_calls"] for each in attempts):
+        traced = [f"`mdtasks traces show {trace}`" for each in attempts for trace in each["traces"]]
+        where = ", ".join(traced[-3:]) or f"`mdtasks traces --job {job_id}` lists them"
+        say(f"{slow} slow provider {'call' if slow == 1 else 'calls'}: {where}")
 
 
 def _attempt(row: dict[str, Any]) -> tuple[object, ...]:

@@ -12,7 +12,9 @@ from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.health import Rules
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows.calendars import CalendarWatch
+from mdtasks.flows.traces import open_recorder
 from mdtasks.observe.metrics import use_multiprocess_dir
+from mdtasks.observe.traces import Recorder
 from mdtasks.providers.registry import Registry
 from mdtasks.queue.app import current_app, make_app
 from mdtasks.queue.coordinator import Coordinator, open_coordinator
@@ -42,6 +44,8 @@ class Deps:
     health: HealthBook
     #: The outside coordinator's lists; None where there is none.
     coordinator: Coordinator | None = None
+    #: Of slow provider calls; None where it is switched off.
+    recorder: Recorder | None = None
 
     def close(self) -> None:
         """Close the pools. Whatever is used again opens a new connection."""
@@ -77,6 +81,7 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
         enqueuer=Enqueuer(app, broker, settings),
         watch=CalendarWatch(database, calendars, settings),
         coordinator=open_coordinator(settings) if settings.use_rlc else None,
+        recorder=open_recorder(settings),
     )
 
 

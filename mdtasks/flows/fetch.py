@@ -15,7 +15,9 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
 from mdtasks.flows.routing import Route, Turn, route
 from mdtasks.flows.samples import tell_bars
+from mdtasks.flows.traces import UNRECORDED, Recorded, recorded_bars
 from mdtasks.observe import metrics
+from mdtasks.observe.traces import NOBODY, Asker
 from mdtasks.providers.base import BarsAnswer, Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store.partitions import ensure_partitions
@@ -32,6 +34,7 @@ class Ask:
     window: TimeWindow
     now: datetime
     hint: str | None = None
+    asker: Asker = NOBODY
 
 
 @dataclass(slots=True)
@@ -83,7 +86,8 @@ def _asked(turn: Turn, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> li
     for packet in _packets(outcome.holes, turn.provider):
         asked = Asked(turn.provider, ask.interval, packet[0].window, ask.now, ill=turn.insist)
         try:
-            answer = fetch_bars(asked, packet, turn)
+            symbols = [hole.subject.symbol for hole in packet]
+            answer = fetch_bars(asked, packet, turn, recorded_bars(deps, asked, symbols, ask.asker))
         except ProviderError as error:
             outcome.failed(turn, error)
             left += [replace(hole, error=_graver(hole.error, error)) for hole in packet]
@@ -119,24 +123,27 @@ def _graver(earlier: ProviderError | None, later: ProviderError | None) -> Provi
     return later if earlier is None or hope else earlier
 
 
-def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn) -> BarsAnswer:
+def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn, recorded: Recorded = UNRECORDED) -> BarsAnswer:
     """One provider call, timed and counted. Never for time that the provider says it cannot have."""
     provider, history = asked.provider, asked.provider.capabilities.history
     if history is not None and asked.window.start < asked.now - history:
         raise UnsupportedError(f"reaches back {history.days} days only", provider=provider.name)
     capability = f"bars_{asked.interval}"
     listings = [hole.subject.listing for hole in holes]
-    with called(turn, capability, "bars"):
+    with called(turn, capability, "bars", recorded):
         return provider.fetch_bars(listings, asked.interval, asked.window, asked.now)
 
 
 @contextmanager
-def called(turn: Turn, capability: str, endpoint: str) -> Iterator[None]:
-    """One call of a provider inside, timed and counted, through its gate."""
+def called(turn: Turn, capability: str, endpoint: str, recorded: Recorded = UNRECORDED) -> Iterator[None]:
+    """One call of a provider inside, timed and counted, through its gate. ``recorded``: what records it when it is
+    slow; storing the record is no part of the provider's time.
+    """
     name = turn.provider.name
     metrics.PROVIDER_SELECTED.labels(capability=capability, provider=name).inc()
     try:
         with (
+            recorded,
             metrics.PROVIDER_LATENCY.labels(provider=name, capability=capability).time(),
             turn.gate.call(insist=turn.insist),
         ):

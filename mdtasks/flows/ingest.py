@@ -24,6 +24,7 @@ from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
 from mdtasks.flows.fetch import Outcome as FetchOutcome
 from mdtasks.flows.judging import Subject
 from mdtasks.observe import metrics
+from mdtasks.observe.traces import Asker
 from mdtasks.settings import Settings
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs
@@ -95,7 +96,7 @@ def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
         metrics.STALE_MESSAGES.labels(reason="no_claim").inc()
         return Report(Outcome.STALE)
     try:
-        return _commit(deps, claim, _fetched(deps, claim, now))
+        return _commit(deps, claim, _fetched(deps, claim, worker, now))
     except StaleClaimError as error:
         metrics.STALE_MESSAGES.labels(reason="fenced").inc()
         return Report(Outcome.STALE, error=error)
@@ -115,9 +116,10 @@ def _claim(job_id: str, deps: Deps, worker: str) -> jobs.Claim | None:
         return jobs.claim(connection, job_id, worker, deps.settings.lease_s)
 
 
-def _fetched(deps: Deps, claim: jobs.Claim, now: datetime) -> FetchOutcome:
+def _fetched(deps: Deps, claim: jobs.Claim, worker: str, now: datetime) -> FetchOutcome:
     """Raises UnsupportedError when nobody serves it, and HeldBackError when nobody may be asked now."""
-    ask = Ask(claim.interval, claim.window, now, claim.provider_hint)
+    asker = Asker(claim.job_id, claim.attempt_id, claim.attempt, worker)
+    ask = Ask(claim.interval, claim.window, now, claim.provider_hint, asker)
     return fetch(deps, [Subject(claim.instrument_id, claim.listing)], ask, lambda _parts: None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -20,7 +21,9 @@ from mdtasks.flows.judging import Fetched, Subject
 from mdtasks.flows.routing import Turn, route
 from mdtasks.flows.samples import tell_quotes
 from mdtasks.flows.scan import scan
+from mdtasks.flows.traces import recorded_quotes
 from mdtasks.observe import metrics
+from mdtasks.observe.traces import Asker
 from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs, quotes, reference
@@ -60,7 +63,8 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     holes: dict[Tier, set[int]] = {}
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        ending, lacking = _fetch_and_store(members, ask, attempt_id, deps)
+        mine = replace(ask, asker=Asker(job.job_id, attempt_id, 1, worker))
+        ending, lacking = _fetch_and_store(members, mine, attempt_id, deps)
         for member in members:
             if member.id in lacking:
                 holes.setdefault(member.tier, set()).add(member.id)
@@ -78,7 +82,8 @@ def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime
     StoreUnavailableError.
     """
 
-    def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:  # noqa: ARG001 - quotes bear no attempt
+    def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
+        asker = Asker(job.job_id, attempt_id, 1, worker)
         found = route(deps, "quotes", job.provider_hint)
         stored: dict[str, int] = {}
         failure: ProviderError | None = None
@@ -86,7 +91,7 @@ def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime
             left: list[Instrument] = []
             for packet in _packets(members, turn.provider):
                 try:
-                    there = _store_quotes(turn, packet, deps, now)
+                    there = _store_quotes(turn, packet, deps, now, asker)
                 except ProviderError as error:
                     found.failed(turn, error)
                     failure, left = failure or error, [*left, *packet]
@@ -138,10 +143,13 @@ def _packets(members: Sequence[Instrument], provider: Provider) -> Iterator[Sequ
     return (members[start : start + size] for start in range(0, len(members), size))
 
 
-def _store_quotes(turn: Turn, packet: Sequence[Instrument], deps: Deps, now: datetime) -> Mapping[str, Quote]:
+def _store_quotes(
+    turn: Turn, packet: Sequence[Instrument], deps: Deps, now: datetime, asker: Asker
+) -> Mapping[str, Quote]:
     """One call and one commit; returns the quotes found, by symbol."""
     listings = [member.listing for member in packet]
-    with called(turn, "quotes", "quotes"):
+    recorded = recorded_quotes(deps, turn.provider.name, [member.symbol for member in packet], asker)
+    with called(turn, "quotes", "quotes", recorded):
         found = turn.provider.fetch_quotes(listings, now)
     tell_quotes(deps, turn.provider.name, listings, found, now)
     if found:

@@ -190,6 +190,15 @@ PROVIDER: Final = Dashboard(
             _one(f"min by (provider) (provider_budget_remaining{{{_THIS_PROVIDER}}})", "{{provider}}"),
             about="Of providers whose account has a rate",
         ),
+        Panel(
+            9,
+            "Slow calls",
+            _one(
+                f"sum by (provider, capability) (increase(provider_slow_calls_total{{{_THIS_PROVIDER}}}[1h]))",
+                "{{provider}} {{capability}}",
+            ),
+            about="Each left a record: mdtasks traces --provider, /ops/traces?provider=",
+        ),
     ),
     variable=("provider", "provider_selected_total"),
 )

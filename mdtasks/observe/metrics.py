@@ -113,6 +113,11 @@ PROVIDER_REQUESTS = Counter(
 PROVIDER_RATE_WAIT = Histogram(
     "provider_rate_wait_seconds", "Time a request waited for its provider's rate, 0 included", ("provider",)
 )
+PROVIDER_SLOW_CALLS = Counter(
+    "provider_slow_calls_total",
+    "Calls that a provider was slow to answer; /ops/traces?provider= lists them, with traces of where their time went",
+    ("provider", "capability"),
+)
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
 LIVE_TICKS_SKIPPED = Counter(
     "live_ticks_skipped_total",

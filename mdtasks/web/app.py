@@ -21,7 +21,7 @@ from mdtasks.flows.deps import open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
-from mdtasks.web import backfills, calendars, deadletters, gaps, landing, live, probes, providers, runbooks, slo
+from mdtasks.web import backfills, calendars, deadletters, gaps, landing, live, probes, providers, runbooks, slo, traces
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
@@ -60,6 +60,9 @@ def _routes() -> list[BaseRoute]:
         Route("/calendar/overrides/{id:int}", calendars.undo, methods=["DELETE"]),
         Route("/providers/{name}/pause", providers.pause, methods=["POST"]),
         Route("/providers/{name}/resume", providers.resume, methods=["POST"]),
+        Route("/traces", traces.list_traces),
+        Route("/traces/{id:int}.json", traces.raw_trace),
+        Route("/traces/{id:int}", traces.show_trace),
         Route("/dlq/stats", deadletters.stats),
         *deadletters.letter_routes("/dlq/backfills", backfills=True),
         *deadletters.letter_routes("/dlq/letters", backfills=False),

@@ -40,6 +40,8 @@ def on_worker_init(sender: Any, **_: object) -> None:
         raise SystemExit(f"error: {sender.hostname} cannot start: {type(error).__name__}: {error}") from error
     deps.watch.refresh(datetime.now(UTC))  # years of calendars that are loaded here need not be in each child
     deps.registry.preload()
+    if deps.recorder is not None:
+        deps.recorder.preload()
     _release(deps, sender.hostname)
     # What is loaded by now stays shared with the children: a collection in one of them would write to every page of it.
     gc.collect()

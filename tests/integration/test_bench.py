@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mdtasks.stack.benches.slo import bench_slo
+from mdtasks.stack.benches.trace import bench_trace
 
 
 def test_the_census_finds_what_the_query_per_series_would() -> None:
@@ -12,3 +13,13 @@ def test_the_census_finds_what_the_query_per_series_would() -> None:
     assert result["unit"] == "milliseconds for 400 series"
     assert set(result["ratios"]) == {"query_per_series / census"}
     assert len(said) == 8  # each case once to warm up and once for a round
+
+
+def test_what_recording_costs_is_measured_for_each_work_and_each_hook() -> None:
+    said: list[str] = []
+    result = bench_trace(said.append, bars=200, wait_s=0.001, rounds=3).as_dict()
+    works, hooks = ("fetch", "parse", "python"), ("no hook", "off", "armed")
+    assert set(result["figures"]) == {f"{work}, {hook}" for work in works for hook in hooks}
+    ratios = ("off / no hook", "armed / off")
+    assert set(result["ratios"]) == {f"{work}: {ratio}" for work in works for ratio in ratios}
+    assert len(said) == len(works) + 1

@@ -9,6 +9,7 @@ from mdtasks.stack.benches.calendar import bench_calendar
 from mdtasks.stack.benches.measure import Result, Say
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.spine import bench_enqueue, bench_ingest
+from mdtasks.stack.benches.trace import bench_trace
 
 #: What ``mdtasks bench NAME`` runs.
 BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {
@@ -16,4 +17,5 @@ BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {
     "ingest": bench_ingest,
     "calendar": bench_calendar,
     "slo": bench_slo,
+    "trace": bench_trace,
 }

@@ -190,9 +190,11 @@ SELECT id, symbol, interval, lower("window") AS start, upper("window") AS "end",
 FROM backfill_jobs WHERE id = :job_id
 
 -- name: attempts
--- The history of a job over all its lives.
-SELECT id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars, route
-FROM job_attempts WHERE job_id = :job_id ORDER BY id
+-- The history of a job over all its lives, with the slow provider calls of each attempt and those traced among them.
+SELECT a.id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars, route,
+       (SELECT count(*) FROM slow_calls s WHERE s.attempt_id = a.id) AS slow_calls,
+       ARRAY(SELECT s.id FROM slow_calls s WHERE s.attempt_id = a.id AND s.bytes IS NOT NULL ORDER BY s.id) AS traces
+FROM job_attempts a WHERE job_id = :job_id ORDER BY a.id
 
 -- name: cancel
 -- Cancel what has not started.
