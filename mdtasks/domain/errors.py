@@ -88,7 +88,8 @@ class UnknownProviderError(InvalidRequestError):
             + (f"; did you mean {near[0]}?" if near else "")
             + f"; configured: {', '.join(configured) or 'none'}",
             field="provider",
-            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1, then `mdtasks doctor`",
+            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR, MDTASKS_SIMULATOR=1, MDTASKS_YFINANCE=1 or a vendor's key, "
+            "such as MDTASKS_ALPACA_KEY (docs/providers.md lists them), then `mdtasks doctor`",
         )
         self.provider = provider
 
@@ -290,6 +291,16 @@ class RateSpentError(HeldBackError):
     code = "rate_spent"
 
 
+class NotYetError(HeldBackError):
+    """The account may have data of this time only later."""
+
+    code = "not_yet"
+
+    def __init__(self, message: str, *, provider: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, provider=provider, retry_after_s=retry_after_s)
+        self.hint = "MDTASKS_VENDOR_DELAYS says how old bars must be for the account"
+
+
 class VendorError(ProviderError):
     """The provider failed on its side (HTTP 5xx, connection refused)."""
 
@@ -345,6 +356,13 @@ class NotEntitledError(ProviderError):
     """The account's plan does not include this."""
 
     code = "not_entitled"
+    retryable = False
+
+
+class RefusedRequestError(ProviderError):
+    """The provider calls the request itself wrong (HTTP 400, 422), in its own words; again, it would say the same."""
+
+    code = "refused"
     retryable = False
 
 

@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 LIBRARIES: Final = ("pyarrow", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet")
 
 
-def load() -> None:
-    """Import what the readers import. Starts no thread, for a fork may follow. Idempotent."""
+def without_thread() -> None:
+    """Let no later import of pyarrow start a thread, for a fork may follow. Idempotent."""
     # An allocator inside pyarrow, which nothing here allocates from, has a thread from its import on unless told so.
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+
+
+def load() -> None:
+    """Import what the readers import. Starts no thread, for a fork may follow. Idempotent."""
+    without_thread()
     for name in LIBRARIES:
         importlib.import_module(name)
 

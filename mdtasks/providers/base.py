@@ -38,6 +38,24 @@ class Capabilities:
     rates: tuple[Rate, ...] = ()
     #: Most time in one call, by interval, where a longer window would come back cut; others have no limit.
     windows: Mapping[Interval, timedelta] = field(default_factory=dict)
+    #: How far back it reaches where an interval differs from ``history``.
+    histories: Mapping[Interval, timedelta] = field(default_factory=dict)
+    #: Most bars in one call, over all its symbols: what takes more comes in so many pages that one failure loses much.
+    points: int | None = None
+    #: The exchanges it serves, by MIC or other names of theirs; None: any.
+    mics: frozenset[str] | None = None
+    #: It has splits and dividends.
+    actions: bool = False
+    #: It lists the instruments that it serves.
+    listing: bool = False
+
+    def reach(self, interval: Interval) -> timedelta | None:
+        """How far back bars of the interval reach; None: no limit known."""
+        return self.histories.get(interval, self.history)
+
+    def serves(self, listing: Listing) -> bool:
+        """Whether it has the exchange that the listing trades on."""
+        return self.mics is None or listing.mic in self.mics
 
 
 @dataclass(frozen=True, slots=True)

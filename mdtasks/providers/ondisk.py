@@ -22,10 +22,11 @@ import numpy as np
 from mdtasks.domain.bars import Bars, from_us, to_us
 from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.domain.sessions import Calendar, Calendars
+from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers import arrow
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
+from mdtasks.providers.shaping import ended
 from mdtasks.providers.wallclock import SECOND_US
 
 #: Most parsed bars that one process keeps, bytes (48 a bar): a year of minutes of ten symbols.
@@ -184,16 +185,6 @@ def read_sources(
         raise next((u.error for u in unanswered if isinstance(u.error, BadPayloadError)), unanswered[0].error)
     # Files of one symbol may overlap and interleave; duplicates are for validation to name.
     return _in_time_order(Bars.concat([bars for _, _, bars in read])), unanswered
-
-
-def ended(bars: Bars, interval: Interval, calendar: Callable[[], Calendar], now: datetime) -> Bars:
-    """The bars whose interval is over at ``now``. The calendar is asked only about those that may be under way."""
-    now_us = to_us(now)
-    over = bars.ts_us + interval.seconds * SECOND_US <= now_us
-    under_way = ~over & (bars.ts_us < now_us)
-    if under_way.any():  # a daily bar ends at the close, an hour bar at an early close
-        over[under_way] = calendar().interval_end(bars.ts_us[under_way], interval) <= now_us
-    return bars if over.all() else bars.take(over)
 
 
 def _vouched(source: Source, parsed: Parsed, bars: Bars, interval: Interval) -> list[_Range]:

@@ -7,6 +7,7 @@ for a vendor they do not use.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Final, Literal
 
 from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
@@ -14,23 +15,25 @@ from mdtasks.domain.jobs import Interval
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.providers.base import Provider
-from mdtasks.providers.gate import Gate, OpenGate
+from mdtasks.providers.gate import Gate, GateFor, OpenGate, open_gate
 from mdtasks.settings import Settings
 
 #: The order when no policy names one; made-up data only where nothing else is configured.
 DEFAULT_ORDER: Final = ("lean", "files", "alpaca", "massive", "databento", "finnhub", "yfinance", "simulator")
 
-#: The gate that an adapter's requests pass, by the provider's name and what its account may ask.
-GateFor = Callable[[str, tuple[Rate, ...]], Gate]
+#: The adapters of vendors' SDKs: the class in the module of the provider's name, and the setting that switches it on.
+_VENDORS: Final = {
+    "alpaca": ("AlpacaProvider", "alpaca_key"),
+    "massive": ("MassiveProvider", "massive_key"),
+    "databento": ("DatabentoProvider", "databento_key"),
+    "finnhub": ("FinnhubProvider", "finnhub_key"),
+    "yfinance": ("YfinanceProvider", "yfinance"),
+}
 
 #: What a request needs: bars of an interval, or quotes.
 Capability = Interval | Literal["quotes"]
 
 _POLICIES: Final = {"policy_bars": "POLICY_BARS_1M", "policy_eod": "POLICY_EOD", "policy_quotes": "POLICY_QUOTES_L1"}
-
-
-def _open_gate(_name: str, _rates: tuple[Rate, ...]) -> Gate:
-    return OpenGate()
 
 
 class Registry:
@@ -39,7 +42,7 @@ class Registry:
     Raises ConfigurationError when an adapter's own configuration is wrong, or a policy names an unknown provider.
     """
 
-    def __init__(self, settings: Settings, calendars: Calendars | None = None, gate_for: GateFor = _open_gate) -> None:
+    def __init__(self, settings: Settings, calendars: Calendars | None = None, gate_for: GateFor = open_gate) -> None:
         self._settings = settings
         #: Of each provider the gate that its requests pass; of one that reads files none is shared.
         self._gates: dict[str, Gate] = {}
@@ -119,6 +122,10 @@ def _configured(settings: Settings, calendars: Calendars, gate_for: GateFor) -> 
         from mdtasks.providers.files import FilesProvider
 
         found["files"] = FilesProvider(settings.files_map, calendars)
+    for name, (adapter, switch) in _VENDORS.items():
+        if getattr(settings, switch):
+            module = import_module(f"mdtasks.providers.{name}")
+            found[name] = getattr(module, adapter)(settings, calendars, gate_for)
     if settings.simulator:
         found |= _simulators(settings, calendars, gate_for)
     return {name: found[name] for name in sorted(found, key=_place)}

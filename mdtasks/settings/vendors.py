@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
-from mdtasks.domain.rates import Rate, parse_rates
+from mdtasks.domain.rates import Rate, parse_age, parse_rates
 from mdtasks.settings.declared import declared
 
 T = TypeVar("T")
@@ -52,12 +52,21 @@ class VendorSettings(BaseModel):
     alpaca_key: SecretStr | None = declared("MDTASKS_ALPACA_KEY", None, "Key id of the Alpaca account")
     alpaca_secret: SecretStr | None = declared("MDTASKS_ALPACA_SECRET", None, "Its secret; both switch `alpaca` on")
     alpaca_feed: str = declared(
-        "MDTASKS_ALPACA_FEED", "iex", "Alpaca's feed: `iex` (free, real time) or `sip`", pattern="^(iex|sip)$"
+        "MDTASKS_ALPACA_FEED",
+        "iex",
+        "Alpaca's feed: `iex` (one exchange, real time) or `sip` (all)",
+        pattern="^(iex|sip)$",
     )
     massive_key: SecretStr | None = declared("MDTASKS_MASSIVE_KEY", None, "Key of Massive (the former Polygon)")
     databento_key: SecretStr | None = declared("MDTASKS_DATABENTO_KEY", None, "Key of Databento, which bills by use")
     databento_dataset: str = declared(
         "MDTASKS_DATABENTO_DATASET", "EQUS.MINI", "Databento's dataset that is asked", min_length=1
+    )
+    databento_max_cost: float = declared(
+        "MDTASKS_DATABENTO_MAX_COST",
+        1.0,
+        "Most that one call to Databento may cost, US dollars; it is asked before",
+        ge=0,
     )
     finnhub_key: SecretStr | None = declared("MDTASKS_FINNHUB_KEY", None, "Key of Finnhub")
     finnhub_candles: bool = declared(
@@ -70,6 +79,16 @@ class VendorSettings(BaseModel):
         "MDTASKS_VENDOR_RATES",
         {},
         "What the accounts allow, where it is not the free plan: `alpaca=10000/min,massive=100/s`",
+    )
+    vendor_delays: Mapping[str, float] = declared(
+        "MDTASKS_VENDOR_DELAYS",
+        {},
+        "How old bars must be, where the accounts differ from the free plan: `alpaca=0,massive=15min`",
+    )
+    vendor_history: Mapping[str, float | None] = declared(
+        "MDTASKS_VENDOR_HISTORY",
+        {},
+        "How far back the accounts reach, where that differs from the free plan: `massive=10y`, or `none` for no limit",
     )
     vendor_urls: Mapping[str, str] = declared(
         "MDTASKS_VENDOR_URLS",
@@ -109,6 +128,16 @@ class VendorSettings(BaseModel):
         return {
             name: parse_rates(said) if isinstance(said, str) else said for name, said in _by_vendor(value, str).items()
         }
+
+    @field_validator("vendor_delays", mode="before")
+    @classmethod
+    def _delays(cls, value: object) -> object:
+        return _by_vendor(value, lambda said: parse_age(said) or 0.0)
+
+    @field_validator("vendor_history", mode="before")
+    @classmethod
+    def _histories(cls, value: object) -> object:
+        return _by_vendor(value, parse_age)
 
     @field_validator("vendor_urls", mode="before")
     @classmethod

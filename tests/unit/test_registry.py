@@ -11,6 +11,8 @@ import pytest
 
 from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
 from mdtasks.domain.jobs import Interval
+from mdtasks.domain.rates import Rate
+from mdtasks.providers.gate import Gate, OpenGate
 from mdtasks.providers.registry import Registry
 from mdtasks.settings import Settings
 
@@ -112,3 +114,58 @@ def test_what_a_reader_needs_is_loaded_before_the_fork_without_a_thread_or_panda
     (tmp_path / "a.csv").write_text("time,open,high,low,close,volume\n2024-01-01,1,1,1,1,1\n2024-01-02,1,1,,1,1\n")
     ran = subprocess.run([sys.executable, "-c", _READ, str(mapping)], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
+
+
+_KEYS: dict[str, Any] = {
+    "alpaca_key": "k",
+    "alpaca_secret": "s",
+    "massive_key": "k",
+    "databento_key": "k",
+    "finnhub_key": "k",
+    "yfinance": True,
+}
+
+
+def test_a_vendor_is_there_when_its_key_is_and_stands_behind_files_of_ones_own(tmp_path: Path, mapping: Path) -> None:
+    vendors = ["alpaca", "massive", "databento", "finnhub", "yfinance"]
+    found = registry(tmp_path, mapping, **_KEYS)
+    assert found.names() == ["lean", "files", *vendors, "simulator"]
+    assert names(found.order(Interval.H1)) == ["lean", "alpaca", "massive", "databento"]
+    assert names(found.order("quotes")) == ["lean", "alpaca", "finnhub"]
+    candles: dict[str, Any] = {"finnhub_key": "k", "finnhub_candles": True}
+    assert names(Registry(Settings(**candles)).order(Interval.D1)) == ["finnhub"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "rates", "delay_s", "days", "complete"),
+    [
+        ("alpaca", {}, "200/min", 0, None, False),
+        ("alpaca", {"alpaca_feed": "sip"}, "200/min", 960, None, True),
+        ("massive", {}, "5/min", 86_400, 730, True),
+        ("databento", {}, "100/s", 86_400, None, False),
+        ("finnhub", {}, "60/min+30/s", 0, None, False),
+        ("yfinance", {}, "30/min", 0, 29, False),
+        (
+            "massive",
+            {"vendor_rates": "massive=none", "vendor_delays": "massive=0", "vendor_history": "massive=none"},
+            "",
+            0,
+            None,
+            True,
+        ),
+    ],
+)
+def test_the_free_plan_holds_until_the_settings_tell_of_another(
+    name: str, changes: dict[str, Any], rates: str, delay_s: float, days: int | None, complete: bool
+) -> None:
+    gated: dict[str, tuple[Rate, ...]] = {}
+
+    def gate_for(vendor: str, limits: tuple[Rate, ...]) -> Gate:
+        gated[vendor] = limits
+        return OpenGate()
+
+    told = Registry(Settings(**_KEYS, **changes), gate_for=gate_for).get(name).capabilities
+    assert "+".join(map(str, told.rates)) == rates
+    assert gated[name] == told.rates
+    reach = told.reach(Interval.M1)
+    assert (told.delay_s, reach.days if reach else None, told.complete) == (delay_s, days, complete)
