@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import ProviderError, UnsupportedError
+from mdtasks.domain.errors import NotYetError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
@@ -18,7 +18,9 @@ from mdtasks.flows.samples import tell_bars
 from mdtasks.flows.traces import UNRECORDED, Recorded, recorded_bars
 from mdtasks.observe import metrics
 from mdtasks.observe.traces import NOBODY, Asker
-from mdtasks.providers.base import BarsAnswer, Provider
+from mdtasks.providers.base import BarsAnswer
+from mdtasks.providers.planning import Asker as PlannedFor
+from mdtasks.providers.planning import Wanted, plan
 from mdtasks.store import bars as store_bars
 from mdtasks.store.partitions import ensure_partitions
 
@@ -68,8 +70,9 @@ class Outcome:
 def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outcome:
     """Ask the providers in their turn, each only for what those before it left open; ``keep`` takes what each brings.
 
-    Raises UnsupportedError when no configured provider serves the interval, CircuitOpenError when nobody may be asked
-    now, and what ``keep`` raises.
+    Time that no account may have yet is no hole where anything was brought: it is asked for when it is due. Raises
+    UnsupportedError when no configured provider serves the interval, CircuitOpenError when nobody may be asked now, and
+    what ``keep`` raises.
     """
     found = route(deps, ask.interval, ask.hint)
     outcome = Outcome([Hole(subject, ask.window) for subject in subjects], route=found)
@@ -77,16 +80,18 @@ def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outc
         outcome.holes = _asked(turn, outcome, ask, keep, deps)
         if not outcome.holes:
             break
+    if outcome.brought:
+        outcome.holes = [hole for hole in outcome.holes if not isinstance(hole.error, NotYetError)]
     return outcome
 
 
 def _asked(turn: Turn, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> list[Hole]:
     """Ask one provider for all that is open; returns what is open still."""
     left: list[Hole] = []
-    for packet in _packets(outcome.holes, turn.provider):
+    for packet in _packets(turn, outcome, ask, left):
         asked = Asked(turn.provider, ask.interval, packet[0].window, ask.now, ill=turn.insist)
+        symbols = [hole.subject.symbol for hole in packet]
         try:
-            symbols = [hole.subject.symbol for hole in packet]
             answer = fetch_bars(asked, packet, turn, recorded_bars(deps, asked, symbols, ask.asker))
         except ProviderError as error:
             outcome.failed(turn, error)
@@ -107,14 +112,26 @@ def _asked(turn: Turn, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> li
     return left
 
 
-def _packets(holes: Sequence[Hole], provider: Provider) -> Iterator[Sequence[Hole]]:
-    """Holes of one window, as many as the provider takes in one call."""
-    by_window: defaultdict[TimeWindow, list[Hole]] = defaultdict(list)
-    for hole in holes:
-        by_window[hole.window].append(hole)
-    size = provider.capabilities.max_symbols
-    for same in by_window.values():
-        yield from (same[start : start + size] for start in range(0, len(same), size))
+def _packets(turn: Turn, outcome: Outcome, ask: Ask, left: list[Hole]) -> Iterator[Sequence[Hole]]:
+    """The holes of each call, as the provider is best asked; what it cannot have goes to ``left``, with the reason."""
+    provider = turn.provider
+    open_: defaultdict[str, list[Hole]] = defaultdict(list)
+    for hole in outcome.holes:
+        open_[hole.subject.symbol].append(hole)
+    wanted = [Wanted(hole.subject.listing, hole.window) for hole in outcome.holes]
+    planned = plan(PlannedFor(provider.name, provider.capabilities), ask.interval, wanted, ask.now)
+    for each in planned.not_asked:
+        outcome.failed(turn, each.error)
+        hole = _around(open_[each.listing.symbol], each.window)
+        left.append(replace(hole, window=each.window, error=_graver(hole.error, each.error)))
+    for call in planned.calls:
+        around = [_around(open_[listing.symbol], call.window) for listing in call.listings]
+        yield [replace(hole, window=call.window) for hole in around]
+
+
+def _around(holes: Sequence[Hole], window: TimeWindow) -> Hole:
+    """The hole that a part of it was planned for."""
+    return next(hole for hole in holes if hole.window.start <= window.start and window.end <= hole.window.end)
 
 
 def _graver(earlier: ProviderError | None, later: ProviderError | None) -> ProviderError | None:
@@ -124,14 +141,10 @@ def _graver(earlier: ProviderError | None, later: ProviderError | None) -> Provi
 
 
 def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn, recorded: Recorded = UNRECORDED) -> BarsAnswer:
-    """One provider call, timed and counted. Never for time that the provider says it cannot have."""
-    provider, history = asked.provider, asked.provider.capabilities.history
-    if history is not None and asked.window.start < asked.now - history:
-        raise UnsupportedError(f"reaches back {history.days} days only", provider=provider.name)
-    capability = f"bars_{asked.interval}"
+    """One provider call, timed and counted."""
     listings = [hole.subject.listing for hole in holes]
-    with called(turn, capability, "bars", recorded):
-        return provider.fetch_bars(listings, asked.interval, asked.window, asked.now)
+    with called(turn, f"bars_{asked.interval}", "bars", recorded):
+        return asked.provider.fetch_bars(listings, asked.interval, asked.window, asked.now)
 
 
 @contextmanager
