@@ -98,7 +98,7 @@ def drain_s() -> str:
 
 
 #: Errors that say nothing of a provider's health: backpressure, silence, a question it never answers or was not asked.
-_NOT_ILL: Final = "rate_limited|no_data|unsupported|circuit_open|rate_spent"
+_NOT_ILL: Final = "rate_limited|no_data|unsupported|circuit_open|rate_spent|not_yet|refused"
 
 
 def provider_error_share(window: str, *, least_calls: int, selector: str = "") -> str:

@@ -157,11 +157,14 @@ _OF_PROVIDERS: Final = (
     Alert(
         "ProviderDown",
         "page",
-        f"{provider_error_share('5m', least_calls=5)} > 0.9",
+        # One that the breaker leaves aside is hardly called any more; that matters where nobody serves in its place.
+        f"({provider_error_share('5m', least_calls=5)} > 0.9)\n"
+        "or (max by (provider) (circuit_state) < 1 and on () (max(circuit_state) < 1))",
         180,
         "{{ $labels.provider }} answers hardly any call",
-        "{{ $value | humanizePercentage }} of the calls to {{ $labels.provider }} failed in the last 5 minutes. "
-        "__WEB__/slo names the symbols that are late.",
+        "{{ if lt $value 0.9 }}{{ $labels.provider }} is left aside, and no other provider is well"
+        "{{ else }}{{ $value | humanizePercentage }} of the calls to {{ $labels.provider }} failed in the last 5 "
+        "minutes{{ end }}. `mdtasks providers {{ $labels.provider }}` shows the case, __WEB__/slo the symbols that are late.",
         ("mdtasks-provider", "Calls that failed"),
         _PROVIDER,
     ),
