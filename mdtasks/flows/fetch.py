@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import NotYetError, ProviderError
+from mdtasks.domain.errors import HeldBackError, NotYetError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
@@ -88,12 +88,17 @@ def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outc
 def _asked(turn: Turn, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> list[Hole]:
     """Ask one provider for all that is open; returns what is open still."""
     left: list[Hole] = []
+    held: HeldBackError | None = None
     for packet in _packets(turn, outcome, ask, left):
+        if held is not None:  # the others of its calls would be held back too, each after a wait
+            left += [replace(hole, error=_graver(hole.error, held)) for hole in packet]
+            continue
         asked = Asked(turn.provider, ask.interval, packet[0].window, ask.now, ill=turn.insist)
         symbols = [hole.subject.symbol for hole in packet]
         try:
             answer = fetch_bars(asked, packet, turn, recorded_bars(deps, asked, symbols, ask.asker))
         except ProviderError as error:
+            held = error if isinstance(error, HeldBackError) else None
             outcome.failed(turn, error)
             left += [replace(hole, error=_graver(hole.error, error)) for hole in packet]
             continue

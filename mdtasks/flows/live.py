@@ -7,8 +7,8 @@ asks for. Each tick asks again for what the one before it found too young to be 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -18,13 +18,12 @@ from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, Ti
 from mdtasks.flows.deps import Deps, patiently
 from mdtasks.flows.fetch import Ask, called, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
-from mdtasks.flows.routing import Turn, route
+from mdtasks.flows.routing import Route, Turn, route
 from mdtasks.flows.samples import tell_quotes
 from mdtasks.flows.scan import scan
 from mdtasks.flows.traces import recorded_quotes
 from mdtasks.observe import metrics
 from mdtasks.observe.traces import Asker
-from mdtasks.providers.base import Provider
 from mdtasks.store import bars as store_bars
 from mdtasks.store import jobs, quotes, reference
 from mdtasks.store.gaps import Scope
@@ -83,29 +82,16 @@ def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime
     """
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        asker = Asker(job.job_id, attempt_id, 1, worker)
-        found = route(deps, "quotes", job.provider_hint)
-        stored: dict[str, int] = {}
-        failure: ProviderError | None = None
-        for turn in found.turns:
-            left: list[Instrument] = []
-            for packet in _packets(members, turn.provider):
-                try:
-                    there = _store_quotes(turn, packet, deps, now, asker)
-                except ProviderError as error:
-                    found.failed(turn, error)
-                    failure, left = failure or error, [*left, *packet]
-                    continue
-                found.answered(turn)
-                stored[turn.provider.name] = stored.get(turn.provider.name, 0) + len(there)
-                left += [member for member in packet if member.symbol not in there]
-            members = left
+        asked = _Quotes(deps, now, Asker(job.job_id, attempt_id, 1, worker), route(deps, "quotes", job.provider_hint))
+        for turn in asked.route.turns:
+            members = asked.ask(turn, members)
             if not members:
                 break
-        if failure is not None and not stored:
-            raise failure
-        message = str(failure) if failure and members else None
-        return jobs.Ending("done", ",".join(stored), None, message, sum(stored.values()), found.record)
+        if asked.failure is not None and not asked.stored:
+            raise asked.failure
+        message = str(asked.failure) if asked.failure and members else None
+        quotes_stored = sum(asked.stored.values())
+        return jobs.Ending("done", ",".join(asked.stored), None, message, quotes_stored, asked.route.record)
 
     ending = _attempt(job, deps, worker, work)
     return {"symbols": len(job.symbols), "quotes": ending.bars}
@@ -137,28 +123,50 @@ def _attempt(
     return ending
 
 
-def _packets(members: Sequence[Instrument], provider: Provider) -> Iterator[Sequence[Instrument]]:
-    """As many symbols as the provider takes in one call."""
-    size = provider.capabilities.max_symbols
-    return (members[start : start + size] for start in range(0, len(members), size))
+@dataclass(slots=True)
+class _Quotes:
+    """One job's quotes on their way: who was asked, how many each brought, and what went wrong first."""
 
+    deps: Deps
+    now: datetime
+    asker: Asker
+    route: Route
+    stored: dict[str, int] = field(default_factory=dict)
+    failure: ProviderError | None = None
 
-def _store_quotes(
-    turn: Turn, packet: Sequence[Instrument], deps: Deps, now: datetime, asker: Asker
-) -> Mapping[str, Quote]:
-    """One call and one commit; returns the quotes found, by symbol."""
-    listings = [member.listing for member in packet]
-    recorded = recorded_quotes(deps, turn.provider.name, [member.symbol for member in packet], asker)
-    with called(turn, "quotes", "quotes", recorded):
-        found = turn.provider.fetch_quotes(listings, now)
-    tell_quotes(deps, turn.provider.name, listings, found, now)
-    if found:
-        times_us = [to_us(quote.ts) for quote in found.values()]
-        ensure_partitions(deps.database, "quotes", min(times_us), max(times_us))
-        with deps.database.transaction() as connection:
-            by_id = {member.id: found[member.symbol] for member in packet if member.symbol in found}
-            quotes.write_quotes(connection, by_id, turn.provider.name)
-    return found
+    def ask(self, turn: Turn, members: Sequence[Instrument]) -> list[Instrument]:
+        """Ask one provider for all of them; returns those that had no quote."""
+        left: list[Instrument] = []
+        size = turn.provider.capabilities.max_symbols
+        for start in range(0, len(members), size):
+            packet = members[start : start + size]
+            try:
+                there = self._store(turn, packet)
+            except ProviderError as error:
+                self.route.failed(turn, error)
+                self.failure = self.failure or error
+                if isinstance(error, HeldBackError):  # its other calls would be held back too, each after a wait
+                    return [*left, *members[start:]]
+                left += packet
+                continue
+            self.route.answered(turn)
+            self.stored[turn.provider.name] = self.stored.get(turn.provider.name, 0) + len(there)
+            left += [member for member in packet if member.symbol not in there]
+        return left
+
+    def _store(self, turn: Turn, packet: Sequence[Instrument]) -> Mapping[str, Quote]:
+        """One call and one commit; returns the quotes found, by symbol."""
+        deps, name, listings = self.deps, turn.provider.name, [member.listing for member in packet]
+        with called(turn, "quotes", "quotes", recorded_quotes(deps, name, [m.symbol for m in packet], self.asker)):
+            found = turn.provider.fetch_quotes(listings, self.now)
+        tell_quotes(deps, name, listings, found, self.now)
+        if found:
+            times_us = [to_us(quote.ts) for quote in found.values()]
+            ensure_partitions(deps.database, "quotes", min(times_us), max(times_us))
+            with deps.database.transaction() as connection:
+                by_id = {member.id: found[member.symbol] for member in packet if member.symbol in found}
+                quotes.write_quotes(connection, by_id, name)
+        return found
 
 
 def _look_at(holes: Mapping[Tier, Collection[int]], interval: Interval, deps: Deps, now: datetime) -> int:

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Symbols in one live job: the schema's limit.
 PACK: Final = 1000
+#: Calls that one live job makes, one after another: a provider that takes a symbol a call shall not make it outlast its
+#: time limit, and other processes shall help.
+CALLS: Final = 20
 #: Ticks come up to this share of their cadence early, so that tiers and systems do not ask all in the same second.
 JITTER: Final = 0.1
 #: A message that a worker holds for longer than this and than two ticks belongs to a worker that was lost, seconds.
@@ -137,9 +140,11 @@ def _trades_in(mic: str, window: TimeWindow, deps: Deps) -> bool:
 
 
 def packets(symbols: Sequence[str], max_symbols: int) -> Iterator[tuple[str, ...]]:
-    """The symbols of each job: as many whole calls of the provider, which takes ``max_symbols``, as a job may hold."""
+    """The symbols of each job: as many whole calls of the provider, which takes ``max_symbols``, as a job may hold, and
+    CALLS at most.
+    """
     in_call = min(max_symbols, PACK)
-    size = PACK // in_call * in_call
+    size = min(PACK // in_call, CALLS) * in_call
     return (tuple(symbols[start : start + size]) for start in range(0, len(symbols), size))
 
 

@@ -162,9 +162,9 @@ _OF_PROVIDERS: Final = (
         "or (max by (provider) (circuit_state) < 1 and on () (max(circuit_state) < 1))",
         180,
         "{{ $labels.provider }} answers hardly any call",
-        "{{ if lt $value 0.9 }}{{ $labels.provider }} is left aside, and no other provider is well"
-        "{{ else }}{{ $value | humanizePercentage }} of the calls to {{ $labels.provider }} failed in the last 5 "
-        "minutes{{ end }}. `mdtasks providers {{ $labels.provider }}` shows the case, __WEB__/slo the symbols that are late.",
+        "{{ if lt $value 0.9 }}{{ $labels.provider }} is left aside, and no other provider is well{{ else }}"
+        "{{ $value | humanizePercentage }} of the calls to {{ $labels.provider }} failed in the last 5 minutes"
+        "{{ end }}. `mdtasks providers {{ $labels.provider }}` shows the case, __WEB__/slo the symbols that are late.",
         ("mdtasks-provider", "Calls that failed"),
         _PROVIDER,
     ),

@@ -15,6 +15,7 @@ from mdtasks.domain.bars import to_us
 from mdtasks.domain.errors import CircuitOpenError, UnknownProviderError, UnsupportedError, VendorError
 from mdtasks.domain.health import Circuit, Pause
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
+from mdtasks.domain.rates import Rate
 from mdtasks.flows.backfill import BackfillRequest, request_backfill
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import PROBING, dispatch_once
@@ -22,6 +23,7 @@ from mdtasks.flows.ingest import Outcome, run_backfill
 from mdtasks.flows.live import run_bars_fetch, run_quotes_fetch
 from mdtasks.flows.routing import held_back, route
 from mdtasks.flows.ticks import Feed, Series, tick
+from mdtasks.observe import metrics
 from mdtasks.settings import Settings
 from mdtasks.store import job_reports
 from mdtasks.store.reference import Instrument, add_instruments
@@ -272,6 +274,31 @@ def test_a_second_source_that_has_what_the_first_called_silent_is_told_of_the_fi
     assert run_bars_fetch(asked, deps, "t0@here/1", EPOCH + timedelta(minutes=5))["inserted"] == 20
     told = [sample.disagreement for sample in deps.health.samples(FIRST) if sample.disagreement is not None]
     assert told == [1.0]
+
+
+def test_a_provider_whose_rate_is_spent_is_not_asked_again_for_each_other_symbol(
+    opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = opened(simulators=1, simulator_schedule="", simulator_epoch=None, vendor_rates={FIRST: (Rate(1, 3600.0),)})
+    provider = deps.registry.get(FIRST)
+    monkeypatch.setattr(provider, "capabilities", replace(provider.capabilities, max_symbols=1))
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument(f"C{n}", "24/7", "crypto", Tier.T0) for n in range(20)])
+    symbols = tuple(f"C{n}" for n in range(20))
+
+    def held() -> float:
+        child = metrics.PROVIDER_REQUESTS.labels(provider=FIRST, endpoint="quotes", code="rate_spent")
+        return float(child._value.get())
+
+    before = held()
+    quotes = QuotesFetchJob(job_id="q", symbols=symbols, priority=Tier.T0)
+    assert run_quotes_fetch(quotes, deps, "t0@here/1", EPOCH)["quotes"] == 1
+    assert held() - before == 1
+    bars = BarsFetchJob(job_id="b", symbols=symbols, priority=Tier.T0)
+    assert run_bars_fetch(bars, deps, "t0@here/1", EPOCH)["inserted"] == 0
+    with deps.database.transaction() as connection:
+        found = connection.execute(text("SELECT outcome, error_class FROM job_attempts WHERE job_id = 'b'")).all()
+    assert [tuple(each) for each in found] == [("held", "rate_spent")]
 
 
 # -- the whole story --------------------------------------------------------------------------------
