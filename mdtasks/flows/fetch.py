@@ -19,8 +19,7 @@ from mdtasks.flows.traces import UNRECORDED, Recorded, recorded_bars
 from mdtasks.observe import metrics
 from mdtasks.observe.traces import NOBODY, Asker
 from mdtasks.providers.base import BarsAnswer
-from mdtasks.providers.planning import Asker as PlannedFor
-from mdtasks.providers.planning import Wanted, plan
+from mdtasks.providers.planning import Declaration, Wanted, plan
 from mdtasks.store import bars as store_bars
 from mdtasks.store.partitions import ensure_partitions
 
@@ -124,7 +123,7 @@ def _packets(turn: Turn, outcome: Outcome, ask: Ask, left: list[Hole]) -> Iterat
     for hole in outcome.holes:
         open_[hole.subject.symbol].append(hole)
     wanted = [Wanted(hole.subject.listing, hole.window) for hole in outcome.holes]
-    planned = plan(PlannedFor(provider.name, provider.capabilities), ask.interval, wanted, ask.now)
+    planned = plan(Declaration(provider.name, provider.capabilities), ask.interval, wanted, ask.now)
     for each in planned.not_asked:
         outcome.failed(turn, each.error)
         hole = _around(open_[each.listing.symbol], each.window)

@@ -61,14 +61,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Declaration:
     """Whom the plan is for: a provider's name and what it declares."""
 
     provider: str
     capabilities: Capabilities
 
 
-def plan(asker: Asker, interval: Interval, wanted: Sequence[Wanted], now: datetime) -> Plan:
+def plan(declared: Declaration, interval: Interval, wanted: Sequence[Wanted], now: datetime) -> Plan:
     """The fewest calls that bring what is ``wanted`` at ``now``, none for what the provider cannot have.
 
     Bars are in reach when they start no earlier than ``now`` less the declared history and ended ``delay_s`` before
@@ -77,30 +77,30 @@ def plan(asker: Asker, interval: Interval, wanted: Sequence[Wanted], now: dateti
     together: defaultdict[TimeWindow, list[Listing]] = defaultdict(list)
     not_asked: list[NotAsked] = []
     for each in wanted:
-        refused = _refused(asker, interval, each.listing)
+        refused = _refused(declared, interval, each.listing)
         if refused is not None:
             not_asked.append(NotAsked(each.listing, each.window, refused))
             continue
-        window, left_out = _in_reach(asker, interval, each.window, now)
+        window, left_out = _in_reach(declared, interval, each.window, now)
         not_asked += [NotAsked(each.listing, part, error) for part, error in left_out]
         if window is not None:
             together[window].append(each.listing)
     calls = [
         Call(tuple(packet), piece)
         for window, listings in together.items()
-        for piece in _pieces(asker.capabilities, interval, window, listings)
-        for packet in _packets(asker.capabilities, interval, piece, listings)
+        for piece in _pieces(declared.capabilities, interval, window, listings)
+        for packet in _packets(declared.capabilities, interval, piece, listings)
     ]
     return Plan(tuple(calls), tuple(not_asked))
 
 
-def in_reach(asker: Asker, interval: Interval, window: TimeWindow, now: datetime) -> TimeWindow:
+def in_reach(declared: Declaration, interval: Interval, window: TimeWindow, now: datetime) -> TimeWindow:
     """The part of the window that the provider may be asked for. Raises UnsupportedError or NotYetError: none is."""
-    if interval not in asker.capabilities.intervals:
-        raise _no_interval(asker, interval)
-    found, left_out = _in_reach(asker, interval, window, now)
+    if interval not in declared.capabilities.intervals:
+        raise _no_interval(declared, interval)
+    found, left_out = _in_reach(declared, interval, window, now)
     if found is None:
-        raise left_out[0][1] if left_out else NotYetError("no bar has ended there yet", provider=asker.provider)
+        raise left_out[0][1] if left_out else NotYetError("no bar has ended there yet", provider=declared.provider)
     return found
 
 
@@ -116,24 +116,26 @@ def points(listing: Listing, interval: Interval, window: TimeWindow) -> int:
     return max(min(by_length, weekdays * a_day), 1)
 
 
-def _refused(asker: Asker, interval: Interval, listing: Listing) -> ProviderError | None:
-    if interval not in asker.capabilities.intervals:
-        return _no_interval(asker, interval)
-    if not asker.capabilities.serves(listing):
-        return UnsupportedError(f"does not serve {listing.mic}, where {listing.symbol} trades", provider=asker.provider)
+def _refused(declared: Declaration, interval: Interval, listing: Listing) -> ProviderError | None:
+    if interval not in declared.capabilities.intervals:
+        return _no_interval(declared, interval)
+    if not declared.capabilities.serves(listing):
+        return UnsupportedError(
+            f"does not serve {listing.mic}, where {listing.symbol} trades", provider=declared.provider
+        )
     return None
 
 
-def _no_interval(asker: Asker, interval: Interval) -> UnsupportedError:
-    served = [str(each) for each in Interval if each in asker.capabilities.intervals]
-    return UnsupportedError(f"has no {interval} bars, only {', '.join(served) or 'none'}", provider=asker.provider)
+def _no_interval(declared: Declaration, interval: Interval) -> UnsupportedError:
+    served = [str(each) for each in Interval if each in declared.capabilities.intervals]
+    return UnsupportedError(f"has no {interval} bars, only {', '.join(served) or 'none'}", provider=declared.provider)
 
 
 def _in_reach(
-    asker: Asker, interval: Interval, window: TimeWindow, now: datetime
+    declared: Declaration, interval: Interval, window: TimeWindow, now: datetime
 ) -> tuple[TimeWindow | None, list[tuple[TimeWindow, ProviderError]]]:
     """What of the window may be asked for, and what of it is too old or too young, with why."""
-    told, step_us = asker.capabilities, interval.seconds * 1_000_000
+    told, step_us = declared.capabilities, interval.seconds * 1_000_000
     start_us, end_us = to_us(window.start), to_us(window.end)
     reach = told.reach(interval)
     oldest_us = start_us if reach is None else -(-to_us(now - reach) // step_us) * step_us
@@ -141,12 +143,12 @@ def _in_reach(
     left_out: list[tuple[TimeWindow, ProviderError]] = []
     if reach is not None and start_us < oldest_us:
         old = TimeWindow(start=window.start, end=from_us(min(oldest_us, end_us)))
-        left_out.append((old, UnsupportedError(f"reaches back {reach.days} days only", provider=asker.provider)))
+        left_out.append((old, UnsupportedError(f"reaches back {reach.days} days only", provider=declared.provider)))
     young = (max(start_us, youngest_us), min(end_us, _until_us(now, interval)))
     if told.delay_s and young[0] < young[1]:
         late = NotYetError(
             f"has bars {told.delay_s:g} s after they ended",
-            provider=asker.provider,
+            provider=declared.provider,
             retry_after_s=max((young[1] - to_us(now)) / 1e6 + told.delay_s, 1.0),
         )
         left_out.append((TimeWindow(start=from_us(young[0]), end=from_us(young[1])), late))

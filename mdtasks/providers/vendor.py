@@ -30,7 +30,7 @@ from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers import arrow
 from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
-from mdtasks.providers.planning import Asker, in_reach
+from mdtasks.providers.planning import Declaration, in_reach
 from mdtasks.providers.shaping import ended, in_order
 from mdtasks.providers.wallclock import DAY_US
 
@@ -69,8 +69,8 @@ class VendorProvider(ABC):
 
         Raises UnsupportedError for an interval or a time that the vendor does not have, NotYetError for one too young.
         """
-        asker = Asker(self.name, self.capabilities)
-        asked = in_reach(asker, interval, window, now)
+        declared = Declaration(self.name, self.capabilities)
+        asked = in_reach(declared, interval, window, now)
         until = now - timedelta(seconds=self.capabilities.delay_s)
         served = [listing for listing in listings if self.capabilities.serves(listing)]
         errors: dict[str, ProviderError] = {

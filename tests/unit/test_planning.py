@@ -14,7 +14,7 @@ from mdtasks.domain.errors import NotYetError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import Capabilities
-from mdtasks.providers.planning import Asker, Plan, Wanted, in_reach, plan, points
+from mdtasks.providers.planning import Declaration, Plan, Wanted, in_reach, plan, points
 
 NOW = datetime(2024, 6, 5, 15, 30, 20, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -26,7 +26,7 @@ def window(start: datetime, length: timedelta) -> TimeWindow:
 
 
 def planned(capabilities: Capabilities, interval: Interval, *wanted: tuple[Listing, TimeWindow]) -> Plan:
-    return plan(Asker("v", capabilities), interval, [Wanted(*each) for each in wanted], NOW)
+    return plan(Declaration("v", capabilities), interval, [Wanted(*each) for each in wanted], NOW)
 
 
 def test_symbols_of_one_window_share_a_call_as_far_as_it_takes_them() -> None:
@@ -108,7 +108,7 @@ def test_an_exchange_or_an_interval_that_is_not_served_is_named() -> None:
     assert not found.calls
     assert "has no 1m bars, only 1d" in found.not_asked[0].error.message
     with pytest.raises(UnsupportedError):
-        in_reach(Asker("v", told), Interval.M1, when, NOW)
+        in_reach(Declaration("v", told), Interval.M1, when, NOW)
 
 
 _TIMES = st.integers(to_us(datetime(2024, 4, 1, tzinfo=UTC)) // 60_000_000, to_us(NOW) // 60_000_000 + 60)
