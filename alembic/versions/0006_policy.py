@@ -25,7 +25,7 @@ def upgrade() -> None:
             author text not null,
             reason text not null,
             parent bigint not null,
-            restores bigint references policy_versions (version),
+            restores bigint,
             created_at timestamptz not null default now()
         )
         """

@@ -141,7 +141,7 @@ class InvalidPolicyError(InvalidRequestError):
 
 
 class PolicyChangedError(ConflictError):
-    """Somebody else changed the policy meanwhile: ``version`` is the newest one. Nothing was changed by this request."""
+    """Somebody else changed the policy meanwhile; ``version`` is the newest one. This request changed nothing."""
 
     code = "policy_changed"
 

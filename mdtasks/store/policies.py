@@ -1,4 +1,4 @@
-"""The policy at rest: versions that are never changed, the newest holds. And its version in Redis, where all look for it.
+"""The policy at rest: versions that are never changed, of which the newest holds; and its number in Redis.
 
 PostgreSQL is the truth. The key in Redis says only that there is something new to read there: when it is lost, late or
 wrong, whoever reads PostgreSQL next puts it right.
@@ -83,7 +83,7 @@ def one(connection: Connection, version: int) -> Version:
 
 
 def history(connection: Connection, limit: int = 50) -> list[Version]:
-    """Versions, the newest first, without the defaults."""
+    """The newest versions, newest first, without the defaults."""
     return [Version(**row._mapping) for row in connection.execute(_SQL["history"], {"limit": limit})]
 
 
@@ -118,7 +118,7 @@ def apply(connection: Connection, policy: Policy, change: Change) -> tuple[Versi
         "author": storable(change.author),
         "reason": storable(change.reason),
         "parent": holds.version,
-        "restores": change.restores or None,
+        "restores": change.restores,
     }
     return Version(**connection.execute(_SQL["add"], values).one()._mapping), True
 

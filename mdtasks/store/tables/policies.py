@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Table, Text, func
+from sqlalchemy import BigInteger, Column, Identity, Table, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 
 from mdtasks.store.tables.types import metadata, utc
@@ -16,11 +16,6 @@ policy_versions = Table(
     Column("author", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("parent", BigInteger, nullable=False, comment="the version that it took the place of; 0: the defaults"),
-    Column(
-        "restores",
-        BigInteger,
-        ForeignKey("policy_versions.version"),
-        comment="the version that it brought back, where it is a rollback",
-    ),
+    Column("restores", BigInteger, comment="the version that it brought back, where it is a rollback"),
     Column("created_at", utc, nullable=False, server_default=func.now()),
 )

@@ -1,0 +1,54 @@
+"""What ``mdtasks policy`` works with: the stack where one runs, else the settings alone; candidates; versions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdtasks.cli.frame import settings_of
+
+if TYPE_CHECKING:
+    from mdtasks.flows.policy_facts import Desk
+
+
+@contextmanager
+def opened_desk(args: argparse.Namespace) -> Iterator[Desk]:
+    """Where policies are judged; where no stack runs, without one: what is asked of a store then says so."""
+    from mdtasks.cli.opened import opened_deps
+    from mdtasks.flows.policy_facts import desk_of, desk_without_servers
+
+    settings = settings_of(args)
+    if settings.database_url is None or settings.redis_url is None:
+        yield desk_without_servers(settings)
+        return
+    with opened_deps(args, settings) as deps:
+        yield desk_of(deps)
+
+
+def candidate(word: str | None, desk: Desk) -> tuple[bytes, str]:
+    """The bytes of a candidate and what to call it. Raises InvalidRequestError when it cannot be read."""
+    from mdtasks.domain.policy.reading import MAX_BYTES
+    from mdtasks.flows.policy_facts import policy_file, read_file
+
+    if word == "-":
+        raw = getattr(sys.stdin, "buffer", None)
+        return (raw.read(MAX_BYTES + 1) if raw else sys.stdin.read(MAX_BYTES + 1).encode()), "standard input"
+    path = policy_file(desk.settings) if word is None else Path(word)
+    return read_file(path), str(path)
+
+
+def version_of(word: str) -> int | None:
+    """The number of a version; None for what is none."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) < 19 else None
+
+
+def version_type(word: str) -> int:
+    """An argparse type: the number of a version."""
+    found = version_of(word)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{word!r} is no version: a whole number that `policy history` shows")
+    return found
