@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, count_of, explain
-from mdtasks.cli.policy_desk import candidate, opened_desk, version_of, version_type
-from mdtasks.domain.errors import InvalidPolicyError, InvalidRequestError
+from mdtasks.cli.policy_desk import candidate, errors_shown, opened_desk, version_of, version_type
+from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from mdtasks.domain.policy import Effects
     from mdtasks.flows.policies import Outcome
+    from mdtasks.flows.policy_facts import Desk
 
 _EXAMPLES: Final = """
 examples:
@@ -22,8 +24,8 @@ examples:
   mdtasks policy rollback 3 --reason "too many calls"
   mdtasks policy status --check || mdtasks doctor
 
-FILE is YAML or JSON, - is standard input; without one the policy's file is read: MDTASKS_POLICY_FILE, else policy.yaml in
-the home, else the shipped defaults. What FILE leaves out has its default. A policy that is refused changes nothing;
+FILE is YAML or JSON, - is standard input; without one the policy's file is read: MDTASKS_POLICY_FILE, else policy.yaml
+in the home, else the shipped defaults. What FILE leaves out has its default. A policy that is refused changes nothing;
 one that is applied is followed by every process within about a second, between two pieces of work.
 """
 _FILE: Final = "YAML or JSON, - for standard input (default: the policy's file)"
@@ -81,32 +83,21 @@ def show(args: argparse.Namespace) -> None:
         say_overridden(running)
 
 
-def validate(args: argparse.Namespace) -> int:
+def validate(args: argparse.Namespace) -> None:
     """Judge a policy. Exit code 2 when it is refused."""
     from mdtasks.cli.policy_shown import show_effects
     from mdtasks.flows import policies
 
-    with opened_desk(args) as desk:
+    with opened_desk(args) as desk, errors_shown(args):
         data, name = candidate(args.file, desk)
         verdict = policies.validate(desk, data, datetime.now(UTC))
-    if verdict.policy is None and not args.json:
-        return _refused(verdict, name)
+        verdict.require()
     if args.json:
         print_json(_tree(verdict.as_dict()))
-        return 0
-    print(f"{name} is right" + ("" if verdict.effects.changes else f": the same as version {verdict.base.version}"))
+        return
+    same = "" if verdict.effects.changes else f": the same as version {verdict.base.version}"
+    say(f"{name} is right{same}")
     show_effects(verdict.effects, verdict.unseen)
-    return 0
-
-
-def _refused(verdict: Any, name: str) -> int:
-    from mdtasks.cli.output import plural
-    from mdtasks.cli.policy_shown import show_wrongs
-
-    show_wrongs(verdict.wrongs)
-    say(f"error: {name} is refused: {plural(len(verdict.wrongs), 'error')}")
-    say("hint: nothing was changed; docs/policy.md has every field with its bounds")
-    return InvalidPolicyError.exit_code
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -132,82 +123,70 @@ def diff(args: argparse.Namespace) -> None:
     if len(args.what) > 2:
         raise InvalidRequestError("at most two versions can be compared", field="what", hint="see --help")
     now = datetime.now(UTC)
-    with opened_desk(args) as desk:
-        numbers = [version_of(word) for word in args.what]
-        if all(number is not None for number in numbers) and numbers:
-            found = [policies.one(desk, number) for number in numbers if number is not None]
-            old, new = found if len(found) == 2 else (policies.newest(desk), found[0])
-            did, unseen = policies.compare(desk, old, new, now), ()
-            title = f"from version {old.version} to {new.version}"
-        elif len(args.what) == 2:
-            raise InvalidRequestError("two versions are compared, or one file", field="what", hint="see --help")
+    numbers = [version_of(word) for word in args.what]
+    with opened_desk(args) as desk, errors_shown(args):
+        if len(numbers) == 2 or (numbers and numbers[0] is not None):
+            title, did = _between(numbers, desk, now)
         else:
             data, name = candidate(args.what[0] if args.what else None, desk)
             verdict = policies.validate(desk, data, now)
             verdict.require()
-            did, unseen, title = verdict.effects, verdict.unseen, f"from version {verdict.base.version} to {name}"
+            title, did = f"from version {verdict.base.version} to {name}", verdict.effects
     if args.json:
         print_json(_tree(did.as_dict()))
         return
-    if not did.changes:
-        say(f"nothing differs {title}")
-    show_effects(did, unseen)
+    say(f"{title}:" if did.changes else f"nothing differs {title}")
+    show_effects(did, ())
 
 
-def apply(args: argparse.Namespace) -> int:
+def _between(numbers: list[int | None], desk: Desk, now: datetime) -> tuple[str, Effects]:
+    """What differs between two versions, or between the one that holds and another."""
+    from mdtasks.flows import policies
+
+    if None in numbers:
+        raise InvalidRequestError("two versions are compared, or one file", field="what", hint="see --help")
+    found = [policies.one(desk, number) for number in numbers if number is not None]
+    old, new = found if len(found) == 2 else (policies.newest(desk), found[0])
+    return f"from version {old.version} to {new.version}", policies.compare(desk, old, new, now)
+
+
+def apply(args: argparse.Namespace) -> None:
     """Make a policy the one that holds."""
     from mdtasks.flows import policies
     from mdtasks.flows.policies import Asked
 
-    with opened_desk(args) as desk:
-        data, name = candidate(args.file, desk)
+    with opened_desk(args) as desk, errors_shown(args):
         asked = Asked(actor(), args.reason, args.expect)
-        try:
-            outcome = policies.apply(desk, data, asked, datetime.now(UTC))
-        except InvalidPolicyError as error:
-            if args.json:
-                raise
-            return _refused_errors(error, name)
-    return _done(args, outcome)
+        outcome = policies.apply(desk, candidate(args.file, desk)[0], asked, datetime.now(UTC))
+    _done(args, outcome)
 
 
-def _refused_errors(error: InvalidPolicyError, name: str) -> int:
-    from mdtasks.cli.output import plural
-    from mdtasks.cli.policy_shown import show_error_rows
-
-    show_error_rows(error.errors)
-    say(f"error: {name} is refused: {plural(len(error.errors), 'error')}")
-    say(f"hint: {error.hint}")
-    return error.exit_code
-
-
-def rollback(args: argparse.Namespace) -> int:
+def rollback(args: argparse.Namespace) -> None:
     """Make an earlier version the one that holds."""
     from mdtasks.flows import policies
     from mdtasks.flows.policies import Asked
 
-    with opened_desk(args) as desk:
+    with opened_desk(args) as desk, errors_shown(args):
         asked = Asked(actor(), args.reason, args.expect)
         outcome = policies.rollback(desk, args.version, asked, datetime.now(UTC))
-    return _done(args, outcome)
+    _done(args, outcome)
 
 
-def _done(args: argparse.Namespace, outcome: Outcome) -> int:
+def _done(args: argparse.Namespace, outcome: Outcome) -> None:
     from mdtasks.cli.policy_shown import show_effects
 
+    made = outcome.version
     if args.json:
         print_json(_tree(outcome.as_dict()))
-        return 0
-    made = outcome.version
+        return
     if not outcome.changed:
         print(f"policy {made.version} has this content already: nothing was changed")
-        return 0
+        return
     print(f"policy {made.version} holds in place of {made.parent}")
     show_effects(outcome.effects, outcome.unseen, done=True)
     if not outcome.announced:
         say("Redis does not answer: processes find it when they next look into PostgreSQL, within half a minute")
     say(f"`mdtasks policy status` shows who follows it; `mdtasks policy rollback {made.parent}` takes it back")
-    return 0
 
 
 def history(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdtasks.cli.frame import settings_of
+from mdtasks.domain.errors import InvalidPolicyError
 
 if TYPE_CHECKING:
     from mdtasks.flows.policy_facts import Desk
@@ -27,6 +28,19 @@ def opened_desk(args: argparse.Namespace) -> Iterator[Desk]:
         return
     with opened_deps(args, settings) as deps:
         yield desk_of(deps)
+
+
+@contextmanager
+def errors_shown(args: argparse.Namespace) -> Iterator[None]:
+    """Show every error of a refused policy in a row of its own; the command then ends as with any other error."""
+    from mdtasks.cli.policy_shown import show_errors
+
+    try:
+        yield
+    except InvalidPolicyError as error:
+        if not args.json:
+            show_errors(error.errors)
+        raise
 
 
 def candidate(word: str | None, desk: Desk) -> tuple[bytes, str]:

@@ -10,7 +10,7 @@ from mdtasks.cli.frame import say
 from mdtasks.cli.output import plural, show_table
 
 if TYPE_CHECKING:
-    from mdtasks.domain.policy import Effects, Plan, Wrong
+    from mdtasks.domain.policy import Effects, Plan
     from mdtasks.flows.policy_watch import Running
 
 
@@ -43,12 +43,7 @@ def say_overridden(running: Running) -> None:
         say(f"the environment sets {', '.join(names)} in its place; --stored shows the policy as applied")
 
 
-def show_wrongs(wrongs: Sequence[Wrong]) -> None:
-    """A row an error."""
-    show_error_rows([wrong.as_dict() for wrong in wrongs])
-
-
-def show_error_rows(errors: Iterable[Mapping[str, Any]]) -> None:
+def show_errors(errors: Iterable[Mapping[str, Any]]) -> None:
     """A row an error: where, with which value, against which rule."""
     rows = [(each["path"] or "(document)", each["line"], each["value"], each["rule"]) for each in errors]
     lines = any(line is not None for _, line, _, _ in rows)

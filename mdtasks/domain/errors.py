@@ -127,9 +127,9 @@ class InvalidPolicyError(InvalidRequestError):
     code = "invalid_policy"
 
     def __init__(self, errors: list[dict[str, object]], said: list[str]) -> None:
-        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        first = f"{len(said)} errors, the first: {said[0]}" if len(said) > 1 else said[0]
         super().__init__(
-            f"the policy is refused: {said[0]}{more}",
+            f"the policy is refused: {first}",
             field=str(errors[0]["path"]) or "policy",
             hint="nothing was changed; docs/policy.md has every field with its bounds",
         )
