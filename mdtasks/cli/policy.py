@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
     """Add ``policy ...``."""
     below = commands.group("policy", "What may change while it runs: show, validate, plan, diff, apply, rollback, …")
     look = below.add("show", show, "Show the policy as YAML, with what the environment sets in its place", json=True)
-    look.add_argument("version", nargs="?", type=version_type, metavar="VERSION", help=_RECORD)
+    look.add_argument("wanted", nargs="?", type=version_type, metavar="VERSION", help=_RECORD)
     look.add_argument("--stored", action="store_true", help="as it was applied, without what the environment sets")
     parsers = [look]
     for name, func, summary in (
@@ -51,7 +51,7 @@ def add_parser(commands: Commands) -> None:
     other = below.add("diff", diff, "Show what differs from the policy that holds, or between two versions", json=True)
     other.add_argument("what", nargs="*", metavar="FILE|VERSION", help="a file, a version, or two versions")
     back = below.add("rollback", rollback, "Make an earlier version the one that holds", json=True)
-    back.add_argument("version", type=version_type, metavar="VERSION", help=_RECORD)
+    back.add_argument("wanted", type=version_type, metavar="VERSION", help=_RECORD)
     for parser in (parsers[-1], back):
         parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
         parser.add_argument("--expect", type=version_type, metavar="VERSION", help="refuse unless this version holds")
@@ -70,7 +70,7 @@ def show(args: argparse.Namespace) -> None:
     from mdtasks.flows import policies
 
     with opened_desk(args) as desk:
-        version = policies.newest(desk) if args.version is None else policies.one(desk, args.version)
+        version = policies.newest(desk) if args.wanted is None else policies.one(desk, args.wanted)
         running = policies.show(desk, version)
     shown = running.stored if args.stored else running.policy
     if args.json:
@@ -105,7 +105,7 @@ def plan(args: argparse.Namespace) -> int:
     from mdtasks.cli.policy_shown import show_plan
     from mdtasks.flows import policies
 
-    with opened_desk(args) as desk:
+    with opened_desk(args) as desk, errors_shown(args):
         data = None if args.file is None else candidate(args.file, desk)[0]
         found = policies.plan_of(desk, data, datetime.now(UTC))
     if args.json:
@@ -168,7 +168,7 @@ def rollback(args: argparse.Namespace) -> None:
 
     with opened_desk(args) as desk, errors_shown(args):
         asked = Asked(actor(), args.reason, args.expect)
-        outcome = policies.rollback(desk, args.version, asked, datetime.now(UTC))
+        outcome = policies.rollback(desk, args.wanted, asked, datetime.now(UTC))
     _done(args, outcome)
 
 

@@ -77,10 +77,10 @@ def show_plan(plan: Plan) -> None:
     headers = ("provider", "state", "live/min", "limit/min", "over by", "limit", "one session lost", "drained in")
     rows = []
     for quota in plan.quotas:
-        limit = "none" if quota.limit_per_min is None else _number(quota.limit_per_min)
+        limit = None if quota.limit_per_min is None else _number(quota.limit_per_min)
         over = _number(quota.over_per_min) if quota.over_per_min else None
         state = "TOO MUCH" if quota.over_per_min else "ok"
-        rates = "+".join(map(str, quota.rates)) or None
+        rates = "+".join(map(str, quota.rates)) or "none"
         backlog = plural(quota.fill_calls, "call") if quota.fill_calls else None
         row = (quota.provider, state, _number(quota.live_per_min), limit, over, rates, backlog, _drained(quota))
         rows.append(row)
@@ -116,8 +116,10 @@ def _drained(quota: Any) -> str | None:
     return f"{quota.drain_min / 60:,.1f} h" if quota.drain_min >= 120 else f"{quota.drain_min:,.1f} min"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+def _number(value: float) -> int | float:
+    """Calls a minute, as many figures as matter."""
+    rounded = round(value, 3 if value < 10 else 1)
+    return int(rounded) if rounded == int(rounded) or value >= 1000 else rounded
 
 
 def _every(seconds: float | None) -> str:

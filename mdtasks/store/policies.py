@@ -110,8 +110,8 @@ def apply(connection: Connection, policy: Policy, change: Change) -> tuple[Versi
     if holds.hash == content:
         return holds, False
     if holds.version != change.expected:
-        at = f"{holds.created_at:%Y-%m-%d %H:%M:%S}" if holds.created_at else ""
-        raise PolicyChangedError(holds.version, expected=change.expected, by=holds.author, at=at)
+        by, at = (holds.author, f"{holds.created_at:%Y-%m-%d %H:%M:%S}") if holds.created_at else ("", "")
+        raise PolicyChangedError(holds.version, expected=change.expected, by=by, at=at)
     values = {
         "hash": content,
         "body": canonical(policy),

@@ -140,8 +140,14 @@ def _unknown(path: Path, model: type[BaseModel]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name that a mistyped one looks like; "" when none does."""
     by_fold = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), by_fold, n=1)
-    return by_fold[near[0]] if near else ""
+    near = difflib.get_close_matches(name.lower(), by_fold, n=3)
+    # Of those that look alike the one that begins alike: `retries` is `retry`, not `tiers`.
+    return by_fold[max(near, key=lambda each: _alike(each, name.lower()))] if near else ""
+
+
+def _alike(one: str, other: str) -> int:
+    """How many letters two names have in common at their beginning."""
+    return next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))
 
 
 def _elsewhere(name: str, model: type[BaseModel]) -> str:

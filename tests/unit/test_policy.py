@@ -1,0 +1,279 @@
+"""The policy: wrong candidates refused by their place, differences that lead on, one hash for one content."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdtasks.domain.jobs import Tier
+from mdtasks.domain.policy import (
+    VARIABLES,
+    Facts,
+    Offer,
+    Policy,
+    beat_entries,
+    canonical,
+    diff,
+    digest,
+    effective,
+    effects,
+    examine,
+    leaves,
+    needs_restart,
+)
+from mdtasks.domain.policy.leaves import ABSENT
+from mdtasks.domain.policy.pages import yaml_of
+from mdtasks.settings import ENVIRONMENT, Settings, load_settings, policy_variables
+from mdtasks.worker.schedule import schedule
+from tests.wrong_policies import ALONE, HERE, RIGHT, Wrong
+
+SIMULATOR = Offer("simulator", frozenset({"1m", "5m", "15m", "1h", "1d"}), quotes=True, max_symbols=1000)
+FACTS = Facts(
+    known=("alpaca", "lean", "files", "simulator"),
+    offers={"simulator": SIMULATOR},
+    default_order=("simulator",),
+    broker_bytes=1_000_000_000,
+)
+
+
+@pytest.mark.parametrize("wrong", ALONE, ids=lambda wrong: wrong.name)
+def test_a_wrong_candidate_is_refused_by_its_place(wrong: Wrong) -> None:
+    found = examine(wrong.data)
+    assert found.policy is None
+    (error,) = [each for each in found.wrongs if each.path == wrong.path and wrong.rule in each.rule]
+    assert wrong.line in (None, error.line)
+    assert len(str(error)) < 400
+    assert "hush" not in str(found.wrongs)
+
+
+@pytest.mark.parametrize("wrong", HERE, ids=lambda wrong: wrong.name)
+def test_a_candidate_that_does_not_suit_the_place_is_refused(wrong: Wrong) -> None:
+    (error,) = examine(wrong.data, FACTS).wrongs
+    assert error.path == wrong.path
+    assert wrong.rule in error.rule
+    assert wrong.line in (None, error.line)
+
+
+def test_every_error_is_told_at_once_in_the_order_of_the_lines() -> None:
+    data = b"""\
+breaker:
+  demote: 0.8
+  promot: 0.9
+retry: {attempts: many, base_s: 400}
+orders:
+  eod: [alpca]
+limits: {alpaca: fast}
+"""
+    assert [(each.path, each.line) for each in examine(data, FACTS).wrongs] == [
+        ("breaker.promot", 3),
+        ("retry.attempts", 4),
+        ("limits.alpaca", 7),
+        ("breaker.demote", 2),
+        ("retry.base_s", 4),
+        ("orders.eod[0]", 6),
+    ]
+
+
+def test_a_field_that_cannot_be_read_is_not_compared_too() -> None:
+    assert [each.path for each in examine(b"breaker: {promote: high, demote: 0.9}").wrongs] == ["breaker.promote"]
+
+
+def test_what_looks_like_a_secret_is_not_shown() -> None:
+    for data in (b"massive_key: hush", b"limits: {alpaca: 'https://me:hush@proxy'}", b"slo: {api_token: [hush]}"):
+        (error,) = examine(data).wrongs
+        assert error.value == "***"
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_bytes_break_the_reader(data: bytes) -> None:
+    found = examine(data)
+    assert (found.policy is None) == bool(found.wrongs)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["{", "}", "[", "]", ":", ",", '"', "&a", "*a", "!!x", "\n", " ", "- ", "? ", "|", "x", "1"])
+    )
+)
+def test_no_yaml_breaks_the_reader(parts: list[str]) -> None:
+    found = examine("".join(parts))
+    assert (found.policy is None) == bool(found.wrongs)
+
+
+def _document(seed: int) -> dict[str, Any]:
+    """A right policy, drawn."""
+    draw = random.Random(seed)
+    document = Policy().model_dump(mode="json")
+    for tier in document["tiers"].values():
+        tier["max_queue"] = draw.randint(1, 50_000)
+        tier["cadence"]["bars_1m"] = draw.choice([None, 5, 60.5])
+    document["limits"] = {name: "5/min" for name in ("alpaca", "massive", "finnhub") if draw.random() < 0.5}
+    document["orders"]["eod"] = draw.choice([None, ["lean"], ["files", "lean"]])
+    document["breaker"] = {"demote": draw.uniform(0, 0.5), "promote": draw.uniform(0.6, 1)}
+    document["slo"]["every_s"] = draw.choice([None, 10])
+    return document
+
+
+def _shuffled(value: Any, draw: random.Random) -> Any:
+    if not isinstance(value, dict):
+        return value
+    names = list(value)
+    draw.shuffle(names)
+    return {name: _shuffled(value[name], draw) for name in names}
+
+
+seeds = st.integers(0, 2**32)
+
+
+@given(seeds, seeds)
+def test_a_difference_leads_from_one_policy_to_the_other(one: int, other: int) -> None:
+    old, new = (Policy.model_validate(_document(seed)) for seed in (one, other))
+    changes = diff(old, new)
+    document = old.model_dump(mode="json")
+    for change in changes:
+        *above, name = change.path.split(".")
+        at = document
+        for part in above:
+            at = at[part]
+        assert at.get(name, ABSENT) == change.before
+        if change.after == ABSENT:
+            del at[name]
+        else:
+            at[name] = change.after
+    assert Policy.model_validate(document) == new
+    assert bool(changes) == (digest(old) != digest(new))
+
+
+@given(seeds)
+def test_the_hash_does_not_depend_on_how_it_was_written(seed: int) -> None:
+    document = _document(seed)
+    policy = Policy.model_validate(document)
+    again = _shuffled(document, random.Random(seed))
+    for text in (json.dumps(again), json.dumps(again, indent=1), yaml_of(policy), yaml_of(policy, comments=False)):
+        found = examine(text)
+        assert found.policy is not None, found.wrongs
+        assert canonical(found.policy) == canonical(policy)
+        assert digest(found.policy) == digest(policy)
+
+
+@given(seeds)
+def test_without_variables_a_policy_is_followed_as_it_is(seed: int) -> None:
+    policy = Policy.model_validate(_document(seed))
+    found = effective(policy, {"HOME": "/", "BACKFILL_MAX_QUEUE_T0": ""})
+    assert found.policy is policy
+    assert not found.overridden
+
+
+def test_a_policy_cannot_be_changed_in_place() -> None:
+    policy = Policy.model_validate({"limits": {"alpaca": "5/min"}})
+    with pytest.raises(TypeError):
+        policy.limits["alpaca"] = "none"  # type: ignore[index]
+    with pytest.raises(ValueError, match="frozen"):
+        policy.breaker.demote = 0.1
+
+
+def test_variables_win_over_the_policy_and_say_so() -> None:
+    environ = {
+        "BACKFILL_MAX_QUEUE_T1": "7",
+        "CADENCE_T0__quotes_l1": "0",
+        "MDTASKS_KEEP_T2": "1m, 5m",
+        "MDTASKS_VENDOR_RATES": "alpaca=10000/min+30/s, massive=none",
+        "POLICY_EOD": "lean,files",
+        "ALLOW_SOURCE_OVERRIDE": "off",
+        "WS_REPLAY_MAX_BARS": "200",
+        "BACKFILL_CHUNK_MINUTES": "60",
+    }
+    found = effective(Policy(), environ)
+    policy = found.policy
+    assert (policy.tiers.T1.max_queue, policy.tiers.T0.cadence.quotes_l1, policy.tiers.T2.keep) == (
+        7,
+        None,
+        ("1m", "5m"),
+    )
+    assert (policy.tiers.T2.cadence.eod, policy.replay.max_bars, policy.orders.source_override) == (None, 200, False)
+    assert (policy.orders.eod, policy.rates("massive"), policy.rates("lean")) == (("lean", "files"), (), None)
+    assert [str(rate) for rate in policy.rates("alpaca") or ()] == ["10000/min", "30/s"]
+    assert [policy.tiers[tier].chunk_minutes for tier in Tier] == [60, 60, 60]
+    assert found.overridden["tiers.T1.max_queue"] == "BACKFILL_MAX_QUEUE_T1"
+    assert set(found.overridden.values()) == set(environ)
+
+
+def test_a_candidate_must_be_right_with_the_variables_too() -> None:
+    environ = {"BREAKER_DEMOTE_THRESHOLD": "0.65"}
+    (error,) = examine(b"breaker: {promote: 0.6}", FACTS, None, environ).wrongs
+    assert error.path == "breaker.demote"
+    assert error.rule == "must be below breaker.promote (0.6); BREAKER_DEMOTE_THRESHOLD is set"
+    (error,) = examine(RIGHT, FACTS, None, {"WS_REPLAY_MAX_BARS": "many"}).wrongs
+    assert (error.path, error.value) == ("replay.max_bars", '"many"')
+    assert error.rule == "must be a whole number; WS_REPLAY_MAX_BARS sets it"
+
+
+def test_the_defaults_of_the_policy_are_those_of_the_settings() -> None:
+    plain = {leaf.path: leaf.value for leaf in leaves(Policy())} | {"limits": {}}
+    for variable in VARIABLES.values():
+        if variable.name not in ENVIRONMENT:
+            continue
+        assert ENVIRONMENT[variable.name] == variable.setting
+        default = Settings.model_fields[variable.setting].default
+        for path in variable.paths:
+            expected = list(default) if isinstance(default, tuple) else default
+            if path.startswith("orders.") and expected == []:
+                expected = None
+            assert plain[path] == expected, path
+    assert all(
+        variable.setting in ("", *Settings.model_fields)
+        for variable in VARIABLES.values()
+        if not variable.setting.startswith("viztracer")
+    )
+
+
+def test_every_setting_that_overrides_the_policy_is_the_same_value_there() -> None:
+    for name, text in (
+        ("BACKFILL_MAX_QUEUE_T2", "5"), ("CADENCE_T1__bars_1m", "30.5"), ("CADENCE_T1__bars_1m", "0"),
+        ("MDTASKS_KEEP_T0", "1m"), ("POLICY_QUOTES_L1", "files,lean"), ("MDTASKS_VENDOR_RATES", "alpaca=5/10s+1/s"),
+        ("SLO_EVERY_S", "0"), ("MDTASKS_SILENCE_ODDS", "1e-7"), ("ALLOW_SOURCE_OVERRIDE", "0"),
+    ):  # fmt: skip
+        settings = load_settings({name: text})
+        told = policy_variables(settings, {})
+        assert effective(Policy(), told).policy == effective(Policy(), {name: text}).policy != Policy()
+    assert policy_variables(load_settings({}), {}) == {}
+
+
+def test_names_of_the_policy_that_are_no_settings_are_not_taken_for_typos() -> None:
+    load_settings({"CADENCE_T2__bars_1m": "60", "CADENCE_T2__eod": "1", "WS_REPLAY_MAX_BARS": "5"})
+
+
+def test_what_needs_a_restart_is_said() -> None:
+    document = Policy().model_dump(mode="json")
+    document["tiers"]["T1"]["concurrency"] = 8
+    document["retry"]["attempts"] = 9
+    changes = diff(Policy(), Policy.model_validate(document))
+    assert [change.path for change in changes] == ["tiers.T1.concurrency", "retry.attempts"]
+    assert [change.path for change in needs_restart(changes)] == ["tiers.T1.concurrency"]
+
+
+def test_what_a_change_would_do_is_said() -> None:
+    document = Policy().model_dump(mode="json")
+    document["tiers"]["T0"] |= {"cadence": {"bars_1m": 30, "eod": 1}, "max_queue": 100}
+    document["gaps"]["scan_s"] = None
+    document["orders"]["quotes_l1"] = ["lean"]
+    facts = Facts(default_order=("lean", "files"), depths={Tier.T0: 150, Tier.T1: 30_000})
+    did = effects(Policy(), Policy.model_validate(document), facts)
+    assert did.beat == (
+        ("live_T0_bars_1m", 60.0, 30.0),
+        ("live_T0_quotes_l1", 5.0, None),
+        *((f"gaps_{tier}", 60.0, None) for tier in Tier),
+    )
+    assert did.over_cap == (("T0", 100, 150),)
+    assert (did.leave, did.come) == ((("quotes_l1", "files"),), ())
+
+
+def test_the_entries_of_beat_are_those_of_its_table() -> None:
+    table = {name: entry["schedule"] for name, entry in schedule(load_settings({})).items()}
+    entries = beat_entries(Policy())
+    assert entries == {name: table[name] for name in table if name.startswith(("live_", "gaps_", "monitor"))}
