@@ -10,10 +10,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from mdtasks.domain.jobs import Interval, Tier
+from mdtasks.domain.policy.documents import Document, UnreadableError
 from mdtasks.domain.policy.facts import Facts
 from mdtasks.domain.policy.model import Policy
 from mdtasks.domain.policy.quotas import plan
-from mdtasks.domain.policy.reading import Document, UnreadableError, read
+from mdtasks.domain.policy.reading import read
 from mdtasks.domain.policy.variables import effective
 from mdtasks.domain.policy.wrongs import MOST, Wrong, nearest, shown, wrongs_of
 
