@@ -67,7 +67,9 @@ def show_effects(did: Effects, unseen: Sequence[str], *, done: bool = False) -> 
     for order, name in did.come:
         say(f"provider {name} {'joined' if done else 'joins'} {order}")
     if did.restart:
-        say(f"{plural(len(did.restart), 'change')} of these only in processes that are started afterwards")
+        say(f"{plural(len(did.restart), 'change')} of these hold only in processes that are started afterwards")
+    for path, variable in did.hidden:
+        say(f"{path} stays as it is where {variable} is set, as it is here")
     for what in unseen:
         say(f"not looked at: {what}")
 

@@ -8,7 +8,7 @@ refused changes nothing.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -130,8 +130,10 @@ def validate(desk: Desk, data: bytes | str, now: datetime) -> Verdict:
     if found.policy is None:
         return Verdict(base, None, found.wrongs, Effects(), Plan(), tuple(unseen))
     did = effects(_here(before, desk), _here(found.policy, desk), facts)
-    stored = effects(before, found.policy, facts)
-    done = Effects(stored.changes, did.beat, did.over_cap, did.leave, did.come)
+    changes = effects(before, found.policy, facts).changes
+    over = effective(found.policy, desk.environ).overridden
+    hidden = tuple((change.path, over[change.path]) for change in changes if change.path in over)
+    done = replace(did, changes=changes, hidden=hidden)
     return Verdict(base, found.policy, (), done, planned(found.policy, desk, facts), tuple(unseen))
 
 

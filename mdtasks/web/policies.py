@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mdtasks.domain.errors import MediaTypeError
-from mdtasks.domain.policy import effective
 from mdtasks.flows import policies as flow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.policies import Asked, Reason
@@ -49,14 +48,13 @@ def show(request: Request) -> Response:
     asked = parse_query(request, ShowQuery)
     desk = desk_of(request.state.deps)
     version = flow.newest(desk) if asked.version is None else flow.one(desk, asked.version)
-    stored = flow.policy_of(version)
-    here = effective(stored, desk.environ)
+    running = flow.show(desk, version)
     return Json(
         {
             **version.as_dict(),
-            "policy": here.policy.model_dump(mode="json"),
-            "stored": stored.model_dump(mode="json"),
-            "overridden": dict(here.overridden),
+            "policy": running.policy.model_dump(mode="json"),
+            "stored": running.stored.model_dump(mode="json"),
+            "overridden": dict(running.overridden),
             "file": policy_file(desk.settings),
         }
     )

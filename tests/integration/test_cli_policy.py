@@ -94,6 +94,15 @@ def test_the_environment_is_said_to_win(cli: Cli, monkeypatch: pytest.MonkeyPatc
     assert cli("policy", "show", "--json").json["overridden"] == {"tiers.T1.max_queue": "BACKFILL_MAX_QUEUE_T1"}
 
 
+def test_a_change_that_a_variable_hides_is_said(cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDTASKS_MAX_ATTEMPTS", "3")
+    file.write_text("retry: {attempts: 7}\n")
+    applied = cli("policy", "apply", str(file))
+    assert "retry.attempts stays as it is where MDTASKS_MAX_ATTEMPTS is set, as it is here" in applied.err
+    assert cli("policy", "show", "--json").json["policy"]["retry"]["attempts"] == 3
+    assert cli("policy", "show", "--stored", "--json").json["policy"]["retry"]["attempts"] == 7
+
+
 def test_a_plan_says_what_does_not_fit(cli: Cli, file: Path) -> None:
     file.write_text("limits: {simulator: 30/min}\n")
     assert cli("policy", "plan").code == 0

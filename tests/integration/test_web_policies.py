@@ -42,6 +42,7 @@ def test_a_policy_is_judged_applied_and_followed(
         "over_cap": [],
         "leave": [],
         "come": [],
+        "hidden": [],
         "restart": [],
         "unseen": [],
     }

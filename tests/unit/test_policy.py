@@ -105,6 +105,36 @@ def test_no_yaml_breaks_the_reader(parts: list[str]) -> None:
     assert (found.policy is None) == bool(found.wrongs)
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{" + b'\\"' * 120_000,
+        b'{"' + b'\\"' * 120_000,
+        ("{" + ",".join(f'"k{number}":1' for number in range(20_000)) + ',"k1":2}').encode(),
+        "\n".join(f"tier{number}: 1" for number in range(20_000)).encode(),
+        ("orders: {eod: [" + ",".join(f"p{number}" for number in range(30_000)) + "]}").encode(),
+        ("limits: {" + ",".join(f"p{number}: 5/min" for number in range(15_000)) + "}").encode(),
+        b"tiers: {T0: {keep: [" + b"1m," * 80_000 + b"]}}",
+        b"retry: {attempts: '" + b"x" * 250_000 + b"'}",
+        b"a" * 250_000 + b": 1",
+        b"a: " + b"- " * 100_000,
+        b"? " * 100_000,
+        b"a: |\n" + b" x\n" * 80_000,
+        b"a:" + b" " * 250_000,
+        b"'" * 250_000,
+        b"{a: " * 60_000,
+        b"limits: {" + b"x: '" + b"://" * 80_000 + b"'}",
+    ],
+    ids=lambda data: data[:12].decode(errors="replace"),
+)
+def test_no_candidate_takes_long_or_tells_without_end(data: bytes) -> None:
+    found = examine(data, FACTS)
+    assert found.policy is None
+    assert 1 <= len(found.wrongs) <= 100
+    assert all(len(str(wrong)) < 1000 for wrong in found.wrongs)
+
+
 def _document(seed: int) -> dict[str, Any]:
     """A right policy, drawn."""
     draw = random.Random(seed)

@@ -51,7 +51,7 @@ def examine(
     except ValidationError as exc:
         found = wrongs_of(exc, document.content, Policy, document.lines)
         return Examined(None, tuple([*found, *_beside(found, document, facts)][:MOST]))
-    wrongs = [_placed(wrong, document) for wrong in check(policy, facts, running)]
+    wrongs = _placed(check(policy, facts, running), document)
     if not wrongs and environ:
         wrongs = _under(policy, facts, running, environ)
     return Examined(None if wrongs else policy, tuple(wrongs[:MOST]))
@@ -77,8 +77,8 @@ def _beside(found: list[Wrong], document: Document, facts: Facts) -> list[Wrong]
         return []
     bad = {wrong.path for wrong in found}
     others = _rules(policy, facts)
-    more = [_placed(wrong, document) for wrong in others if not any(_within(path, bad) for path in wrong.about)]
-    return [wrong for wrong in more if wrong.path not in bad]
+    more = [wrong for wrong in others if not any(_within(path, bad) for path in (wrong.path, *wrong.about))]
+    return _placed(more, document)
 
 
 def _within(path: str, bad: set[str]) -> bool:
@@ -105,11 +105,15 @@ def _repaired(content: dict[str, Any], found: list[Wrong]) -> dict[str, Any]:
     return repaired
 
 
-def _placed(wrong: Wrong, document: Document) -> Wrong:
-    """The error with the line of its place; what the candidate leaves out has the line of what would hold it."""
-    path = tuple(wrong.path.replace("]", "").replace("[", ".").split("."))
-    exact = {tuple(map(str, known)): line for known, line in document.lines.items()}
-    return replace(wrong, line=next((exact[path[:n]] for n in range(len(path), -1, -1) if path[:n] in exact), None))
+def _placed(wrongs: list[Wrong], document: Document) -> list[Wrong]:
+    """The errors with the lines of their places; what the candidate leaves out has the line of what would hold it."""
+    lines = {tuple(map(str, path)): line for path, line in document.lines.items()}
+
+    def line_of(path: str) -> int | None:
+        parts = tuple(path.replace("]", "").replace("[", ".").split("."))
+        return next((lines[parts[:n]] for n in range(len(parts), -1, -1) if parts[:n] in lines), None)
+
+    return [replace(wrong, line=line_of(wrong.path)) for wrong in wrongs]
 
 
 def check(policy: Policy, facts: Facts = _NOTHING, running: Policy | None = None) -> list[Wrong]:

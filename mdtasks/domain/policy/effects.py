@@ -24,6 +24,8 @@ class Effects:
     over_cap: tuple[tuple[str, int, int], ...] = ()
     leave: tuple[tuple[str, str], ...] = ()
     come: tuple[tuple[str, str], ...] = ()
+    #: Paths that change and that a variable of the environment sets all the same: it wins.
+    hidden: tuple[tuple[str, str], ...] = ()
 
     @property
     def restart(self) -> list[str]:
@@ -37,6 +39,7 @@ class Effects:
             "over_cap": [{"tier": tier, "cap": cap, "waiting": depth} for tier, cap, depth in self.over_cap],
             "leave": [{"order": order, "provider": name} for order, name in self.leave],
             "come": [{"order": order, "provider": name} for order, name in self.come],
+            "hidden": [{"path": path, "variable": name} for path, name in self.hidden],
             "restart": self.restart,
         }
 

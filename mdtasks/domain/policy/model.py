@@ -40,9 +40,11 @@ def _written(text: str) -> str:
 
 
 def _once(names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-    doubled = next((name for name in names or () if (names or ()).count(name) > 1), None)
-    if doubled is not None:
-        raise ValueError(f"names {doubled} twice")
+    seen: set[Any] = set()
+    for name in names or ():
+        if name in seen:
+            raise ValueError(f"names {name} twice")
+        seen.add(name)
     return names
 
 
@@ -50,9 +52,9 @@ def _sealed(limits: Mapping[str, str]) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted(limits.items())))
 
 
-Order = Annotated[tuple[ProviderName, ...], Field(min_length=1), AfterValidator(_once)] | None
+Order = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=50), AfterValidator(_once)] | None
 Limit = Annotated[str, Strict(), AfterValidator(_written)]
-Limits = Annotated[Mapping[ProviderName, Limit], AfterValidator(_sealed), PlainSerializer(dict)]
+Limits = Annotated[Mapping[ProviderName, Limit], Field(max_length=50), AfterValidator(_sealed), PlainSerializer(dict)]
 Seconds = Annotated[Number, Field(gt=0, le=86_400)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
 
@@ -79,7 +81,9 @@ class TierPolicy(_Section):
     size: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = said(
         None, "Most symbols in the tier; null: all that are in no other", unit="symbols"
     )
-    keep: Annotated[tuple[Interval, ...], AfterValidator(_once)] = said((), "Intervals that are kept complete")
+    keep: Annotated[tuple[Interval, ...], Field(max_length=len(Interval)), AfterValidator(_once)] = said(
+        (), "Intervals that are kept complete"
+    )
     chunk_minutes: Whole = said(
         1440, "Session minutes (daily: sessions) in one backfill", unit="min", ge=1, le=1_000_000
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any, Final, NoReturn
 
 from mdtasks.domain.policy.documents import MAX_DEPTH, Document, UnreadableError, refuse
@@ -45,10 +44,11 @@ def _from_json(text: str) -> Document:
     """The document where the text is JSON; else as YAML, which may begin with a brace too."""
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        named = dict(found)
-        if len(named) < len(found):
-            names = [name for name, _ in found]
-            refuse(shown(next(name for name in named if names.count(name) > 1)), "is a key that is given twice")
+        named: dict[str, Any] = {}
+        for name, value in found:
+            if name in named:
+                refuse(shown(name), "is a key that is given twice")
+            named[name] = value
         return named
 
     def constant(name: str) -> NoReturn:
@@ -99,7 +99,16 @@ def _finite(text: str) -> float:
 def _depth(text: str) -> int:
     """The most brackets that are open at once, outside texts: json's own parser goes down until the stack ends."""
     deepest = depth = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[][{}]', text):
-        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(bracket, 0)
-        deepest = max(deepest, depth)
+    quoted = escaped = False
+    for each in text:
+        if quoted:
+            quoted = escaped or each != '"'
+            escaped = each == "\\" and not escaped
+        elif each == '"':
+            quoted = True
+        elif each in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif each in "]}":
+            depth -= 1
     return deepest

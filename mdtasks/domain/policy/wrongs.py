@@ -65,9 +65,9 @@ def shown(value: Any, path: Sequence[str | int] = ()) -> str:
 
 
 def wrongs_of(exc: ValidationError, document: object, model: type[BaseModel], lines: Mapping[Path, int]) -> list[Wrong]:
-    """All that a model says of a document, one error a place, in the order of the document's lines."""
+    """What a model says of a document, one error a place, in the order of the document's lines; MOST of them."""
     found: dict[str, Wrong] = {}
-    for error in exc.errors(include_url=False):
+    for error in exc.errors(include_url=False)[:MOST]:
         path = tuple(part for part in error["loc"] if part != "[key]")
         text = text_of(path)
         value = _at(document, path)
@@ -110,6 +110,7 @@ _RULES: Final = {
     "mapping_type": "must be a mapping",
     "dict_type": "must be a mapping",
     "enum": "must be one of {expected}",
+    "too_long": "must have at most {max_length}",
     "too_short": "must name at least one provider; null: the default order",
     "string_pattern_mismatch": "must be a provider's name in small letters, such as files",
 }
