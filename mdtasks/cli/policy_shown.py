@@ -20,7 +20,7 @@ def yaml_with_notes(running: Running) -> str:
     from mdtasks.domain.policy.pages import yaml_of
 
     usual = {leaf.path: leaf.value for leaf in leaves(Policy())}
-    stored = {leaf.path: leaf.value for leaf in leaves(running.stored)}
+    stored = {leaf.path: leaf.value for leaf in leaves(running.stored)} | {"limits": dict(running.stored.limits)}
     lines, names = [], list[str]()
     for line in yaml_of(running.policy, comments=False).splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
@@ -29,7 +29,7 @@ def yaml_with_notes(running: Running) -> str:
         path = ".".join(names)
         notes = []
         if path in running.overridden:
-            notes.append(f"{running.overridden[path]} sets it; applied: {json.dumps(stored.get(path, {}))}")
+            notes.append(f"{running.overridden[path]} sets it; applied: {json.dumps(stored[path])}")
         if value and path in usual and json.loads(value) != usual[path]:
             notes.append(f"default: {json.dumps(usual[path])}")
         lines.append(f"{line:<34}  # {'; '.join(notes)}" if notes else line)

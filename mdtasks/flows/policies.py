@@ -131,8 +131,8 @@ def validate(desk: Desk, data: bytes | str, now: datetime) -> Verdict:
         return Verdict(base, None, found.wrongs, Effects(), Plan(), tuple(unseen))
     did = effects(_here(before, desk), _here(found.policy, desk), facts)
     changes = effects(before, found.policy, facts).changes
-    over = effective(found.policy, desk.environ).overridden
-    hidden = tuple((change.path, over[change.path]) for change in changes if change.path in over)
+    here = effective(found.policy, desk.environ)
+    hidden = tuple((change.path, name) for change in changes if (name := here.variable_of(change.path)))
     done = replace(did, changes=changes, hidden=hidden)
     return Verdict(base, found.policy, (), done, planned(found.policy, desk, facts), tuple(unseen))
 

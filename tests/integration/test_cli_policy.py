@@ -96,9 +96,14 @@ def test_the_environment_is_said_to_win(cli: Cli, monkeypatch: pytest.MonkeyPatc
 
 def test_a_change_that_a_variable_hides_is_said(cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDTASKS_MAX_ATTEMPTS", "3")
-    file.write_text("retry: {attempts: 7}\n")
+    monkeypatch.setenv("MDTASKS_VENDOR_RATES", "alpaca=5/s")
+    file.write_text("retry: {attempts: 7}\nlimits: {alpaca: 7/s}\n")
     applied = cli("policy", "apply", str(file))
     assert "retry.attempts stays as it is where MDTASKS_MAX_ATTEMPTS is set, as it is here" in applied.err
+    assert "limits.alpaca stays as it is where MDTASKS_VENDOR_RATES is set, as it is here" in applied.err
+    shown = cli("policy", "show").out
+    assert '# MDTASKS_VENDOR_RATES sets it; applied: {"alpaca": "7/s"}' in shown
+    assert examine(shown).policy is not None
     assert cli("policy", "show", "--json").json["policy"]["retry"]["attempts"] == 3
     assert cli("policy", "show", "--stored", "--json").json["policy"]["retry"]["attempts"] == 7
 

@@ -64,7 +64,7 @@ def _under(policy: Policy, facts: Facts, running: Policy | None, environ: Mappin
         return list(found.wrongs)
     wrongs = []
     for wrong in check(found.policy, facts, None if running is None else effective(running, environ).policy):
-        names = dict.fromkeys(found.overridden[path] for path in wrong.about if path in found.overridden)
+        names = dict.fromkeys(name for path in wrong.about if (name := found.variable_of(path)))
         wrongs.append(replace(wrong, rule=f"{wrong.rule}; {', '.join(names)} is set" if names else wrong.rule))
     return wrongs
 

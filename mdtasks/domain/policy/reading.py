@@ -26,7 +26,7 @@ def read(data: bytes | str) -> Document:
 
 def _decoded(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        refuse(f"{len(data):,} bytes", f"must be at most {MAX_BYTES:,}: a policy has some four thousand")
+        refuse(f"{len(data):,} bytes", f"must be at most {MAX_BYTES:,}: a whole policy has some six thousand")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:

@@ -138,6 +138,10 @@ class Effective:
     overridden: Mapping[str, str]
     wrongs: tuple[Wrong, ...] = ()
 
+    def variable_of(self, path: str) -> str:
+        """The variable that sets a field, alone or with its section; "" where none does."""
+        return self.overridden.get(path) or self.overridden.get(path.partition(".")[0], "")
+
 
 def effective(policy: Policy, environ: Mapping[str, str]) -> Effective:
     """The policy with what the environment sets in its place; of an empty environment, the policy itself.
