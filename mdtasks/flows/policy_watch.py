@@ -17,7 +17,7 @@ import psutil
 from pydantic import ValidationError
 
 from mdtasks.connections import Database, Redis, translated_redis_errors
-from mdtasks.domain.errors import MdtasksError
+from mdtasks.domain.errors import MdtasksError, UnavailableError
 from mdtasks.domain.policy import Policy, check, effective
 from mdtasks.store import policies
 from mdtasks.store.policies import Version
@@ -146,16 +146,29 @@ class PolicyWatch:
 
     def _read(self, told: int | None, reachable: bool, now: datetime) -> None:
         """Follow what PostgreSQL has, and put the key right where it says something else."""
-        with self._database.transaction() as connection:
-            number = policies.newest_version(connection)
-            newest = policies.newest(connection) if number not in (self._current.version, self._refused) else None
+        try:
+            with self._database.transaction() as connection:
+                number = policies.newest_version(connection)
+                newest = policies.newest(connection) if number not in (self._current.version, self._refused) else None
+        except UnavailableError:
+            if reachable and self._sure_s == float("-inf"):  # it has only begun, and knows none but the defaults
+                self._recall(now)
+            raise
         if newest is not None:
             self._follow(newest, now)
         elif number == self._current.version:
             self._refused, self._error = None, ""
         if reachable and told != number:
             policies.announce(self._state, number, seen=-1 if told is None else told)
+        if reachable and self._current.version == number and (newest is not None or told is None):
+            policies.keep(self._state, number, self._current.stored)
         self._sure_s = self._clock() + SURE_S
+
+    def _recall(self, now: datetime) -> None:
+        """Follow the last version that some process followed, which Redis keeps, rather than the defaults."""
+        kept = policies.kept(self._state)
+        if kept is not None and kept.version != self._current.version:
+            self._follow(kept, now)
 
     def _follow(self, newest: Version, now: datetime) -> None:
         """Swap the reference, or say why it stays."""

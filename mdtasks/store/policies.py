@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection
 
 from mdtasks.connections import Redis, load_script, load_statements, storable, translated_redis_errors
@@ -23,6 +24,8 @@ _ANNOUNCE: Final = load_script("mdtasks.store", "announce.lua")
 #: The newest version that somebody has told of, in Redis; and where it is told of at once, to whoever listens.
 VERSION_KEY: Final = "mdtasks:policy:version"
 CHANNEL: Final = "mdtasks:policy"
+#: The last version that a process followed, as JSON: for those that begin while PostgreSQL is away.
+CONTENT_KEY: Final = "mdtasks:policy:content"
 #: Versions bear numbers of PostgreSQL's bigint.
 _LAST: Final = 2**63 - 1
 
@@ -138,3 +141,20 @@ def announce(state: Redis, version: int, *, seen: int | None = None) -> None:
     """
     with translated_redis_errors():
         state.eval(_ANNOUNCE, 1, VERSION_KEY, version, "" if seen is None else seen, CHANNEL)
+
+
+def keep(state: Redis, version: int, policy: Policy) -> None:
+    """Keep a version that was followed, for processes that begin while PostgreSQL is away. Raises as ``announce``."""
+    with translated_redis_errors():
+        state.set(CONTENT_KEY, orjson.dumps({"version": version, "body": policy.model_dump(mode="json")}))
+
+
+def kept(state: Redis) -> Version | None:
+    """The version that was kept last; None: none. Raises BrokerUnavailableError."""
+    with translated_redis_errors():
+        raw = state.get(CONTENT_KEY)
+    if not isinstance(raw, bytes):
+        return None
+    said = orjson.loads(raw)
+    content = digest(Policy.model_validate(said["body"]))
+    return Version(said["version"], content, said["body"], "", "kept in Redis", 0, None, None)

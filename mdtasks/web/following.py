@@ -35,8 +35,9 @@ async def following(deps: Deps) -> AsyncIterator[None]:
 
 
 async def _look(deps: Deps) -> None:
+    alone = anyio.CapacityLimiter(1)  # a server that does not answer takes no place from the requests
     while True:
-        await run_sync(deps.policy.refresh, datetime.now(UTC))
+        await run_sync(deps.policy.refresh, datetime.now(UTC), limiter=alone)
         await anyio.sleep(EVERY_S)
 
 

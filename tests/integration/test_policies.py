@@ -260,6 +260,20 @@ def test_without_both_the_last_good_one_holds(deps: Deps, desk: Desk, away: redi
     nowhere.close()
 
 
+def test_who_begins_while_postgresql_is_away_follows_what_the_others_did(deps: Deps, desk: Desk, clock: Clock) -> None:
+    nowhere = Database("postgresql://nobody@127.0.0.1:1/none")
+    beginner = PolicyWatch(nowhere, deps.state, {"WS_REPLAY_MAX_BARS": "60"}, clock=clock)
+    beginner.refresh(NOW)
+    assert beginner.current.version == 0  # nobody has followed anything yet
+    flow.apply(desk, attempts(7), ME, NOW)
+    watch(deps, clock).refresh(NOW)
+    clock.at += AWAY_S
+    beginner.refresh(NOW)
+    assert (beginner.current.version, beginner.policy.retry.attempts, beginner.policy.replay.max_bars) == (1, 7, 60)
+    assert beginner.current.hash == flow.newest(desk).hash
+    nowhere.close()
+
+
 def test_a_process_asks_redis_once_a_second_and_postgresql_only_for_what_is_new(
     desk: Desk, deps: Deps, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +476,8 @@ def test_the_memory_of_a_waiting_job_is_not_more_than_is_planned(deps: Deps, set
         app.send_task("mdtasks.backfill", args=[job.model_dump(mode="json")], queue="T0")
     used = deps.broker.memory_usage("T0", samples=0)
     assert deps.broker.llen("T0") == 500
+    verdict = flow.validate(desk_of(deps), canonical(Policy()).replace('"max_queue":20000', '"max_queue":400'), NOW)
+    assert verdict.effects.over_cap == (("T0", 400, 500),)
     assert used is not None
     assert MESSAGE_BYTES / 3 < used / 500 < MESSAGE_BYTES
 
