@@ -25,7 +25,7 @@ examples:
   mdtasks policy status --check || mdtasks doctor
 
 FILE is YAML or JSON, - is standard input; without one the policy's file is read: MDTASKS_POLICY_FILE, else policy.yaml
-in the home, else the shipped defaults. What FILE leaves out has its default. A policy that is refused changes nothing;
+in the home, else, before anything was applied, the shipped defaults. What FILE leaves out has its default. A policy that is refused changes nothing;
 one that is applied is followed by every process within about a second, between two pieces of work.
 """
 _FILE: Final = "YAML or JSON, - for standard input (default: the policy's file)"
@@ -209,10 +209,10 @@ def history(args: argparse.Namespace) -> None:
 def status(args: argparse.Namespace) -> int:
     """Show who runs what. With --check exit code 1 when a process is behind."""
     from mdtasks.cli.output import show_table
-    from mdtasks.flows import policies
+    from mdtasks.flows import policy_status
 
     with opened_desk(args) as desk:
-        found = policies.status(desk, datetime.now(UTC))
+        found = policy_status.status(desk, datetime.now(UTC))
     if args.json:
         print_json(_tree(found.as_dict()))
     else:

@@ -44,15 +44,16 @@ def errors_shown(args: argparse.Namespace) -> Iterator[None]:
 
 
 def candidate(word: str | None, desk: Desk) -> tuple[bytes, str]:
-    """The bytes of a candidate and what to call it. Raises InvalidRequestError when it cannot be read."""
+    """The bytes of a candidate and what to call it. Raises InvalidRequestError where it cannot be read, NotFoundError."""
     from mdtasks.domain.policy.reading import MAX_BYTES
-    from mdtasks.flows.policy_facts import policy_file, read_file
+    from mdtasks.flows.policies import read_own_file
+    from mdtasks.flows.policy_facts import read_file
 
     if word == "-":
         raw = getattr(sys.stdin, "buffer", None)
         return (raw.read(MAX_BYTES + 1) if raw else sys.stdin.read(MAX_BYTES + 1).encode()), "standard input"
-    path = policy_file(desk.settings) if word is None else Path(word)
-    return read_file(path), str(path)
+    data, path = read_own_file(desk) if word is None else (read_file(Path(word)), Path(word))
+    return data, str(path)
 
 
 def version_of(word: str) -> int | None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import StringConstraints, ValidationError
 
 from mdtasks.connections import Database
-from mdtasks.domain.errors import InvalidPolicyError, MdtasksError, StackNotRunningError
+from mdtasks.domain.errors import InvalidPolicyError, MdtasksError, NotFoundError, StackNotRunningError
 from mdtasks.domain.policy import (
     Effects,
     Facts,
@@ -27,13 +28,10 @@ from mdtasks.domain.policy import (
     examine,
     plan,
 )
-from mdtasks.flows.policy_facts import Desk, gather
-from mdtasks.flows.policy_watch import Running, Word, followed, words
+from mdtasks.flows.policy_facts import FILE, Desk, gather, policy_file, read_file, shipped_file
+from mdtasks.flows.policy_watch import Running, followed
 from mdtasks.store import policies
 from mdtasks.store.policies import Change, Version
-
-#: A process that looked for the policy so long after a version was made and still runs another one lags, seconds.
-GRACE_S: Final = 5.0
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
 
@@ -117,6 +115,24 @@ def show(desk: Desk, version: Version) -> Running:
         wrong = Wrong("", "", f"version {version.version} cannot be followed here: {why}")
         raise InvalidPolicyError([wrong.as_dict()], [str(wrong)])
     return running
+
+
+def read_own_file(desk: Desk) -> tuple[bytes, Path]:
+    """The candidate where none is given: the policy's file, and where it is.
+
+    The shipped defaults stand in for a file that nobody wrote only while nothing was ever applied: a reload must not
+    silently take back what somebody made the policy. Raises NotFoundError then, InvalidRequestError when the file
+    cannot be read, StoreUnavailableError.
+    """
+    path = policy_file(desk.settings)
+    if path == shipped_file() and (holds := newest(desk).version):
+        own = desk.settings.home / FILE
+        raise NotFoundError(
+            f"there is no policy file: neither MDTASKS_POLICY_FILE nor {own}, and version {holds} was applied",
+            hint=f"give a file; `mdtasks policy show --stored > {own}` writes one, `mdtasks policy rollback 0` brings"
+            " back the defaults",
+        )
+    return read_file(path), path
 
 
 def validate(desk: Desk, data: bytes | str, now: datetime) -> Verdict:
@@ -223,57 +239,3 @@ def _store(desk: Desk) -> Database:
     if desk.database is None:
         raise StackNotRunningError(str(desk.settings.home))
     return desk.database
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How one process stands: ``current``; ``idle``: it has not looked since, and will before its next piece of work;
-    ``lags``: it has looked and runs another version; ``refuses``: it cannot follow it, and ``why``.
-    """
-
-    word: Word
-    state: str
-    why: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        word = self.word
-        about = {"policy_version": word.version, "hash": word.hash, "since": word.since, "seen": word.seen}
-        return {"process": word.process, "state": self.state, **about, "error": self.why}
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The version that holds, and who runs what. ``announced``: what Redis tells of; None: nothing."""
-
-    version: Version
-    announced: int | None
-    standings: tuple[Standing, ...]
-
-    @property
-    def behind(self) -> list[Standing]:
-        """Those that run another version although they have looked."""
-        return [each for each in self.standings if each.state in ("lags", "refuses")]
-
-    def as_dict(self) -> dict[str, Any]:
-        processes = [each.as_dict() for each in self.standings]
-        counts = {"processes": processes, "behind": len(self.behind)}
-        return {**self.version.as_dict(), "announced": self.announced, **counts}
-
-
-def status(desk: Desk, now: datetime) -> Status:
-    """Who runs which version. Raises StackNotRunningError, StoreUnavailableError, BrokerUnavailableError."""
-    version = newest(desk)
-    if desk.state is None:
-        raise StackNotRunningError(str(desk.settings.home))
-    found = tuple(_standing(word, version) for word in words(desk.state, now))
-    return Status(version, policies.announced(desk.state), found)
-
-
-def _standing(word: Word, version: Version) -> Standing:
-    if word.version == version.version:
-        return Standing(word, "current")
-    if word.error:
-        return Standing(word, "refuses", word.error)
-    made = version.created_at
-    looked = made is None or (word.seen - made).total_seconds() > GRACE_S
-    return Standing(word, "lags" if looked else "idle")

@@ -17,7 +17,7 @@ from mdtasks.domain.errors import InvalidPolicyError, MdtasksError
 from mdtasks.flows import policies
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.policies import Asked
-from mdtasks.flows.policy_facts import desk_of, policy_file, read_file
+from mdtasks.flows.policy_facts import desk_of
 from mdtasks.flows.policy_watch import EVERY_S
 
 log = logging.getLogger(__name__)
@@ -50,14 +50,14 @@ async def _hear(deps: Deps) -> None:
 def reload_file(deps: Deps) -> None:
     """Make the policy's file the one that holds; what is wrong with it is logged, and nothing is changed then."""
     desk, now = desk_of(deps), datetime.now(UTC)
-    path = policy_file(desk.settings)
     try:
+        data, path = policies.read_own_file(desk)
         asked = Asked(f"SIGHUP@{socket.gethostname()}", f"SIGHUP: {path}")
-        outcome = policies.apply(desk, read_file(path), asked, now)
+        outcome = policies.apply(desk, data, asked, now)
     except InvalidPolicyError as error:
-        log.error("SIGHUP: %s is refused, nothing was changed: %s", path, "; ".join(error.said))  # noqa: TRY400
+        log.error("SIGHUP: nothing was changed, the file is refused: %s", "; ".join(error.said))  # noqa: TRY400
     except MdtasksError as error:
-        log.error("SIGHUP: %s could not be applied: %s", path, error)  # noqa: TRY400
+        log.error("SIGHUP: nothing was changed: %s", error)  # noqa: TRY400
     else:
         log.info("SIGHUP: policy %d %s", outcome.version.version, "made" if outcome.changed else "holds already")
         deps.policy.refresh(now, at_once=True)

@@ -12,9 +12,10 @@ from starlette.responses import Response
 
 from mdtasks.domain.errors import MediaTypeError
 from mdtasks.flows import policies as flow
+from mdtasks.flows import policy_status
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.policies import Asked, Reason
-from mdtasks.flows.policy_facts import Desk, desk_of, policy_file, read_file
+from mdtasks.flows.policy_facts import Desk, desk_of, policy_file
 from mdtasks.web.answers import Json
 from mdtasks.web.parsing import Query, parse_query, read_body
 
@@ -91,14 +92,14 @@ async def reload(request: Request) -> Response:
 def status(request: Request) -> Response:
     """Which process runs which version of the policy, since when, and who is behind."""
     parse_query(request, Query)
-    return Json(flow.status(desk_of(request.state.deps), datetime.now(UTC)).as_dict())
+    return Json(policy_status.status(desk_of(request.state.deps), datetime.now(UTC)).as_dict())
 
 
 async def _candidate(request: Request, desk: Desk) -> bytes:
-    """The body, or where there is none the policy's file. Raises MediaTypeError, BodyTooLargeError."""
+    """The body, or where there is none the policy's file. Raises MediaTypeError, BodyTooLargeError, NotFoundError."""
     body = await read_body(request)
     if not body:
-        return await run_in_threadpool(read_file, policy_file(desk.settings))
+        return (await run_in_threadpool(flow.read_own_file, desk))[0]
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in _MEDIA_TYPES:
         raise MediaTypeError(

@@ -15,6 +15,7 @@ from mdtasks.connections import Database, open_redis
 from mdtasks.flows import policies as flow
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.policy_facts import Desk, desk_of
+from mdtasks.flows.policy_status import status
 from mdtasks.flows.policy_watch import AWAY_S, EVERY_S, RUNNING_KEY, SURE_S, PolicyWatch
 from mdtasks.settings import Settings
 from mdtasks.store import policies
@@ -185,13 +186,13 @@ def test_who_runs_what_is_seen(desk: Desk, deps: Deps, clock: Clock) -> None:
     before = datetime.now(UTC) - timedelta(hours=1)
     for each in (quick, idle, stubborn):
         each.refresh(before)
-    assert [each.state for each in flow.status(desk, before).standings] == ["current"] * 3
+    assert [each.state for each in status(desk, before).standings] == ["current"] * 3
     flow.apply(desk, b"breaker: {demote: 0.85, promote: 0.9}", ME, NOW)
     later = datetime.now(UTC) + timedelta(seconds=60)
     clock.at += EVERY_S
     quick.refresh(later)
     stubborn.refresh(later)
-    found = flow.status(desk, later)
+    found = status(desk, later)
     states = {each.word.process.partition("@")[0]: each for each in found.standings}
     assert {name: each.state for name, each in states.items()} == {
         "quick": "current",
@@ -207,14 +208,14 @@ def test_who_runs_what_is_seen(desk: Desk, deps: Deps, clock: Clock) -> None:
     clock.at += EVERY_S
     for each in (quick, idle, stubborn):
         each.refresh(later)
-    assert (stubborn.current.version, flow.status(desk, later).behind) == (2, [])
+    assert (stubborn.current.version, status(desk, later).behind) == (2, [])
 
 
 def test_a_process_that_has_looked_and_runs_another_version_lags(desk: Desk, deps: Deps, clock: Clock) -> None:
     one = watch(deps, clock)
     one.refresh(datetime.now(UTC) + timedelta(minutes=5))
     flow.apply(desk, attempts(7), ME, NOW)
-    assert [each.state for each in flow.status(desk, NOW).standings] == ["lags"]
+    assert [each.state for each in status(desk, NOW).standings] == ["lags"]
 
 
 def test_who_is_gone_is_forgotten(desk: Desk, deps: Deps, clock: Clock) -> None:
@@ -225,8 +226,8 @@ def test_who_is_gone_is_forgotten(desk: Desk, deps: Deps, clock: Clock) -> None:
     word = json.loads(deps.state.hget(RUNNING_KEY, "killed@here/1") or b"")
     deps.state.hset(RUNNING_KEY, "killed@here/1", json.dumps({**word, "started": word["started"] - 60}))
     deps.state.hset(RUNNING_KEY, "far@here/1", json.dumps({**word, "host": "far", "pid": 1}))
-    assert [each.word.process for each in flow.status(desk, NOW).standings] == ["far@here/1"]
-    assert flow.status(desk, NOW + timedelta(days=2)).standings == ()
+    assert [each.word.process for each in status(desk, NOW).standings] == ["far@here/1"]
+    assert status(desk, NOW + timedelta(days=2)).standings == ()
     assert deps.state.hlen(RUNNING_KEY) == 0
 
 
@@ -234,7 +235,7 @@ def test_a_command_leaves_no_word_and_a_worker_does(settings: Settings) -> None:
     for application, names in (("mdtasks-cli", []), (f"mdtasks-worker-{os.getpid()}", ["worker"])):
         opened = open_deps(settings, application=application)
         opened.policy.refresh(NOW)
-        found = flow.status(desk_of(opened), NOW).standings
+        found = status(desk_of(opened), NOW).standings
         assert [each.word.process.partition("@")[0] for each in found] == names
         opened.close()
 
@@ -255,7 +256,7 @@ def test_a_version_that_this_mdtasks_cannot_read_is_not_followed_and_can_be_repl
     clock.at += SURE_S
     follower.refresh(NOW)
     assert follower.policy.retry.attempts == 7
-    (standing,) = flow.status(desk, NOW).standings
+    (standing,) = status(desk, NOW).standings
     assert (standing.state, "new_section" in standing.why) == ("refuses", True)
     assert flow.apply(desk, attempts(8), ME, NOW).version.version == 3
     clock.at += EVERY_S

@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from mdtasks.flows.deps import Deps
-from mdtasks.flows.policy_facts import desk_of
 from mdtasks.settings import Settings
 from mdtasks.stack.ports import any_free_port
 from mdtasks.web.following import reload_file
@@ -88,6 +87,10 @@ def test_without_a_body_the_file_is_read(settings: Settings, client: httpx.Clien
     assert [each["after"] for each in client.post("/ops/validate").json()["changes"]] == [8]
     assert client.post("/ops/reload").json()["policy_version"] == 1
     assert client.get("/ops/policy").json()["file"] == str(settings.home / "policy.yaml")
+    (settings.home / "policy.yaml").unlink()
+    gone = client.post("/ops/reload")
+    assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
+    assert attempts(client) == 8
 
 
 def test_another_version_than_expected_is_a_conflict(client: httpx.Client) -> None:
@@ -148,8 +151,9 @@ def test_what_cannot_be_read_from_the_file_is_logged_and_changes_nothing(
     reload_file(deps)
     assert (deps.policy.current.version, deps.policy.policy.breaker.demote) == (1, 0.6)
     file.unlink()
-    named = desk_of(deps).settings.model_copy(update={"policy_file": file})
-    assert named.policy_file == file
+    reload_file(deps)  # the defaults do not silently stand in for a file that is gone
+    assert (deps.policy.current.version, deps.policy.policy.breaker.demote) == (1, 0.6)
+    assert "there is no policy file" in caplog.text
 
 
 def test_a_sighup_reloads_the_file(settings: Settings, eventually: Callable[..., None]) -> None:
