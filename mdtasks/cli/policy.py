@@ -25,8 +25,9 @@ examples:
   mdtasks policy status --check || mdtasks doctor
 
 FILE is YAML or JSON, - is standard input; without one the policy's file is read: MDTASKS_POLICY_FILE, else policy.yaml
-in the home, else, before anything was applied, the shipped defaults. What FILE leaves out has its default. A policy that is refused changes nothing;
-one that is applied is followed by every process within about a second, between two pieces of work.
+in the home, else, before anything was applied, the shipped defaults. What FILE leaves out has its default. A policy
+that is refused changes nothing; one that is applied is followed by every process within about a second, between
+two pieces of work.
 """
 _FILE: Final = "YAML or JSON, - for standard input (default: the policy's file)"
 _RECORD: Final = "of `mdtasks policy history`; 0: the defaults"

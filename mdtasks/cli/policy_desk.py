@@ -44,7 +44,7 @@ def errors_shown(args: argparse.Namespace) -> Iterator[None]:
 
 
 def candidate(word: str | None, desk: Desk) -> tuple[bytes, str]:
-    """The bytes of a candidate and what to call it. Raises InvalidRequestError where it cannot be read, NotFoundError."""
+    """The bytes of a candidate and its name. Raises InvalidRequestError where it cannot be read, NotFoundError."""
     from mdtasks.domain.policy.reading import MAX_BYTES
     from mdtasks.flows.policies import read_own_file
     from mdtasks.flows.policy_facts import read_file
