@@ -27,8 +27,9 @@ format: .venv/.dev  ## lay the code out
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
-docs: .venv/.dev  ## write the pages that are made from the code: docs/metrics.md
+docs: .venv/.dev  ## write the pages that are made from the code: docs/metrics.md, docs/policy.md, config/policy.yaml
 	$(BIN)/python -m mdtasks.observe.catalogue > docs/metrics.md
+	$(BIN)/python -m mdtasks.domain.policy.pages config/policy.yaml docs/policy.md
 
 requeue: .venv/.run  ## send a dead job again: make requeue JOB=<id>
 	@test -n "$(JOB)" || { echo "error: which job? make requeue JOB=<id> (mdtasks dlq list shows them)" >&2; exit 2; }

@@ -32,6 +32,7 @@ MODULES: Final = (
     "quarantine",
     "universe",
     "calendar",
+    "policy",
     "slo",
     "providers",
     "jobs",

@@ -123,6 +123,45 @@ class ConflictError(MdtasksError):
     exit_code = 4
 
 
+class InvalidPolicyError(InvalidRequestError):
+    """A candidate that may not become the policy. ``errors``: each with its path, value, rule and line.
+
+    Nothing was changed: the policy that runs goes on.
+    """
+
+    code = "invalid_policy"
+
+    def __init__(self, errors: list[dict[str, object]], said: list[str]) -> None:
+        first = f"{len(said)} errors, the first: {said[0]}" if len(said) > 1 else said[0]
+        super().__init__(
+            f"the policy is refused: {first}",
+            field=str(errors[0]["path"]) or "policy",
+            hint="nothing was changed; docs/policy.md has every field with its bounds",
+        )
+        self.errors = errors
+        self.said = said
+
+    def as_dict(self) -> dict[str, object]:
+        return {**super().as_dict(), "errors": self.errors}
+
+
+class PolicyChangedError(ConflictError):
+    """Somebody else changed the policy meanwhile; ``version`` is the newest one. This request changed nothing."""
+
+    code = "policy_changed"
+
+    def __init__(self, version: int, *, expected: int, by: str, at: str) -> None:
+        who = f", applied by {by} on {at} UTC" if by else ""
+        super().__init__(
+            f"the policy is at version {version}{who}, not at {expected}: nothing was changed",
+            hint="`mdtasks policy diff` shows what yours would change now; then apply it again",
+        )
+        self.version = version
+
+    def as_dict(self) -> dict[str, object]:
+        return {**super().as_dict(), "policy_version": self.version}
+
+
 class UnauthorizedError(MdtasksError):
     """A request over HTTP that needs the API token and bears none, or a wrong one."""
 

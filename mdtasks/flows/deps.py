@@ -12,6 +12,7 @@ from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.health import Rules
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows.calendars import CalendarWatch
+from mdtasks.flows.policy_watch import PolicyWatch, process_name
 from mdtasks.flows.traces import open_recorder
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.traces import Recorder
@@ -19,7 +20,7 @@ from mdtasks.providers.registry import Registry
 from mdtasks.queue.app import current_app, make_app
 from mdtasks.queue.coordinator import Coordinator, open_coordinator
 from mdtasks.queue.enqueue import Enqueuer
-from mdtasks.settings import Settings, load_settings
+from mdtasks.settings import Settings, load_settings, policy_variables
 from mdtasks.store.calendars import KeptCalendars
 from mdtasks.store.gates import SharedGate
 from mdtasks.store.health import HealthBook
@@ -30,7 +31,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Deps:
     """The adapters of one process. ``broker`` is the Redis of the queues, ``state`` that of shared state; ``watch``
-    keeps ``calendars`` current: ask it to where a piece of work begins.
+    keeps ``calendars`` current and ``policy`` itself: ask them to where a piece of work begins.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Deps:
     enqueuer: Enqueuer
     watch: CalendarWatch
     health: HealthBook
+    policy: PolicyWatch
     #: The outside coordinator's lists; None where there is none.
     coordinator: Coordinator | None = None
     #: Of slow provider calls; None where it is switched off.
@@ -49,6 +51,7 @@ class Deps:
 
     def close(self) -> None:
         """Close the pools. Whatever is used again opens a new connection."""
+        self.policy.close()
         self.database.close()
         self.broker.close()
         self.state.close()
@@ -80,6 +83,7 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
         calendars=calendars,
         enqueuer=Enqueuer(app, broker, settings),
         watch=CalendarWatch(database, calendars, settings),
+        policy=PolicyWatch(database, state, policy_variables(settings), process=process_name(application)),
         coordinator=open_coordinator(settings) if settings.use_rlc else None,
         recorder=open_recorder(settings),
     )

@@ -6,6 +6,16 @@ Unknown ``MDTASKS_*`` names are refused with the nearest known one: a typo never
 """
 
 from mdtasks.settings.fields import Settings
+from mdtasks.settings.overriding import policy_variables
 from mdtasks.settings.sources import CONNECTION_FILE, ENVIRONMENT, load_settings, published, refuse_unknown, sealed
 
-__all__ = ["CONNECTION_FILE", "ENVIRONMENT", "Settings", "load_settings", "published", "refuse_unknown", "sealed"]
+__all__ = [
+    "CONNECTION_FILE",
+    "ENVIRONMENT",
+    "Settings",
+    "load_settings",
+    "policy_variables",
+    "published",
+    "refuse_unknown",
+    "sealed",
+]

@@ -35,6 +35,12 @@ class Settings(TracingSettings):
     )
     api_token: SecretStr | None = declared("MDTASKS_API_TOKEN", None, "Bearer token of everything under /ops")
 
+    policy_file: Path | None = declared(
+        "MDTASKS_POLICY_FILE",
+        None,
+        "Policy (YAML) that a reload without one reads; default: policy.yaml in the home, else the shipped defaults",
+    )
+
     flower_url: str = declared("MDTASKS_FLOWER_URL", "", "Where Flower is, for links to it")
     prometheus_url: str = declared("MDTASKS_PROMETHEUS_URL", "", "Where Prometheus is, for links to it")
     grafana_url: str = declared("MDTASKS_GRAFANA_URL", "", "Where Grafana is, for links of alerts into its dashboards")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from mdtasks.domain.errors import ConfigurationError
+from mdtasks.domain.policy import VARIABLES
 from mdtasks.settings.declared import ENV
 from mdtasks.settings.fields import Settings
 
@@ -65,7 +66,7 @@ def _refusal(invalid: ValidationError) -> ConfigurationError:
 def refuse_unknown(environ: Mapping[str, str]) -> None:
     """Raise ConfigurationError for a variable that looks like a setting and is none, with the nearest that is one."""
     for name in environ:
-        if name in ENVIRONMENT or not name.startswith(_PREFIXES):
+        if name in ENVIRONMENT or name in VARIABLES or not name.startswith(_PREFIXES):
             continue
         # The names without our prefix may be somebody else's, unless they are nearly ours.
         near = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.6 if name.startswith("MDTASKS_") else 0.9)
@@ -112,7 +113,7 @@ def published(settings: Settings) -> dict[str, Any]:
     know its providers. Paths become absolute.
     """
     shared = settings.model_dump(mode="json", exclude={"home", *_ADDRESSES, *_SECRETS}, exclude_defaults=True)
-    for name in ("files_map", "lean_dir"):
+    for name in ("files_map", "lean_dir", "policy_file"):
         if name in shared:
             shared[name] = str(Path(shared[name]).absolute())
     return shared

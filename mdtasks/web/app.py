@@ -21,10 +21,24 @@ from mdtasks.flows.deps import open_deps
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
-from mdtasks.web import backfills, calendars, deadletters, gaps, landing, live, probes, providers, runbooks, slo, traces
+from mdtasks.web import (
+    backfills,
+    calendars,
+    deadletters,
+    gaps,
+    landing,
+    live,
+    policies,
+    probes,
+    providers,
+    runbooks,
+    slo,
+    traces,
+)
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
+from mdtasks.web.following import following
 
 #: Requests that work on the servers at the same time; more wait. Fewer than the pool of PostgreSQL has connections.
 _MOST_AT_WORK: Final = 6
@@ -63,6 +77,10 @@ def _routes() -> list[BaseRoute]:
         Route("/traces", traces.list_traces),
         Route("/traces/{id:int}.json", traces.raw_trace),
         Route("/traces/{id:int}", traces.show_trace),
+        Route("/policy", policies.show),
+        Route("/policy/history", policies.history),
+        Route("/validate", policies.validate, methods=["POST"]),
+        Route("/reload", policies.reload, methods=["POST"]),
         Route("/dlq/stats", deadletters.stats),
         *deadletters.letter_routes("/dlq/backfills", backfills=True),
         *deadletters.letter_routes("/dlq/letters", backfills=False),
@@ -77,6 +95,7 @@ def _routes() -> list[BaseRoute]:
         Route("/stats/cadence", live.cadence),
         Route("/stats/providers", providers.stats),
         Route("/stats/providers/{name}", providers.show),
+        Route("/stats/policy", policies.status),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),
@@ -96,7 +115,8 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         use_multiprocess_dir(settings.metrics_dir)
         tell_ready()
         try:
-            yield {"deps": deps}
+            async with following(deps):
+                yield {"deps": deps}
         finally:
             deps.close()
 

@@ -84,7 +84,7 @@ async def read_document(request: Request) -> Mapping[str, Any]:
             field="body",
             hint="send a JSON object with `Content-Type: application/json`",
         )
-    body = await _read_body(request)
+    body = await read_body(request)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -106,7 +106,8 @@ _JSON_NAMES: Final = {
 }
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """The request's body. Raises BodyTooLargeError when it is over MAX_BODY, before the rest is read."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > MAX_BODY:
         raise _too_large()

@@ -28,6 +28,8 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     for name in ("mdtasks", "alembic"):
         shutil.copytree(_CHECKOUT / name, source / name, ignore=_IGNORED)
     shutil.copytree(_CHECKOUT / "docs" / "runbooks", source / "docs" / "runbooks")
+    (source / "config").mkdir()
+    shutil.copy(_CHECKOUT / "config" / "policy.yaml", source / "config")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(_CHECKOUT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
@@ -50,6 +52,7 @@ def test_every_file_of_the_packages_and_every_migration_is_in_the_wheel(wheel_na
         if path.is_file() and path.suffix in {".py", ".mako"}
     }
     expected |= {f"mdtasks/runbooks/{path.name}" for path in (_CHECKOUT / "docs" / "runbooks").iterdir()}
+    expected.add("mdtasks/config/policy.yaml")
     assert expected - wheel_names == set()
 
 
