@@ -20,6 +20,8 @@ _FINAL: Final = frozenset({"time_limit", "invalid_request", "unknown_task", "und
 #: How long a job waits for a provider that somebody paused, and at least for one that is held back, seconds.
 _PAUSED_S: Final = 300.0
 _SOON_S: Final = 1.0
+#: Those that wait for the same provider look again within so many seconds of each other.
+_SPREAD_S: Final = 60.0
 #: Attempts that meet the same doubtful silence before people are asked.
 _DOUBTS: Final = 3
 
@@ -40,8 +42,8 @@ def held_pause_s(error: HeldBackError) -> float:
 
     One that waits for a person (a pause) is woken when the provider is let go on.
     """
-    spread = 1 + 0.25 * random.random()  # noqa: S311 - spreads load, protects nothing
-    return max(error.retry_after_s or _PAUSED_S, _SOON_S) * spread
+    wait_s = max(error.retry_after_s or _PAUSED_S, _SOON_S)
+    return wait_s + min(0.25 * wait_s, _SPREAD_S) * random.random()  # noqa: S311 - spreads load, protects nothing
 
 
 def end_lost(connection: Connection, held: jobs.Held, reason: Reason, settings: Settings) -> bool:

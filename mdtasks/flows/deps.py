@@ -23,7 +23,7 @@ from mdtasks.queue.enqueue import Enqueuer
 from mdtasks.settings import Settings, load_settings, policy_variables
 from mdtasks.store.calendars import KeptCalendars
 from mdtasks.store.gates import SharedGate
-from mdtasks.store.health import HealthBook
+from mdtasks.store.health import PROBE_S, HealthBook
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
     broker = open_redis(settings.require_broker_url())
     database = Database(settings.require_database_url(), application=application)
     state = open_redis(settings.require_redis_url())
-    health = HealthBook(state, rules(settings))
+    health = HealthBook(state, rules(settings), max(PROBE_S, 2 * settings.vendor_timeout_s))
     return Deps(
         settings=settings,
         database=database,
@@ -100,6 +100,14 @@ def rules(settings: Settings) -> Rules:
 PATIENCE_S: Final = 45.0
 #: What a task keeps of its time limit, seconds, to end by itself after it has waited.
 _RESERVE_S: Final = 2.0
+
+
+def work_until(settings: Settings) -> float:
+    """Until when, by ``time.monotonic()``, a task that begins now may go on to its next call: half of its time limit.
+
+    A call may take the other half, with waits for its provider's rate.
+    """
+    return time.monotonic() + settings.time_limit_s / 2
 
 
 def patience_s(began: float, settings: Settings) -> float:

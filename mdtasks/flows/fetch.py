@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import HeldBackError, NotYetError, ProviderError
+from mdtasks.domain.errors import (
+    HeldBackError,
+    NoDataError,
+    NotYetError,
+    ProviderError,
+    RateSpentError,
+    UnsupportedError,
+)
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
@@ -29,13 +38,16 @@ Keep = Callable[[Sequence[Fetched]], None]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked of the providers, and when. ``hint``: of this one alone."""
+    """What is asked of the providers, and when. ``hint``: of this one alone. ``until``: no call begins later, by
+    ``time.monotonic()``; None: it is one call, or few.
+    """
 
     interval: Interval
     window: TimeWindow
     now: datetime
     hint: str | None = None
     asker: Asker = NOBODY
+    until: float | None = None
 
 
 @dataclass(slots=True)
@@ -56,9 +68,9 @@ class Outcome:
 
     @property
     def shortfall(self) -> ProviderError | None:
-        """Why a part stays open: an error that leaves hope, where there is one. None: nothing does."""
+        """Why a part stays open: the gravest of the holes' errors, the soonest of those that say when; None: none."""
         errors = [hole.error for hole in self.holes if hole.error is not None]
-        return next((error for error in errors if error.retryable), errors[0] if errors else None)
+        return min(errors, key=lambda error: (-_gravity(error), _wait_s(error)), default=None)
 
     @property
     def words(self) -> str | None:
@@ -73,12 +85,16 @@ def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outc
     UnsupportedError when no configured provider serves the interval, CircuitOpenError when nobody may be asked now, and
     what ``keep`` raises.
     """
-    found = route(deps, ask.interval, ask.hint)
+    found = route(deps, ask.interval, {subject.listing.mic for subject in subjects}, ask.hint)
     outcome = Outcome([Hole(subject, ask.window) for subject in subjects], route=found)
     for turn in found.turns:
-        outcome.holes = _asked(turn, outcome, ask, keep, deps)
+        try:
+            outcome.holes = _asked(turn, outcome, ask, keep, deps)
+        finally:
+            turn.gate.give_up_probe()  # of one that had nothing to be asked for
         if not outcome.holes:
             break
+    outcome.holes = [replace(hole, error=_graver(hole.error, found.hope)) for hole in outcome.holes]
     if outcome.brought:
         outcome.holes = [hole for hole in outcome.holes if not isinstance(hole.error, NotYetError)]
     return outcome
@@ -89,6 +105,8 @@ def _asked(turn: Turn, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> li
     left: list[Hole] = []
     held: HeldBackError | None = None
     for packet in _packets(turn, outcome, ask, left):
+        if ask.until is not None and time.monotonic() > ask.until:
+            held = held or RateSpentError("was not asked for all: the job's time is over", provider=turn.provider.name)
         if held is not None:  # the others of its calls would be held back too, each after a wait
             left += [replace(hole, error=_graver(hole.error, held)) for hole in packet]
             continue
@@ -139,9 +157,27 @@ def _around(holes: Sequence[Hole], window: TimeWindow) -> Hole:
 
 
 def _graver(earlier: ProviderError | None, later: ProviderError | None) -> ProviderError | None:
-    """Which error speaks for a hole: the first, unless only the later one leaves hope for another attempt."""
-    hope = later is not None and later.retryable and earlier is not None and not earlier.retryable
-    return later if earlier is None or hope else earlier
+    """Which of two errors speaks for a hole: the graver, else the first."""
+    if earlier is None or later is None:
+        return earlier or later
+    return later if _gravity(later) > _gravity(earlier) else earlier
+
+
+def _gravity(error: ProviderError) -> int:
+    """What an error says of the next attempt, the most telling first: one that was asked may do better; one that was
+    not asked may be soon; somebody must do something; an account may have it later; nobody has it.
+    """
+    if isinstance(error, NotYetError):
+        return 1
+    if isinstance(error, HeldBackError):
+        return 3
+    if error.retryable:
+        return 4
+    return 0 if isinstance(error, NoDataError | UnsupportedError) else 2
+
+
+def _wait_s(error: ProviderError) -> float:
+    return (error.retry_after_s or math.inf) if isinstance(error, HeldBackError) else 0.0
 
 
 def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn, recorded: Recorded = UNRECORDED) -> BarsAnswer:

@@ -164,7 +164,7 @@ def _series(
     starts, ends = _expected(member, deps, window, interval, now)
     whole, kept = deps.calendars.get(member.mic), deps.calendars.get_of(member.mic, member.id)
     step_us = interval.seconds * 1_000_000
-    due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, deps)))
+    due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, member.mic, deps)))
     return Series(
         symbol=member.symbol,
         interval=interval,

@@ -69,6 +69,8 @@ class _Left:
 
     bars: int = 0
     route: Sequence[Mapping[str, Any]] = ()
+    #: What all that were asked said.
+    heard: str | None = None
 
 
 _NOTHING: Final = _Left()
@@ -142,7 +144,8 @@ def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
             jobs.finish(connection, claim, ending)
             report = Report(Outcome.DONE)
         else:
-            report = _fail(connection, claim, outcome.shortfall, deps.settings, _Left(bars, outcome.route.record))
+            left = _Left(bars, outcome.route.record, outcome.words)
+            report = _fail(connection, claim, outcome.shortfall, deps.settings, left)
     for part, written in zip(parts, counts, strict=True):
         count_written(claim.interval, [part], written)
     if report.outcome in (Outcome.DONE, Outcome.FAILED):
@@ -190,6 +193,8 @@ def _fail(
         outcome = Outcome.FAILED if pause_s is None else Outcome.RETRY
     provider = error.provider if isinstance(error, ProviderError) else None
     message = str(error) or type(error).__name__
+    if outcome is Outcome.HELD and left.heard and message not in left.heard:
+        message = f"{message}; {left.heard}"  # a job that waits tells of everybody who could not answer
     ending = jobs.Ending(outcome, provider, error_class(error), message, left.bars, left.route)
     if outcome is Outcome.HELD and pause_s is not None:
         holds = jobs.hold(connection, claim, ending, pause_s)

@@ -7,6 +7,7 @@ asks for. Each tick asks again for what the one before it found too young to be 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Final
 from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import HeldBackError, ProviderError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
-from mdtasks.flows.deps import Deps, patiently
+from mdtasks.flows.deps import Deps, patiently, work_until
 from mdtasks.flows.fetch import Ask, called, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
 from mdtasks.flows.routing import Route, Turn, route
@@ -35,11 +36,13 @@ LOOK_BACK: Final = 5
 
 
 def look_back(cadence_s: float, deps: Deps) -> int:
-    """How many minutes a tick asks for: back to what was too young at the last tick, and one to spare for its drift."""
+    """How many minutes a tick asks for: back to what was too young at the last tick for the fastest provider, and one
+    to spare for its drift. What a slower one has later is a gap by then, which the scan asks for.
+    """
     settle_s = deps.settings.settle_s
     told = [provider.capabilities for provider in deps.registry.order(Interval.M1)]
     # The silence of one that may leave bars out counts only when it has settled twice.
-    young_s = max((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
+    young_s = min((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
     return math.ceil((cadence_s + young_s) / Interval.M1.seconds) + 2
 
 
@@ -57,7 +60,7 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     ProviderError when no symbol was answered, UnknownSymbolError, StoreUnavailableError.
     """
     window = job.time_window or ended_window(job.interval, now, LOOK_BACK)
-    ask = Ask(job.interval, window, now, job.provider_hint)
+    ask = Ask(job.interval, window, now, job.provider_hint, until=work_until(deps.settings))
 
     holes: dict[Tier, set[int]] = {}
 
@@ -82,9 +85,13 @@ def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime
     """
 
     def work(members: Sequence[Instrument], attempt_id: int) -> jobs.Ending:
-        asked = _Quotes(deps, now, Asker(job.job_id, attempt_id, 1, worker), route(deps, "quotes", job.provider_hint))
-        for turn in asked.route.turns:
-            members = asked.ask(turn, members)
+        found = route(deps, "quotes", {member.mic for member in members}, job.provider_hint)
+        asked = _Quotes(deps, now, Asker(job.job_id, attempt_id, 1, worker), found, work_until(deps.settings))
+        for turn in found.turns:
+            try:
+                members = asked.ask(turn, members)
+            finally:
+                turn.gate.give_up_probe()  # of one that had nothing to be asked for
             if not members:
                 break
         if asked.failure is not None and not asked.stored:
@@ -131,15 +138,20 @@ class _Quotes:
     now: datetime
     asker: Asker
     route: Route
+    until: float
     stored: dict[str, int] = field(default_factory=dict)
     failure: ProviderError | None = None
 
     def ask(self, turn: Turn, members: Sequence[Instrument]) -> list[Instrument]:
         """Ask one provider for all of them; returns those that had no quote."""
-        left: list[Instrument] = []
-        size = turn.provider.capabilities.max_symbols
+        told = turn.provider.capabilities
+        left = [member for member in members if not told.has(member.mic)]
+        members = [member for member in members if told.has(member.mic)]
+        size = told.max_symbols
         for start in range(0, len(members), size):
             packet = members[start : start + size]
+            if time.monotonic() > self.until:  # what is left comes with the next tick
+                return [*left, *members[start:]]
             try:
                 there = self._store(turn, packet)
             except ProviderError as error:
@@ -195,7 +207,7 @@ def _fetch_and_store(
     failed = len(members) - len(outcome.brought)
     if failed == len(members) and outcome.shortfall is not None:
         raise outcome.shortfall
-    heard = f"{failed} of {len(members)} symbols failed: {outcome.heard[0]}" if failed else None
+    heard = f"{failed} of {len(members)} symbols failed: {outcome.shortfall}" if failed else None
     ending = jobs.Ending("done", ",".join(providers) or None, None, heard, inserted, outcome.route.record)
     return ending, {hole.subject.instrument_id for hole in outcome.holes}
 

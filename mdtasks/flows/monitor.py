@@ -107,12 +107,12 @@ def forget_once(deps: Deps, now: datetime) -> dict[str, int]:
         return snapshots.forget(connection, now)
 
 
-def allowance(tier: Tier, interval: Interval, deps: Deps) -> Allowance:
-    """What a series of the tier may lag, by these settings and the slowest of the providers that may be asked."""
-    delays_s = [provider.capabilities.delay_s for provider in deps.registry.order(interval)]
+def allowance(tier: Tier, interval: Interval, mic: str, deps: Deps) -> Allowance:
+    """What a series of the tier may lag, by these settings and the fastest of the providers that have its exchange."""
+    delays_s = [told.delay_s for told in deps.registry.told(interval, mic)]
     cadence_s = deps.settings.cadence_s(tier) if interval is Interval.M1 else 0.0
     settings = deps.settings
-    return Allowance(interval, max(delays_s, default=0.0), settings.settle_s, settings.slo_grace_s, cadence_s)
+    return Allowance(interval, min(delays_s, default=0.0), settings.settle_s, settings.slo_grace_s, cadence_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class _Watch:
     now: datetime
     members: Mapping[str, int]
     calendars: Mapping[str, Calendar]
-    allowed: Allowance
+    allowed: Mapping[str, Allowance]
     settings: Settings
 
     def session_s(self, last: datetime | None, every_s: float) -> float:
@@ -147,14 +147,14 @@ def _watches(population: Mapping[Tier, Mapping[str, int]], deps: Deps, now: date
         calendars = {mic: deps.calendars.get(mic) for mic in population[tier]}
         for mic in [mic for mic, calendar in calendars.items() if calendar.horizon <= now]:
             log.warning("%s is not watched: its calendar ends on %s", mic, calendars.pop(mic).horizon)
-        allowed = allowance(tier, interval, deps)
+        allowed = {mic: allowance(tier, interval, mic, deps) for mic in calendars}
         yield _Watch(tier, interval, now, population[tier], calendars, allowed, deps.settings)
 
 
 def _lateness(connection: Connection, watch: _Watch) -> Snapshot | None:
     """The census of lateness; None when no exchange of the tier trades."""
     series = Series("gap", watch.tier, watch.interval)
-    marks = {mic: mark(calendar, watch.allowed, watch.now) for mic, calendar in watch.calendars.items()}
+    marks = {mic: mark(calendar, watch.allowed[mic], watch.now) for mic, calendar in watch.calendars.items()}
     open_ = {mic: each for mic, each in marks.items() if each is not None}
     sample = Sample(watch.settings.slo_sample(watch.tier), seed=to_us(watch.now) % 2**31)
     found = snapshots.lateness(connection, series, open_, watch.now, sample=sample, worst=WORST) if open_ else {}
@@ -193,7 +193,7 @@ def _wholeness(connection: Connection, watch: _Watch) -> Snapshot | None:
     # Half a tick of tolerance: beat is not exact, and it shall not become every third tick.
     if last is not None and watch.now - last < timedelta(seconds=every_s - watch.settings.slo_every_s / 2):
         return None
-    sessions = {mic: last_whole(calendar, watch.allowed, watch.now) for mic, calendar in watch.calendars.items()}
+    sessions = {mic: last_whole(calendar, watch.allowed[mic], watch.now) for mic, calendar in watch.calendars.items()}
     over = {mic: each for mic, each in sessions.items() if each is not None}
     found = snapshots.wholeness(connection, series, over, worst=WORST)
     if not found.expected:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -184,9 +184,14 @@ class _Standings:
             target=target,
             budget=budget(target, month(counts, self.now), late_s=used.late_s, watched_s=used.watched_s),
             burn=burn(target, lately.late_s, lately.watched_s),
-            allowed_s=monitor.allowance(series.tier, series.interval, self.deps).trading_s if lags else None,
+            allowed_s=max(self._allowed_s(series, counts), default=None) if lags else None,
             snapshot=self.newest.get(series) if seen else None,
         )
+
+    def _allowed_s(self, series: Series, calendars: Iterable[Calendar]) -> Iterator[float]:
+        """What series of each exchange may lag, trading seconds."""
+        for calendar in calendars:
+            yield monitor.allowance(series.tier, series.interval, calendar.mic, self.deps).trading_s
 
     def _state(self, series: Series, calendars: Sequence[Calendar]) -> State:
         every_s = self.deps.settings.slo_every_s

@@ -8,7 +8,7 @@ is well, the least bad one serves, if it answers at all; its bars are provisiona
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from mdtasks.domain.errors import (
     UnsupportedError,
 )
 from mdtasks.domain.health import ANSWERS, Circuit, Ranked, Standing, ranked
+from mdtasks.domain.jobs import Interval
 from mdtasks.flows.deps import Deps
 from mdtasks.providers.base import Provider
 from mdtasks.providers.gate import Gate
@@ -44,6 +45,8 @@ class Route:
     turns: Sequence[Turn]
     #: Name -> why it is not asked in its turn.
     aside: Mapping[str, str] = field(default_factory=dict)
+    #: What those left aside, who are not asked at all, might still bring: an error that says when. None: nobody is.
+    hope: CircuitOpenError | None = None
     _said: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def answered(self, turn: Turn) -> None:
@@ -69,16 +72,19 @@ class Route:
         return [*self._said.values(), *aside]
 
 
-def route(deps: Deps, capability: Capability, hint: str | None = None) -> Route:
-    """The turns of a request for the capability; with a hint, where hints are honoured, of that provider alone.
+def route(deps: Deps, capability: Capability, mics: Collection[str], hint: str | None = None) -> Route:
+    """The turns of a request for the capability on some of these exchanges; with a hint, where hints are honoured, of
+    that provider alone.
 
-    Raises UnsupportedError when no configured provider serves it, UnknownProviderError for an unknown hint, and
+    Raises UnsupportedError when no configured provider serves it there, UnknownProviderError for an unknown hint, and
     CircuitOpenError when all are left aside; it says how long.
     """
-    providers = _candidates(deps, capability, hint)
+    candidates = _candidates(deps, capability, hint)
+    providers = [each for each in candidates if any(map(each.capabilities.has, mics))]
     if not providers:
         what = "quotes" if capability == "quotes" else f"{capability} bars"
-        raise UnsupportedError(f"no configured provider serves {what}", provider=hint or "registry")
+        where = f" of {', '.join(sorted(mics))}" if candidates else ""
+        raise UnsupportedError(f"no configured provider serves {what}{where}", provider=hint or "registry")
     by_name = {provider.name: provider for provider in providers}
     standings = _standings(deps, providers)
     order = ranked(standings)
@@ -87,9 +93,10 @@ def route(deps: Deps, capability: Capability, hint: str | None = None) -> Route:
     if not names and least is None:
         raise _held(standings, order)
     turns = [Turn(by_name[name], deps.registry.gate(name)) for name in names]
-    if least is not None and not order.serving:
+    if least is not None and least not in names:
         turns.append(Turn(by_name[least], deps.registry.gate(least), insist=True))
-    return Route(turns, order.aside)
+    left = [each for each in standings if each.name not in {turn.provider.name for turn in turns}]
+    return Route(turns, order.aside, _held(left, ranked(left)) if left else None)
 
 
 def held_back(deps: Deps, capability: Capability) -> HeldBackError | None:
@@ -103,8 +110,9 @@ def held_back(deps: Deps, capability: Capability) -> HeldBackError | None:
 
 
 def anybody_well(deps: Deps) -> bool:
-    """Whether any configured provider is well, or serves as the least bad one."""
-    standings = _standings(deps, [deps.registry.get(name) for name in deps.registry.names()])
+    """Whether any provider that is asked for bars is well, or serves as the least bad one."""
+    asked = {each.name: each for interval in Interval for each in deps.registry.order(interval)}
+    standings = _standings(deps, list(asked.values()))
     order = ranked(standings)
     return not standings or bool(order.serving) or _least_bad(order, standings) is not None
 

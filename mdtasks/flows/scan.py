@@ -74,7 +74,7 @@ def scan_tier(tier: Tier, deps: Deps, now: datetime) -> dict[str, dict[str, int]
 def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Scanned:
     """One round: look, keep the ledger, ask for what nobody asks for yet, newest first.
 
-    An interval that no configured provider serves is not looked at: nobody could fill it.
+    An interval, or an exchange, that no configured provider serves is not looked at: nobody could fill it.
     Raises StoreUnavailableError.
     """
     if not deps.registry.order(scope.interval):
@@ -103,6 +103,8 @@ class _Look:
         self._scope = scope
         self.expected: dict[str, tuple[Times, Times]] = {}
         for mic in mics:
+            if not deps.registry.told(scope.interval, mic):
+                continue  # nobody could fill it
             try:
                 self.expected[mic] = self._due(mic, now)
             except InvalidRequestError as error:  # one exchange whose calendar ends must not stop the others
@@ -122,7 +124,7 @@ class _Look:
             window = calendar.last_sessions(settings.look_back_sessions, now, interval)
         starts = calendar.expected(window, interval)
         ends = calendar.interval_end(starts, interval)
-        due = ends <= to_us(now - timedelta(seconds=due_after_s(self._scope.tier, interval, self._deps)))
+        due = ends <= to_us(now - timedelta(seconds=due_after_s(self._scope.tier, interval, mic, self._deps)))
         # A job asks for whole intervals of the grid, also for one that the close cuts short.
         return starts[due], starts[due] + interval.seconds * 1_000_000
 
@@ -151,12 +153,12 @@ class _Look:
         return self._pieces[key]
 
 
-def due_after_s(tier: Tier, interval: Interval, deps: Deps) -> float:
-    """Seconds after its end from which on an interval that is not covered is a gap: settling, the providers' delay and,
-    where the tier is fetched live, two ticks come first."""
-    told = [provider.capabilities for provider in deps.registry.order(interval)]
-    settle_s = deps.settings.settle_s
-    settled_s = max((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
+def due_after_s(tier: Tier, interval: Interval, mic: str, deps: Deps) -> float:
+    """Seconds after its end from which on an interval that is not covered is a gap: settling, the delay of the fastest
+    provider that has the exchange and, where the tier is fetched live, two ticks come first.
+    """
+    told, settle_s = deps.registry.told(interval, mic), deps.settings.settle_s
+    settled_s = min((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
     live_s = deps.settings.cadence_s(tier) if interval is Interval.M1 else 0.0
     return settled_s + 2 * live_s + _MARGIN_S
 

@@ -73,7 +73,8 @@ SERIES: Final = tuple(Series(tier, feed) for tier in Tier for feed in Feed)
 
 
 def tick(series: Series, cadence_s: float, deps: Deps, now: datetime) -> int:
-    """Ask for the latest bars or quotes of the tier's instruments whose exchange is open; returns how many symbols.
+    """Ask for the latest bars or quotes of the tier's instruments whose exchange is open, and had by some provider;
+    returns how many symbols.
 
     Asks nothing where no configured provider could answer, while all of them are held back, and while the tick before
     is not over: those are counted as skipped. Raises StoreUnavailableError, BrokerUnavailableError.
@@ -89,7 +90,8 @@ def tick(series: Series, cadence_s: float, deps: Deps, now: datetime) -> int:
     window = _window(series, cadence_s, deps, now)
     with deps.database.transaction() as connection:
         members = reference.instruments(connection, series.tier)
-    open_mics = {mic for mic in {member.mic for member in members} if _trades_in(mic, window, deps)}
+    mics = {member.mic for member in members}
+    open_mics = {mic for mic in mics if deps.registry.told(capability, mic) and _trades_in(mic, window, deps)}
     symbols = [member.symbol for member in members if member.mic in open_mics]
     for number, part in enumerate(packets(symbols, provider.capabilities.max_symbols)):
         job = _job(series, f"{series.jobs}{to_us(now)}.{number}", part, window)

@@ -53,9 +53,13 @@ class Capabilities:
         """How far back bars of the interval reach; None: no limit known."""
         return self.histories.get(interval, self.history)
 
+    def has(self, mic: str) -> bool:
+        """Whether it has this exchange."""
+        return self.mics is None or mic in self.mics
+
     def serves(self, listing: Listing) -> bool:
         """Whether it has the exchange that the listing trades on."""
-        return self.mics is None or listing.mic in self.mics
+        return self.has(listing.mic)
 
 
 @dataclass(frozen=True, slots=True)

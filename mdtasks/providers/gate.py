@@ -37,6 +37,10 @@ class Gate(Protocol):
         """Take the right to probe a vendor that is left aside and whose time has come; the next ``call`` uses it."""
         ...
 
+    def give_up_probe(self) -> None:
+        """Give back the right to probe, where it was taken and no call used it. Idempotent."""
+        ...
+
 
 class OpenGate:
     """A gate that lets everything through and tells nobody: for a provider that is tried by itself."""
@@ -54,6 +58,9 @@ class OpenGate:
     def take_probe(self) -> bool:
         """There is nothing to probe."""
         return False
+
+    def give_up_probe(self) -> None:
+        """Nothing was taken."""
 
 
 #: The gate that an adapter's requests pass, by the provider's name and what its account may ask.

@@ -14,7 +14,7 @@ from mdtasks.domain.errors import ConfigurationError, UnknownProviderError
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
-from mdtasks.providers.base import Provider
+from mdtasks.providers.base import Capabilities, Provider
 from mdtasks.providers.gate import Gate, GateFor, OpenGate, open_gate
 from mdtasks.settings import Settings
 
@@ -94,6 +94,10 @@ class Registry:
         else:
             candidates = [self._providers[name] for name in self._policy(capability) or self._unnamed_order()]
         return [provider for provider in candidates if _serves(provider, capability)]
+
+    def told(self, capability: Capability, mic: str) -> list[Capabilities]:
+        """What those declare who serve the capability on an exchange, first choice first."""
+        return [each.capabilities for each in self.order(capability) if each.capabilities.has(mic)]
 
     def _unnamed_order(self) -> list[str]:
         """The order when nobody named one: made-up data never stands in for real data that is missing."""

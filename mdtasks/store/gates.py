@@ -51,10 +51,14 @@ class SharedGate:
             yield
         finally:
             self._insists = False
-            if self._probes:
-                self._probes = False
-                with suppress(BrokerUnavailableError):  # it runs out by itself
-                    self._book.give_up_probe(self.name)
+            self.give_up_probe()
+
+    def give_up_probe(self) -> None:
+        """Give back the right to probe; see ``providers.gate.Gate``."""
+        if self._probes:
+            self._probes = False
+            with suppress(BrokerUnavailableError):  # it runs out by itself
+                self._book.give_up_probe(self.name)
 
     @contextmanager
     def request(self, endpoint: str) -> Iterator[None]:

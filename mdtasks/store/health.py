@@ -25,8 +25,8 @@ from mdtasks.domain.rates import Rate
 #: Samples kept of each provider, and snapshots of its health.
 SAMPLES: Final = 60
 HISTORY: Final = 60
-#: The right to probe lasts so long unless it is used, ms: a prober that was killed does not hold it for ever.
-_PROBE_MS: Final = 30_000
+#: A prober that was killed does not hold the right for ever, seconds.
+PROBE_S: Final = 30.0
 _ROOT: Final = "mdtasks:provider:"
 _OUTBOX: Final = "mdtasks:provider-transitions"
 
@@ -44,7 +44,9 @@ class Admission:
 class HealthBook:
     """What all processes know of the providers. Every method raises BrokerUnavailableError when Redis is away."""
 
-    def __init__(self, client: Redis, rules: Rules) -> None:
+    def __init__(self, client: Redis, rules: Rules, probe_s: float = PROBE_S) -> None:
+        """``probe_s``: the right to probe lasts so long unless it is given back: longer than a request may take."""
+        self._probe_ms = math.ceil(probe_s * 1000)
         self.rules = rules
         self._client = client
         self._admit = client.register_script(load_script("mdtasks.store", "admit.lua"))
@@ -70,7 +72,7 @@ class HealthBook:
         keys = [f"{_ROOT}{name}{part}" for part in ("", ":probe", ":rate")]
         with translated_redis_errors():
             verdict, wait_ms = self._admit(
-                keys=keys, args=[_me(), _PROBE_MS, "1" if insist else "", probe_only, *spaced]
+                keys=keys, args=[_me(), self._probe_ms, "1" if insist else "", probe_only, *spaced]
             )
         return Admission(verdict.decode(), wait_ms / 1000)
 

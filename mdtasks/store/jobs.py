@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from mdtasks.connections import load_statements, storable
-from mdtasks.domain.errors import CircuitOpenError, RateSpentError, StaleClaimError
+from mdtasks.domain.errors import CircuitOpenError, NotYetError, RateSpentError, StaleClaimError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
 
@@ -24,7 +24,7 @@ SQL: Final = load_statements("mdtasks.store.sql", "jobs.sql")
 #: Jobs of a tier whose pause is over that one round lets go on: bounds its transaction when an outage has ended.
 _MOST_RIPENED: Final = 20_000
 #: Why a job waits when no provider was asked for it.
-_HELD: Final = (CircuitOpenError.code, RateSpentError.code)
+_HELD: Final = (CircuitOpenError.code, RateSpentError.code, NotYetError.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ def dispatchable(connection: Connection, tier: Tier, room: int) -> list[Backfill
 
 
 def wake_held(connection: Connection, names: Sequence[str]) -> int:
-    """Let jobs go out at once that wait because a provider was left aside or its rate spent, and may ask one of these.
+    """Let jobs go out at once that wait because nobody could be asked, but those that wait for another by its name.
 
     Returns how many. The dispatcher sends them, as their queues have room.
     """

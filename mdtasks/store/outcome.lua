@@ -53,7 +53,8 @@ if state == 'closed' and requests >= told.rules.min_samples and evidence < told.
   change, state, opened = 'demoted', 'open', 1
 elseif state ~= 'closed' and run >= told.rules.min_samples and evidence >= told.rules.promote then
   change, state, opened = 'promoted', 'closed', 0
-elseif state == 'half_open' and ill then
+elseif state == 'half_open' and ill and (redis.call('GET', KEYS[3]) or ARGV[1]) == ARGV[1] then
+  -- Only the one that probes: what others began before, or insisted on, says nothing new.
   state, opened = 'open', opened + 1
 end
 if state == 'open' and (change ~= '' or held[1] == 'half_open') then

@@ -224,7 +224,7 @@ def test_daily_series_are_late_when_three_sessions_are_due(deps: Deps) -> None:
     assert found.lag_s == 3 * 390 * 60 + 3601  # since the open of the 17th
 
 
-def test_the_slowest_provider_that_may_be_asked_says_how_much_later_a_series_is_due(
+def test_the_fastest_provider_that_may_be_asked_says_how_much_later_a_series_is_due(
     settings: Settings, deps: Deps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(deps, *t0("NY"))

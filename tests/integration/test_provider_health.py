@@ -214,6 +214,20 @@ def test_what_cannot_be_read_holds_nothing_up(redis_client: redis.Redis, book: H
     assert [each.kind for each in book.transitions()] == ["demoted"]
 
 
+def test_only_the_prober_says_that_a_probe_failed(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = HealthBook(redis_client, Rules())
+    demote(book)
+    redis_client.hset(f"mdtasks:provider:{NAME}", "until_us", 0)
+    assert book.admit(NAME, ()).verdict == "probe"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("mdtasks.store.health._me", lambda: "another/1")
+        book.tell_request(NAME, "bars", 0.1, failed())  # begun before, or insisted on
+        assert (state(book), book.standings({NAME: ()})[0].opened) == (Circuit.HALF_OPEN, 1)
+        assert not book.take_probe(NAME)
+    book.tell_request(NAME, "bars", 0.1, failed())
+    assert (state(book), book.standings({NAME: ()})[0].opened) == (Circuit.OPEN, 2)
+
+
 def test_answers_in_a_row_promote_it_once(redis_client: redis.Redis) -> None:
     book = HealthBook(redis_client, AT_ONCE)
     demote(book)

@@ -12,7 +12,16 @@ import redis
 from sqlalchemy import text
 
 from mdtasks.domain.bars import to_us
-from mdtasks.domain.errors import CircuitOpenError, UnknownProviderError, UnsupportedError, VendorError
+from mdtasks.domain.errors import (
+    AuthError,
+    BadPayloadError,
+    CircuitOpenError,
+    NoDataError,
+    ProviderError,
+    UnknownProviderError,
+    UnsupportedError,
+    VendorError,
+)
 from mdtasks.domain.health import Circuit, Pause
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
 from mdtasks.domain.rates import Rate
@@ -20,16 +29,18 @@ from mdtasks.flows.backfill import BackfillRequest, request_backfill
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import PROBING, dispatch_once
 from mdtasks.flows.ingest import Outcome, run_backfill
-from mdtasks.flows.live import run_bars_fetch, run_quotes_fetch
-from mdtasks.flows.routing import held_back, route
+from mdtasks.flows.live import look_back, run_bars_fetch, run_quotes_fetch
+from mdtasks.flows.routing import anybody_well, held_back, route
+from mdtasks.flows.scan import due_after_s, scan_tier
 from mdtasks.flows.ticks import Feed, Series, tick
 from mdtasks.observe import metrics
 from mdtasks.settings import Settings
-from mdtasks.store import job_reports
+from mdtasks.store import job_reports, jobs
 from mdtasks.store.reference import Instrument, add_instruments
 
 #: The first simulator's schedule begins here.
 EPOCH = datetime(2026, 11, 20, 15, tzinfo=UTC)  # a Friday, half an hour into New York's session
+MICS = ("24/7",)
 FIRST, SECOND, THIRD = "simulator", "simulator_2", "simulator_3"
 
 
@@ -71,7 +82,7 @@ def come_of_age(deps: Deps, name: str) -> None:
 
 
 def turns(deps: Deps, hint: str | None = None) -> list[tuple[str, bool]]:
-    return [(turn.provider.name, turn.insist) for turn in route(deps, Interval.M1, hint).turns]
+    return [(turn.provider.name, turn.insist) for turn in route(deps, Interval.M1, MICS, hint).turns]
 
 
 def circuit(deps: Deps, name: str) -> Circuit:
@@ -86,7 +97,7 @@ def test_the_well_are_asked_in_the_policys_order(opened: Callable[..., Deps]) ->
     assert turns(deps) == [(THIRD, False), (FIRST, False)]
     demote(deps, THIRD)
     assert turns(deps) == [(FIRST, False)]
-    assert "demoted since" in route(deps, Interval.M1).aside[THIRD]
+    assert "demoted since" in route(deps, Interval.M1, MICS).aside[THIRD]
 
 
 def test_a_demoted_one_is_probed_first_by_one_process_at_a_time(deps: Deps, opened: Callable[..., Deps]) -> None:
@@ -109,14 +120,14 @@ def test_where_nobody_is_well_the_least_bad_serves_and_one_that_never_answers_do
     assert held is not None
     assert 0 < (held.retry_after_s or 0) <= 60
     with pytest.raises(CircuitOpenError, match=r"nobody is asked: .*simulator_2 demoted since"):
-        route(deps, Interval.M1)
+        route(deps, Interval.M1, MICS)
 
 
 def test_a_paused_one_is_never_asked(deps: Deps) -> None:
     for name in (FIRST, SECOND, THIRD):
         deps.health.pause(name, Pause("ann", "audit", EPOCH))
     with pytest.raises(CircuitOpenError, match="paused by ann: audit") as held:
-        route(deps, Interval.M1)
+        route(deps, Interval.M1, MICS)
     assert held.value.retry_after_s is None
     deps.health.pause(SECOND, None)
     assert turns(deps) == [(SECOND, False)]
@@ -126,14 +137,14 @@ def test_a_hint_is_alone_and_where_hints_are_not_honoured_it_changes_nothing(ope
     deps = opened()
     assert turns(deps, SECOND) == [(SECOND, False)]
     with pytest.raises(UnknownProviderError):
-        route(deps, Interval.M1, "nobody")
+        route(deps, Interval.M1, MICS, "nobody")
     strict = opened(allow_source_override=False)
     assert turns(strict, SECOND) == [(FIRST, False), (SECOND, False), (THIRD, False)]
 
 
 def test_nobody_serving_is_an_error_of_its_own(opened: Callable[..., Deps]) -> None:
     with pytest.raises(UnsupportedError, match="no configured provider serves 1m bars"):
-        route(opened(simulator=False, simulators=1, simulator_schedule=""), Interval.M1)
+        route(opened(simulator=False, simulators=1, simulator_schedule=""), Interval.M1, MICS)
 
 
 def test_without_redis_the_policys_order_holds(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +310,154 @@ def test_a_provider_whose_rate_is_spent_is_not_asked_again_for_each_other_symbol
     with deps.database.transaction() as connection:
         found = connection.execute(text("SELECT outcome, error_class FROM job_attempts WHERE job_id = 'b'")).all()
     assert [tuple(each) for each in found] == [("held", "rate_spent")]
+
+
+# -- one that is late, one that has another exchange, one that takes too long ----------------------
+
+
+def late(deps: Deps, name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Let a provider have bars a day later than others, or declare what else is told."""
+    provider = deps.registry.get(name)
+    monkeypatch.setattr(provider, "capabilities", replace(provider.capabilities, **(changes or {"delay_s": 86_400.0})))
+
+
+def refusing(deps: Deps, name: str, monkeypatch: pytest.MonkeyPatch, error: type[ProviderError]) -> None:
+    def refuse(*_: object) -> None:
+        raise error("says no", provider=name)
+
+    monkeypatch.setattr(deps.registry.get(name), "fetch_bars", refuse)
+
+
+def test_a_job_waits_for_whoever_may_serve_it_soonest_and_names_them_all(
+    opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = opened(simulators=2, simulator_schedule="", simulator_epoch=None)
+    late(deps, SECOND, monkeypatch)
+    demote(deps, FIRST)
+    job = a_job(deps)
+    assert run(deps, job) is Outcome.HELD
+    found = row(deps, job)
+    assert (found["last_error_class"], found["attempts"]) == ("circuit_open", 0)
+    assert "has bars 86400 s after" in found["last_error"]
+    assert "simulator demoted since" in found["last_error"]
+    assert found["not_before"] < datetime.now(UTC) + timedelta(minutes=3)
+    come_of_age(deps, FIRST)
+    assert run(deps, job) is Outcome.STALE  # its time has not come
+    with deps.database.transaction() as connection:
+        assert jobs.wake_held(connection, [FIRST]) == 1
+    assert run(deps, job) is Outcome.DONE
+
+
+def test_one_that_has_it_only_later_speaks_for_a_job_that_nobody_else_has(
+    opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = opened(simulators=2, simulator_schedule="", simulator_epoch=None)
+    late(deps, SECOND, monkeypatch)
+    refusing(deps, FIRST, monkeypatch, NoDataError)
+    job = a_job(deps)
+    assert run(deps, job) is Outcome.HELD
+    assert row(deps, job)["last_error_class"] == "not_yet"
+    with deps.database.transaction() as connection:
+        assert jobs.wake_held(connection, [FIRST]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(AuthError, Outcome.FAILED), (VendorError, Outcome.RETRY), (BadPayloadError, Outcome.FAILED)]
+)
+def test_what_somebody_must_know_of_is_not_hidden_by_one_that_has_it_later(
+    opened: Callable[..., Deps],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[ProviderError],
+    outcome: Outcome,
+) -> None:
+    deps = opened(simulators=2, simulator_schedule="", simulator_epoch=None, policy_bars=(SECOND, FIRST))
+    late(deps, SECOND, monkeypatch)
+    refusing(deps, FIRST, monkeypatch, error)
+    job = a_job(deps)
+    if outcome is Outcome.FAILED:
+        with pytest.raises(error):
+            run(deps, job)
+    else:
+        assert run(deps, job) is outcome
+    assert row(deps, job)["last_error_class"] == error.code
+
+
+def test_the_fastest_provider_decides_what_is_due(opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch) -> None:
+    deps = opened(simulators=2, simulator_schedule="", simulator_epoch=None)
+    alone = look_back(60, deps), due_after_s(Tier.T0, Interval.M1, "24/7", deps)
+    late(deps, SECOND, monkeypatch)
+    assert (look_back(60, deps), due_after_s(Tier.T0, Interval.M1, "24/7", deps)) == alone
+    late(deps, FIRST, monkeypatch, mics=frozenset({"XNYS"}))
+    assert due_after_s(Tier.T0, Interval.M1, "24/7", deps) > 86_400
+    assert due_after_s(Tier.T0, Interval.M1, "XNYS", deps) == alone[1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"mics": frozenset({"XNYS"})}])
+def test_the_right_to_probe_is_not_kept_by_who_had_nothing_to_ask(
+    deps: Deps, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    late(deps, SECOND, monkeypatch, **changes)
+    demote(deps, SECOND)
+    come_of_age(deps, SECOND)
+    assert run(deps, a_job(deps)) is Outcome.DONE
+    assert not deps.state.exists(f"mdtasks:provider:{SECOND}:probe")
+
+
+def test_an_exchange_that_nobody_has_is_neither_asked_for_nor_held_against_anybody(
+    opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = opened(simulators=1, simulator_schedule="", simulator_epoch=None)
+    late(deps, FIRST, monkeypatch, mics=frozenset({"XNYS"}))
+    assert tick(Series(Tier.T0, Feed.QUOTES), 5, deps, EPOCH) == 0
+    with pytest.raises(UnsupportedError, match="no configured provider serves quotes of 24/7"):
+        run_quotes_fetch(QuotesFetchJob(job_id="q", symbols=("BTC-USD",), priority=Tier.T0), deps, "t0@here/1", EPOCH)
+    assert scan_tier(Tier.T0, deps, EPOCH)["1m"]["lacking"] == 0
+    assert deps.health.samples(FIRST) == []
+
+
+def test_quotes_are_judged_by_what_the_provider_has(
+    opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = opened(simulators=1, simulator_schedule="", simulator_epoch=None)
+    late(deps, FIRST, monkeypatch, mics=frozenset({"XNYS"}))
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument("SPY", "XNYS", tier=Tier.T0)])
+    asked = QuotesFetchJob(job_id="q", symbols=("BTC-USD", "SPY"), priority=Tier.T0)
+    assert run_quotes_fetch(asked, deps, "t0@here/1", EPOCH)["quotes"] == 1
+    assert [each.completeness for each in deps.health.samples(FIRST) if each.code == "answer"] == [1.0]
+
+
+@pytest.mark.parametrize("kind", ["quotes", "bars"])
+def test_a_live_job_ends_in_time_and_leaves_the_rest(
+    opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    slow = {"simulator_schedule": "", "simulator_epoch": None, "simulator_faults": "latency_s=0.3", "time_limit_s": 2}
+    deps = opened(simulators=1, **slow)
+    late(deps, FIRST, monkeypatch, max_symbols=1)
+    with deps.database.transaction() as connection:
+        add_instruments(connection, [Instrument(f"C{n}", "24/7", "crypto", Tier.T0) for n in range(20)])
+    symbols = tuple(f"C{n}" for n in range(20))
+    if kind == "quotes":
+        run_quotes_fetch(QuotesFetchJob(job_id="q", symbols=symbols, priority=Tier.T0), deps, "t0@here/1", EPOCH)
+    else:
+        run_bars_fetch(BarsFetchJob(job_id="b", symbols=symbols, priority=Tier.T0), deps, "t0@here/1", EPOCH)
+    requests = deps.health.standings({FIRST: ()})[0].requests
+    assert 0 < requests < 20
+
+
+def test_a_sole_provider_is_asked_once_a_job_also_as_a_probe(opened: Callable[..., Deps]) -> None:
+    deps = opened(simulators=1, simulator_schedule="", simulator_epoch=None)
+    demote(deps, FIRST)
+    assert turns(deps) == [(FIRST, True)]
+    come_of_age(deps, FIRST)
+    assert turns(deps) == [(FIRST, False)]
+
+
+def test_providers_that_nobody_asks_for_bars_do_not_count_as_well(opened: Callable[..., Deps]) -> None:
+    deps = opened(policy_bars=(FIRST,), policy_eod=(FIRST,), simulator_schedule="", simulator_epoch=None)
+    assert anybody_well(deps)
+    demote(deps, FIRST, times=20)
+    assert not anybody_well(deps)
 
 
 # -- the whole story --------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_what_is_missing_is_found_once_asked_for_once_and_closed_when_it_has_com
 def test_what_ended_a_moment_ago_is_not_missed_yet(deps: Deps) -> None:
     _fill(deps)
     (until,) = (end for start, end in _covered(deps, "BTC-USD"))
-    assert until == NOW - timedelta(seconds=due_after_s(Tier.T0, Interval.M1, deps))
+    assert until == NOW - timedelta(seconds=due_after_s(Tier.T0, Interval.M1, "24/7", deps))
     assert scan(T0_MINUTES, deps, NOW + timedelta(seconds=59)).lacking == 0
     found = scan(T0_MINUTES, deps, NOW + timedelta(seconds=60))
     assert (found.lacking, found.found) == (1, 1)  # the exchange has closed, the pair goes on

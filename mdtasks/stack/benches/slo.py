@@ -54,8 +54,8 @@ class _Scene:
 
     def census(self) -> int:
         """What the monitor asks of PostgreSQL for one tier, the marks of its exchanges included."""
-        allowed = allowance(Tier.T0, Interval.M1, self.deps)
-        marks = {mic: mark(self.deps.calendars.get(mic), allowed, _NOW) for mic in set(_MICS)}
+        allowed = {mic: allowance(Tier.T0, Interval.M1, mic, self.deps) for mic in set(_MICS)}
+        marks = {mic: mark(self.deps.calendars.get(mic), each, _NOW) for mic, each in allowed.items()}
         open_ = {mic: each for mic, each in marks.items() if each is not None}
         with self.deps.database.transaction() as connection:
             found = snapshots.lateness(connection, _SERIES, open_, _NOW, sample=Sample(), worst=WORST)
@@ -72,7 +72,7 @@ class _Scene:
 
     def query_per_series(self) -> int:
         """Each series by a query of its own and its lag by itself; a twentieth of them, on one connection."""
-        allowed_s = allowance(Tier.T0, Interval.M1, self.deps).trading_s
+        allowed_s = allowance(Tier.T0, Interval.M1, _MICS[0], self.deps).trading_s
         some, late = self.ids[::20], 0
         with self.deps.database.transaction() as connection:
             for each in some:
