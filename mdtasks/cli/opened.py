@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mdtasks.cli.frame import settings_of
@@ -32,6 +33,7 @@ def opened_database(args: argparse.Namespace) -> Iterator[Database]:
 def opened_deps(args: argparse.Namespace, settings: Settings | None = None) -> Iterator[Deps]:
     """Everything that flows need. What is counted here is counted for the stack, where one runs on this machine."""
     from mdtasks.flows.deps import open_deps
+    from mdtasks.flows.following import Follower
     from mdtasks.observe.metrics import use_multiprocess_dir
 
     settings = settings or settings_of(args)
@@ -41,7 +43,7 @@ def opened_deps(args: argparse.Namespace, settings: Settings | None = None) -> I
     deps = open_deps(settings, application="mdtasks-cli")
     try:
         _take_overrides(deps.database, deps.calendars)
-        yield deps
+        yield Follower(deps).refresh(datetime.now(UTC))
     finally:
         deps.close()
 

@@ -154,7 +154,9 @@ def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now:
         windows = {
             mic: asked.window(deps.calendars.get(mic), now) for mic in {member.mic for member in members.values()}
         }
-        pieces = Pieces(asked.interval, windows, deps.calendars, deps.settings.chunk_minutes)
+        tiers = {asked.priority or member.tier for member in members.values()}
+        minutes = min((deps.running.policy.tiers[tier].chunk_minutes for tier in tiers), default=1)
+        pieces = Pieces(asked.interval, windows, deps.calendars, minutes)
         _refuse_too_many(list(members.values()), pieces)
         ids = [member.id for member in members.values()]
         covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)

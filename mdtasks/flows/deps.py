@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from mdtasks.connections import Database, Redis, open_redis
 from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.health import Rules
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows.calendars import CalendarWatch
-from mdtasks.flows.policy_watch import PolicyWatch, process_name
+from mdtasks.flows.policy_watch import PolicyWatch, Running, process_name
 from mdtasks.flows.traces import open_recorder
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.traces import Recorder
@@ -20,7 +20,7 @@ from mdtasks.providers.registry import Registry
 from mdtasks.queue.app import current_app, make_app
 from mdtasks.queue.coordinator import Coordinator, open_coordinator
 from mdtasks.queue.enqueue import Enqueuer
-from mdtasks.settings import Settings, load_settings, policy_variables
+from mdtasks.settings import Settings, load_settings, policy_variables, under
 from mdtasks.store.calendars import KeptCalendars
 from mdtasks.store.gates import SharedGate
 from mdtasks.store.health import PROBE_S, HealthBook
@@ -43,7 +43,9 @@ class Deps:
     enqueuer: Enqueuer
     watch: CalendarWatch
     health: HealthBook
+    #: Watches for a newer policy; ``running`` is the one that these Deps were made under.
     policy: PolicyWatch
+    running: Running
     #: The outside coordinator's lists; None where there is none.
     coordinator: Coordinator | None = None
     #: Of slow provider calls; None where it is switched off.
@@ -72,21 +74,51 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
     broker = open_redis(settings.require_broker_url())
     database = Database(settings.require_database_url(), application=application)
     state = open_redis(settings.require_redis_url())
-    health = HealthBook(state, rules(settings), max(PROBE_S, 2 * settings.vendor_timeout_s))
+    policy = PolicyWatch(database, state, policy_variables(settings), process=process_name(application))
+    health, registry = _asking(settings, calendars, state)
     return Deps(
         settings=settings,
         database=database,
         broker=broker,
         state=state,
         health=health,
-        registry=Registry(settings, calendars, lambda name, rates: SharedGate(name, rates, health)),
+        registry=registry,
         calendars=calendars,
         enqueuer=Enqueuer(app, broker, settings),
         watch=CalendarWatch(database, calendars, settings),
-        policy=PolicyWatch(database, state, policy_variables(settings), process=process_name(application)),
+        policy=policy,
+        running=policy.current,
         coordinator=open_coordinator(settings) if settings.use_rlc else None,
         recorder=open_recorder(settings),
     )
+
+
+def _asking(settings: Settings, calendars: Calendars, state: Redis) -> tuple[HealthBook, Registry]:
+    """The providers, and their health, under these settings."""
+    health = HealthBook(state, rules(settings), max(PROBE_S, 2 * settings.vendor_timeout_s))
+    return health, Registry(settings, calendars, lambda name, rates: SharedGate(name, rates, health))
+
+
+def equipped(deps: Deps, running: Running) -> dict[str, Any]:
+    """The fields of Deps that are others under another policy. Raises ConfigurationError where this process cannot work
+    by it; the caps of the broker's transport are set when nothing else can fail.
+    """
+    settings = under(deps.settings, running.policy)
+    health, registry = _asking(settings, deps.calendars, deps.state)
+    traced = [getattr(each, name) for each in (deps.settings, settings) for name in _TRACING]
+    same = traced[: len(_TRACING)] == traced[len(_TRACING) :]
+    return {
+        "settings": settings,
+        "health": health,
+        "registry": registry,
+        "recorder": deps.recorder if same else open_recorder(settings),
+        "enqueuer": deps.enqueuer.under(settings),
+        "running": running,
+    }
+
+
+#: Settings by which the recorder of slow calls is made.
+_TRACING: Final = tuple(name for name in Settings.model_fields if name.startswith("viztracer"))
 
 
 def rules(settings: Settings) -> Rules:

@@ -115,7 +115,7 @@ def _refuse_without_row(job_id: str, deps: Deps) -> None:
 
 def _claim(job_id: str, deps: Deps, worker: str) -> jobs.Claim | None:
     with deps.database.transaction() as connection:
-        return jobs.claim(connection, job_id, worker, deps.settings.lease_s)
+        return jobs.claim(connection, job_id, worker, deps.settings.lease_s, deps.running.version)
 
 
 def _fetched(deps: Deps, claim: jobs.Claim, worker: str, now: datetime) -> FetchOutcome:

@@ -113,7 +113,7 @@ def _attempt(
     """Do a live job's work under an attempt of its own, which tells how it ended."""
     with deps.database.transaction() as connection:
         members = list(reference.resolve(connection, job.symbols).values())
-        attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker)
+        attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker, deps.running.version)
     try:
         ending = work(members, attempt_id)
     except HeldBackError as error:

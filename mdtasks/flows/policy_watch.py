@@ -117,6 +117,12 @@ class PolicyWatch:
             self._next_s = self._clock() + pause_s
             self._looking.release()
 
+    def reject(self, version: int, why: str, before: Running) -> None:
+        """Go back to what held before: this process cannot work by the version, though it reads well."""
+        log.error("policy %d cannot be followed here, %d holds: %s", version, before.version, why)
+        self._refused, self._error, self._current = version, why, before
+        self._word_s = float("-inf")
+
     def close(self) -> None:
         """Take this process off the list of those that follow the policy. When that fails it is missed by nobody."""
         if not self._process or self._word_s == float("-inf"):

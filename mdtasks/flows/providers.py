@@ -52,7 +52,7 @@ def snapshot_once(deps: Deps, now: datetime) -> dict[str, int]:
     with deps.database.transaction() as connection:
         if not providers.take_turn(connection):
             return {**counts, "busy": 1}
-        kept = providers.add_looks(connection, found, now)
+        kept = providers.add_looks(connection, found, now, deps.running.version)
         read = [each for each in waiting.values() if each is not None]
         added = [each for each in read if providers.add_transition(connection, Entry.of(each))]
         promoted = [each.provider for each in added if each.kind == "promoted"]

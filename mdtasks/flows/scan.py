@@ -142,13 +142,13 @@ class _Look:
         mic, unasked = lacking.listing.mic, lacking.unasked
         key = (mic, unasked.tobytes() + b"/" + lacking.asked.tobytes() + b"/" + lacking.missing.tobytes())
         if key not in self._pieces:
-            calendar, minutes = self._deps.calendars.get(mic), self._deps.settings.chunk_minutes
+            calendar, tier = self._deps.calendars.get(mic), self._deps.running.policy.tiers[self._scope.tier]
             dead = gaps.subtract(gaps.subtract(lacking.missing, lacking.asked), unasked)
             whole, busy, failed = (self.runs(mic, each) for each in (lacking.missing, lacking.asked, dead))
             self._pieces[key] = [
                 piece
                 for run in may_ask(whole, self.runs(mic, unasked), (busy, failed), _LEAST[self._scope.interval])
-                for piece in gaps.chunks(run.window, calendar, self._scope.interval, minutes)
+                for piece in gaps.chunks(run.window, calendar, self._scope.interval, tier.chunk_minutes)
             ]
         return self._pieces[key]
 

@@ -39,7 +39,9 @@ def recorded_bars(deps: Deps, asked: Asked, symbols: Iterable[str], asker: Asker
     """What stands around one call for bars."""
     if deps.recorder is None:
         return UNRECORDED
-    context = CallContext(asked.provider.name, f"bars_{asked.interval}", tuple(symbols), asked.window, asker)
+    context = CallContext(
+        asked.provider.name, f"bars_{asked.interval}", tuple(symbols), asked.window, asker, deps.running.version
+    )
     return deps.recorder.call(context, partial(_keep, deps))
 
 
@@ -47,7 +49,9 @@ def recorded_quotes(deps: Deps, provider: str, symbols: Iterable[str], asker: As
     """What stands around one call for quotes."""
     if deps.recorder is None:
         return UNRECORDED
-    return deps.recorder.call(CallContext(provider, "quotes", tuple(symbols), None, asker), partial(_keep, deps))
+    return deps.recorder.call(
+        CallContext(provider, "quotes", tuple(symbols), None, asker, deps.running.version), partial(_keep, deps)
+    )
 
 
 def _keep(deps: Deps, call: SlowCall) -> None:

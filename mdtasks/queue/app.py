@@ -68,7 +68,7 @@ def make_app(settings: Settings) -> Celery:
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     return {
-        "caps": {backfill_queue(tier): settings.cap(tier) for tier in Tier},
+        "caps": _caps(settings),
         # Past the lease: a message comes back only after its claim has ended, and then finds nothing to claim.
         "visibility_timeout": settings.lease_s * 1.5,
         # kombu's own sweep is every ~100 s; work of a lost worker should be back within seconds.
@@ -82,6 +82,15 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         # Queues in the order of -Q: a tier's live queue before its backfills.
         "queue_order_strategy": "priority",
     }
+
+
+def cap_queues(app: Celery, settings: Settings) -> None:
+    """Set the caps that the app's channels hold, those that are open too: they share one mapping."""
+    app.conf.broker_transport_options["caps"].update(_caps(settings))
+
+
+def _caps(settings: Settings) -> dict[str, int]:
+    return {backfill_queue(tier): settings.cap(tier) for tier in Tier}
 
 
 @cache

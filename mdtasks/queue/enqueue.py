@@ -23,7 +23,7 @@ from kombu import Connection
 
 from mdtasks.connections import load_script, translated_redis_errors
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier
-from mdtasks.queue.app import backfill_queue, live_queue
+from mdtasks.queue.app import backfill_queue, cap_queues, live_queue
 from mdtasks.queue.transport import PUSH, Channel
 from mdtasks.settings import Settings
 
@@ -111,6 +111,11 @@ class Enqueuer:
         self._tag = str(uuid4())[:24]
         self._pushes = count()
         self._templates: dict[tuple[str, bool], _Template] = {}
+
+    def under(self, settings: Settings) -> Enqueuer:
+        """The same way onto the queues under other settings; the caps of the app's own sends are theirs from now on."""
+        cap_queues(self._app, settings)
+        return Enqueuer(self._app, self._client, settings)
 
     def push_backfills(self, tier: Tier, jobs: Sequence[BackfillJob]) -> int:
         """Push jobs onto the tier's queue as far as its cap allows: the first ones, how many is the answer.

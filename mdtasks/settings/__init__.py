@@ -6,7 +6,7 @@ Unknown ``MDTASKS_*`` names are refused with the nearest known one: a typo never
 """
 
 from mdtasks.settings.fields import Settings
-from mdtasks.settings.overriding import policy_variables
+from mdtasks.settings.overriding import policy_variables, under
 from mdtasks.settings.sources import CONNECTION_FILE, ENVIRONMENT, load_settings, published, refuse_unknown, sealed
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "published",
     "refuse_unknown",
     "sealed",
+    "under",
 ]

@@ -1,13 +1,14 @@
-"""Which settings of a process override the policy: those that were set for it, or for its whole stack."""
+"""Settings and the policy: which settings of a process override it, and the settings under a policy."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
-from mdtasks.domain.policy import VARIABLES
-from mdtasks.domain.rates import Rate
+from mdtasks.domain.policy import VARIABLES, Policy
+from mdtasks.domain.rates import Rate, parse_rates
 from mdtasks.settings.fields import Settings
 
 
@@ -34,3 +35,24 @@ def _text_of(value: Any) -> str:
 
 def _rates(rates: tuple[Rate, ...]) -> str:
     return "+".join(map(str, rates)) or "none"
+
+
+def under(settings: Settings, policy: Policy) -> Settings:
+    """The settings with the policy's values in place of theirs. What tiers may differ in and one setting holds for all
+    (``chunk_minutes``, ``concurrency``) is read from the policy itself.
+    """
+    changed = {
+        variable.setting: _setting(settings, variable.setting, reduce(getattr, variable.paths[0].split("."), policy))
+        for variable in VARIABLES.values()
+        if variable.setting and len(variable.paths) == 1
+    }
+    return settings.model_copy(update=changed)
+
+
+def _setting(settings: Settings, name: str, value: Any) -> Any:
+    """A value of the policy as the setting has it: where the policy has none, "never" is 0 and "no order" is ()."""
+    if isinstance(value, Mapping):
+        return {provider: parse_rates(rate) for provider, rate in value.items()}
+    if value is None:
+        return () if isinstance(getattr(settings, name), tuple) else 0.0
+    return value

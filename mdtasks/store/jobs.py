@@ -85,9 +85,14 @@ def defer(connection: Connection, job_ids: Sequence[str]) -> None:
     connection.execute(SQL["defer"], {"ids": list(job_ids)})
 
 
-def claim(connection: Connection, job_id: str, worker: str, lease_s: float) -> Claim | None:
-    """Take a job for one attempt; None when there is nothing to take (a stale or doubled message)."""
-    row = connection.execute(SQL["claim"], {"job_id": job_id, "worker": worker, "lease_s": lease_s}).one_or_none()
+def claim(
+    connection: Connection, job_id: str, worker: str, lease_s: float, policy_version: int | None = None
+) -> Claim | None:
+    """Take a job for one attempt, under a version of the policy; None when there is nothing to take (a stale or doubled
+    message).
+    """
+    values = {"job_id": job_id, "worker": worker, "lease_s": lease_s, "policy_version": policy_version}
+    row = connection.execute(SQL["claim"], values).one_or_none()
     if row is None:
         return None
     return Claim(
@@ -105,10 +110,12 @@ def claim(connection: Connection, job_id: str, worker: str, lease_s: float) -> C
     )
 
 
-def open_live_attempt(connection: Connection, job_id: str, job_type: str, worker: str) -> int:
+def open_live_attempt(
+    connection: Connection, job_id: str, job_type: str, worker: str, policy_version: int | None = None
+) -> int:
     """The id of a new attempt of a live fetch."""
-    row = connection.execute(SQL["live_attempt"], {"job_id": job_id, "job_type": job_type, "worker": worker})
-    return int(row.scalar_one())
+    values = {"job_id": job_id, "job_type": job_type, "worker": worker, "policy_version": policy_version}
+    return int(connection.execute(SQL["live_attempt"], values).scalar_one())
 
 
 def close_attempt(connection: Connection, attempt_id: int, ending: Ending) -> None:

@@ -58,9 +58,12 @@ def take_turn(connection: Connection) -> bool:
     return bool(connection.execute(_SQL["take_turn"]).scalar_one())
 
 
-def add_looks(connection: Connection, standings: Sequence[Standing], now: datetime) -> set[str]:
+def add_looks(
+    connection: Connection, standings: Sequence[Standing], now: datetime, policy_version: int | None = None
+) -> set[str]:
     """Keep how providers stand; returns those of whom no look of the same moment was kept."""
-    values = {
+    values: dict[str, Any] = {
+        "policy_version": policy_version,
         "at": now,
         "providers": [each.name for each in standings],
         "scores": [each.score for each in standings],

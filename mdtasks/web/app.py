@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mdtasks.domain.errors import MdtasksError
 from mdtasks.flows.deps import open_deps
+from mdtasks.flows.following import Follower
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
@@ -38,7 +39,7 @@ from mdtasks.web import (
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
-from mdtasks.web.following import following
+from mdtasks.web.following import Followed, following
 
 #: Requests that work on the servers at the same time; more wait. Fewer than the pool of PostgreSQL has connections.
 _MOST_AT_WORK: Final = 6
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     app = Starlette(
         routes=routes,
         lifespan=_lifespan(settings),
-        middleware=[Middleware(OneLineStart), Middleware(LoopbackOnly)],
+        middleware=[Middleware(OneLineStart), Middleware(LoopbackOnly), Middleware(Followed)],
         exception_handlers={
             MdtasksError: on_our_error,
             HTTPException: on_http_error(list(endpoints(routes))),
@@ -115,8 +116,9 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         use_multiprocess_dir(settings.metrics_dir)
         tell_ready()
         try:
-            async with following(deps):
-                yield {"deps": deps}
+            follower = Follower(deps)
+            async with following(follower):
+                yield {"follower": follower, "deps": deps}
         finally:
             deps.close()
 

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 
 import anyio
 from anyio.to_thread import run_sync
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mdtasks.domain.errors import InvalidPolicyError, MdtasksError
 from mdtasks.flows import policies
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.following import Follower
 from mdtasks.flows.policies import Asked
 from mdtasks.flows.policy_facts import desk_of
 from mdtasks.flows.policy_watch import EVERY_S
@@ -23,28 +25,40 @@ from mdtasks.flows.policy_watch import EVERY_S
 log = logging.getLogger(__name__)
 
 
+class Followed:
+    """Gives each request the Deps that hold when it begins, as ``request.state.deps``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if follower := scope.get("state", {}).get("follower"):
+            scope["state"]["deps"] = follower.deps
+        await self._app(scope, receive, send)
+
+
 @asynccontextmanager
-async def following(deps: Deps) -> AsyncIterator[None]:
+async def following(follower: Follower) -> AsyncIterator[None]:
     """While this lasts the process follows the policy, and a SIGHUP reloads its file."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_look, deps)
+        tasks.start_soon(_look, follower)
         if threading.current_thread() is threading.main_thread():  # signals reach no other
-            tasks.start_soon(_hear, deps)
+            tasks.start_soon(_hear, follower)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def _look(deps: Deps) -> None:
+async def _look(follower: Follower) -> None:
     alone = anyio.CapacityLimiter(1)  # a server that does not answer takes no place from the requests
     while True:
-        await run_sync(deps.policy.refresh, datetime.now(UTC), limiter=alone)
+        await run_sync(follower.refresh, datetime.now(UTC), limiter=alone)
         await anyio.sleep(EVERY_S)
 
 
-async def _hear(deps: Deps) -> None:
+async def _hear(follower: Follower) -> None:
     with anyio.open_signal_receiver(signal.SIGHUP) as signals:
         async for _ in signals:
-            await run_sync(reload_file, deps)
+            await run_sync(reload_file, follower.deps)
 
 
 def reload_file(deps: Deps) -> None:

@@ -10,28 +10,31 @@ from typing import Any
 import psutil
 
 from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.following import Follower
 
-_deps: tuple[int, Deps] | None = None
+_follower: tuple[int, Follower] | None = None
 
 
 def deps() -> Deps:
-    """The Deps of this process, calendars current. A child that was forked after its parent had some opens its own.
+    """The Deps of this process, policy and calendars current. A child forked after its parent had some opens its own.
 
-    Call it once a task, at its start: what calendars say does not change in the midst of one.
+    Call it once a task, at its start: what the policy and calendars say does not change in the midst of one.
     """
-    global _deps  # noqa: PLW0603 - the one value per process that Celery gives no other place for
-    if _deps is None or _deps[0] != os.getpid():
-        _deps = (os.getpid(), open_deps(application=f"mdtasks-worker-{os.getpid()}"))
-    _deps[1].watch.refresh(datetime.now(UTC))
-    return _deps[1]
+    global _follower  # noqa: PLW0603 - the one value per process that Celery gives no other place for
+    if _follower is None or _follower[0] != os.getpid():
+        _follower = (os.getpid(), Follower(open_deps(application=f"mdtasks-worker-{os.getpid()}")))
+    now = datetime.now(UTC)
+    found = _follower[1].refresh(now)
+    found.watch.refresh(now)
+    return found
 
 
 def close_deps() -> None:
     """Close what this process opened."""
-    global _deps  # noqa: PLW0603
-    if _deps is not None and _deps[0] == os.getpid():
-        _deps[1].close()
-    _deps = None
+    global _follower  # noqa: PLW0603
+    if _follower is not None and _follower[0] == os.getpid():
+        _follower[1].close()
+    _follower = None
 
 
 def worker_name(request: Any) -> str:

@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from redbeat import RedBeatScheduler
 
+from mdtasks.connections import Database, open_redis
 from mdtasks.domain.jobs import Tier
+from mdtasks.flows.policy_watch import PolicyWatch, process_name
 from mdtasks.flows.ticks import JITTER, SERIES
 from mdtasks.settings import Settings, load_settings
+from mdtasks.settings.overriding import policy_variables, under
 
 #: What the names of live ticks' entries begin with.
 _LIVE: Final = "live_"
@@ -53,11 +56,31 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 class Scheduler(RedBeatScheduler):
-    """RedBeat with this table as its static entries; entries that left the table leave Redis at the next start."""
+    """RedBeat with this table as its static entries. It follows the policy: entries with another cadence are made anew,
+    those that left the table leave Redis.
+    """
 
     def setup_schedule(self) -> None:
-        self.app.redbeat_conf.schedule = schedule(load_settings())
+        """Make the table's entries, at the start and whenever the policy is another one."""
+        if not hasattr(self, "_settings"):
+            self._settings = load_settings()
+            database = Database(self._settings.require_database_url(), application="mdtasks-beat", pool_size=1)
+            state = open_redis(self._settings.require_redis_url())
+            self._policy = PolicyWatch(
+                database, state, policy_variables(self._settings), process=process_name("mdtasks-beat")
+            )
+            self._policy.refresh(datetime.now(UTC))
+        self._made_for = self._policy.current
+        followed = under(self._settings, self._made_for.policy) if self._made_for.version else self._settings
+        self.app.redbeat_conf.schedule = schedule(followed)
         super().setup_schedule()
+
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        """As RedBeat's, by the newest policy."""
+        self._policy.refresh(datetime.now(UTC))
+        if self._policy.current.version != self._made_for.version:
+            self.setup_schedule()
+        return super().tick(*args, **kwargs)
 
     def reserve(self, entry: Any) -> Any:
         """As RedBeat's; a live tick counts as run a little earlier than it was: the next one is jittered."""

@@ -19,8 +19,8 @@ WITH claimed AS (
       AND (status = 'queued' OR (status = 'deferred' AND coalesce(not_before, '-infinity') <= now()))
     RETURNING *
 ), started AS (
-    INSERT INTO job_attempts (id, job_id, job_type, attempt, fence, worker) OVERRIDING SYSTEM VALUE
-    SELECT attempt_id, id, 'backfill', attempts, fence, :worker FROM claimed
+    INSERT INTO job_attempts (id, job_id, job_type, attempt, fence, worker, policy_version) OVERRIDING SYSTEM VALUE
+    SELECT attempt_id, id, 'backfill', attempts, fence, :worker, :policy_version FROM claimed
 )
 SELECT c.id, c.instrument_id, c.symbol, i.mic, i.kind, c.interval, lower(c."window") AS start, upper(c."window") AS "end",
        c.tier, c.provider_hint, c.attempts, c.max_attempts, c.fence, c.attempt_id
@@ -28,8 +28,8 @@ FROM claimed c JOIN instruments i ON i.id = c.instrument_id
 
 -- name: live_attempt
 -- Open the attempt of a live fetch: it has no job row, its bars still tell where they came from.
-INSERT INTO job_attempts (job_id, job_type, attempt, fence, worker)
-VALUES (:job_id, :job_type, 1, 0, :worker)
+INSERT INTO job_attempts (job_id, job_type, attempt, fence, worker, policy_version)
+VALUES (:job_id, :job_type, 1, 0, :worker, :policy_version)
 RETURNING id
 
 -- name: close_attempt
@@ -191,7 +191,7 @@ FROM backfill_jobs WHERE id = :job_id
 
 -- name: attempts
 -- The history of a job over all its lives, with the slow provider calls of each attempt and those traced among them.
-SELECT a.id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars, route,
+SELECT a.id, attempt, fence, worker, provider, started_at, ended_at, outcome, error_class, message, bars, route, policy_version,
        (SELECT count(*) FROM slow_calls s WHERE s.attempt_id = a.id) AS slow_calls,
        ARRAY(SELECT s.id FROM slow_calls s WHERE s.attempt_id = a.id AND s.bytes IS NOT NULL ORDER BY s.id) AS traces
 FROM job_attempts a WHERE job_id = :job_id ORDER BY a.id

@@ -10,8 +10,8 @@ SELECT pg_advisory_xact_lock(hashtext('mdtasks.provider_pauses'))
 
 -- name: add_looks
 -- Keep how providers stood at one moment; tells which were new: one of the same moment is kept as it was.
-INSERT INTO provider_snapshots (provider, at, score, state, latency, errors, completeness, requests)
-SELECT provider, :at, score, state, latency, errors, completeness, requests
+INSERT INTO provider_snapshots (provider, at, score, state, latency, errors, completeness, requests, policy_version)
+SELECT provider, :at, score, state, latency, errors, completeness, requests, :policy_version
 FROM unnest(CAST(:providers AS text[]), CAST(:scores AS double precision[]), CAST(:states AS text[]),
             CAST(:latencies AS double precision[]), CAST(:errors AS double precision[]),
             CAST(:completenesses AS double precision[]), CAST(:requests AS bigint[]))

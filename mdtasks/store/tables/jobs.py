@@ -114,6 +114,7 @@ job_attempts = Table(
     Column("error_class", Text),
     Column("message", Text),
     Column("bars", Integer, nullable=False, server_default="0"),
+    Column("policy_version", BigInteger, comment="0: none was applied yet"),
     Column("route", JSONB, comment="providers in the order asked: what each said, or why it was not asked in its turn"),
     Index("job_attempts_job", "job_id", "id"),
     Index("job_attempts_running", "worker", postgresql_where=text("ended_at is null")),
