@@ -64,16 +64,22 @@ class Scheduler(RedBeatScheduler):
         """Make the table's entries, at the start and whenever the policy is another one."""
         if not hasattr(self, "_settings"):
             self._settings = load_settings()
-            database = Database(self._settings.require_database_url(), application="mdtasks-beat", pool_size=1)
-            state = open_redis(self._settings.require_redis_url())
-            self._policy = PolicyWatch(
-                database, state, policy_variables(self._settings), process=process_name("mdtasks-beat")
-            )
+            self._database = Database(self._settings.require_database_url(), application="mdtasks-beat", pool_size=1)
+            self._state = open_redis(self._settings.require_redis_url())
+            variables = policy_variables(self._settings)
+            self._policy = PolicyWatch(self._database, self._state, variables, process=process_name("mdtasks-beat"))
             self._policy.refresh(datetime.now(UTC))
         self._made_for = self._policy.current
         followed = under(self._settings, self._made_for.policy) if self._made_for.version else self._settings
         self.app.redbeat_conf.schedule = schedule(followed)
         super().setup_schedule()
+
+    def close(self) -> None:
+        """As RedBeat's; beat is no longer among those that follow the policy."""
+        self._policy.close()
+        self._database.close()
+        self._state.close()
+        super().close()
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         """As RedBeat's, by the newest policy."""

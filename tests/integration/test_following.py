@@ -194,3 +194,4 @@ def test_beats_table_is_that_of_the_newest_policy(
     kept = {str(key) for key in scheduler._policy._state.keys("mdtasks:beat*")}
     assert not any("live_T1_bars_1m" in key for key in kept)
     assert any("live_T0_bars_1m" in key for key in kept)
+    scheduler.close()
