@@ -45,8 +45,7 @@ class Desk:
 
 def desk_of(deps: Deps) -> Desk:
     """The desk of a running stack."""
-    environ = policy_variables(deps.settings)
-    return Desk(deps.settings, deps.registry, environ, deps.database, deps.broker, deps.state)
+    return Desk(deps.settings, deps.registry, deps.policy.environ, deps.database, deps.broker, deps.state)
 
 
 def desk_without_servers(settings: Settings) -> Desk:

@@ -67,7 +67,8 @@ class PolicyWatch:
         """
         self._database = database
         self._state = state
-        self._environ = environ
+        #: The variables that override the policy here.
+        self.environ = environ
         self._process = process
         self._clock = clock
         self._looking = threading.Lock()
@@ -136,7 +137,7 @@ class PolicyWatch:
     def _first(self) -> Running:
         """What holds before anybody was asked."""
         version = policies.defaults()
-        found = effective(Policy(), self._environ)
+        found = effective(Policy(), self.environ)
         return Running(0, version.hash, found.policy, Policy(), {} if found.wrongs else found.overridden)
 
     def _told(self) -> tuple[int | None, bool]:
@@ -179,7 +180,7 @@ class PolicyWatch:
     def _follow(self, newest: Version, now: datetime) -> None:
         """Swap the reference, or say why it stays."""
         self._word_s = min(self._word_s, self._clock())
-        found, why = followed(newest, self._environ)
+        found, why = followed(newest, self.environ)
         if found is None:
             self._refused, self._error = newest.version, why
             log.error("policy %d cannot be followed, %d holds: %s", newest.version, self._current.version, why)

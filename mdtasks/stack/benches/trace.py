@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -108,6 +109,7 @@ class _Recording:
 
     def __init__(self, recorder: object) -> None:
         self.recorder = recorder
+        self.running = SimpleNamespace(version=0)
 
 
 def _side_by_side(
