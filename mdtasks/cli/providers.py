@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, explain
+from mdtasks.domain.errors import PROVIDER_SETTINGS
 
 if TYPE_CHECKING:
     from mdtasks.flows.provider_reports import Report
@@ -63,7 +64,7 @@ def providers(args: argparse.Namespace) -> int:
     elif found:
         _show_table(found)
     else:
-        say("no provider is configured: set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1")
+        say(f"no provider is configured: set {PROVIDER_SETTINGS}")
     return 0
 
 

@@ -163,9 +163,17 @@ def test_wrong_use_is_refused_by_name(cli: Cli, words: tuple[str, ...], code: in
     assert said in found.err
 
 
+def test_a_mistyped_name_is_told_of_names_and_an_unknown_one_of_settings(cli: Cli) -> None:
+    typo = cli("providers", "pause", "simulater", "--reason", "x").err
+    assert "`mdtasks providers` lists those that there are" in typo
+    assert "MDTASKS_" not in typo
+    assert "MDTASKS_ALPACA_KEY" in cli("providers", "alpaca").err
+
+
 def test_without_any_provider_it_says_what_to_set(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDTASKS_SIMULATOR", "0")
     assert "MDTASKS_FILES_MAP" in cli("providers").err
+    assert "MDTASKS_ALPACA_KEY" in cli("providers").err
     assert cli("providers", "--json").json == []
 
 
