@@ -9,9 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from mdtasks.domain.rates import Rate
+
+
+@dataclass(slots=True)
+class Waits:
+    """What a call spent on our own account. ``waited_s``: until its requests were let through, seconds; it grows while
+    the call lasts.
+    """
+
+    waited_s: float = 0.0
 
 
 class Gate(Protocol):
@@ -26,8 +36,8 @@ class Gate(Protocol):
         """
         ...
 
-    def call(self, *, insist: bool = False) -> AbstractContextManager[None]:
-        """Make one call of the adapter inside, of as many requests as it takes.
+    def call(self, *, insist: bool = False) -> AbstractContextManager[Waits]:
+        """Make one call of the adapter inside, of as many requests as it takes; yields how long those waited.
 
         ``insist``: they pass although the vendor is left aside, for every other one is too.
         """
@@ -47,9 +57,9 @@ class OpenGate:
         yield
 
     @contextmanager
-    def call(self, *, insist: bool = False) -> Iterator[None]:  # noqa: ARG002
+    def call(self, *, insist: bool = False) -> Iterator[Waits]:  # noqa: ARG002
         """Make one call inside."""
-        yield
+        yield Waits()
 
     def take_probe(self) -> bool:
         """There is nothing to probe."""

@@ -17,6 +17,7 @@ from mdtasks.domain.errors import (
 )
 from mdtasks.domain.rates import Rate
 from mdtasks.observe import metrics
+from mdtasks.providers.gate import Waits
 from mdtasks.store.health import Admission, HealthBook
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class SharedGate:
         self._insists = False
         self._probes = False
         self._patience_s = PATIENCE_S
+        self._waits = Waits()
 
     def take_probe(self) -> bool:
         """Take the right to probe; see ``providers.gate.Gate``."""
@@ -44,11 +46,11 @@ class SharedGate:
         return self._probes
 
     @contextmanager
-    def call(self, *, insist: bool = False) -> Iterator[None]:
+    def call(self, *, insist: bool = False) -> Iterator[Waits]:
         """Make one call inside; see ``providers.gate.Gate``."""
-        self._insists, self._patience_s = insist, PATIENCE_S
+        self._insists, self._patience_s, self._waits = insist, PATIENCE_S, Waits()
         try:
-            yield
+            yield self._waits
         finally:
             self._insists = False
             if self._probes:
@@ -62,9 +64,13 @@ class SharedGate:
 
         A Redis that is away stops a provider with a rate, whose account could be locked, and no other.
         """
-        self._enter(endpoint)
+        asked = time.monotonic()
+        try:
+            self._enter(endpoint)
+        finally:
+            began = time.monotonic()
+            self._waits.waited_s += began - asked
         self._patience_s = PATIENCE_WITHIN_S
-        began = time.monotonic()
         try:
             yield
         except ProviderError as error:
