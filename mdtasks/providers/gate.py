@@ -9,19 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
-from mdtasks.domain.rates import Rate
-
-
-@dataclass(slots=True)
-class Waits:
-    """What a call spent on our own account. ``waited_s``: until its requests were let through, seconds; it grows while
-    the call lasts.
-    """
-
-    waited_s: float = 0.0
+from mdtasks.domain.rates import Rate, Waits
 
 
 class Gate(Protocol):

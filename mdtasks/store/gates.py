@@ -15,9 +15,8 @@ from mdtasks.domain.errors import (
     ProviderError,
     RateSpentError,
 )
-from mdtasks.domain.rates import Rate
+from mdtasks.domain.rates import Rate, Waits
 from mdtasks.observe import metrics
-from mdtasks.providers.gate import Waits
 from mdtasks.store.health import Admission, HealthBook
 
 log = logging.getLogger(__name__)
