@@ -86,14 +86,14 @@ def _row(each: Report) -> tuple[object, ...]:
     from mdtasks.cli.output import sparkline
     from mdtasks.cli.provider_page import took_words
 
-    errors, samples = sum(each.errors.values()), len(each.samples)
+    errors, requests = sum(each.errors.values()), each.sampled_requests
     return (
         each.standing.name,
         _STATES[each.standing.state],
         f"{each.standing.score:.2f}",
         sparkline([look["health_score"] for look in each.history], _BLOCKS) or None,
         took_words(median(each.latencies_s)) if each.latencies_s else None,
-        f"{errors} of {samples}" if samples else None,
+        f"{errors} of {requests}" if requests else None,
         each.standing.budget,
     )
 

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from mdtasks.cli import output
+from mdtasks.domain.errors import VendorError
 from mdtasks.domain.health import Sample
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.providers import pause, snapshot_once
@@ -70,7 +71,7 @@ def test_the_page_of_one_shows_arithmetic_looks_and_case(cli: Cli, ill: Deps) ->
         "no. 1 for intraday bars, no. 1 for daily bars, no. 1 for quotes",
         "0.25 x latency 0.522 + 0.20 x errors 0.522 + 0.10 x completeness 0.522 = 0.287",
         "0.522 < 0.55 (BREAKER_DEMOTE_THRESHOLD)",
-        "newest samples  6 of 60, the newest first",
+        "newest samples  6 of 60, the newest first; of 60 requests 4 failed",
         "vendor_error",
     ):
         assert words in shown, words
@@ -79,6 +80,20 @@ def test_the_page_of_one_shows_arithmetic_looks_and_case(cli: Cli, ill: Deps) ->
     again = cli("providers", NAME).out
     assert again.index("\npromoted  ") < again.index("\ndemoted  ")
     assert "answers in a row >= 3 (BREAKER_PROMOTE_MIN_SAMPLES)" in again
+    assert "it was left alone 1 time before" in again
+
+
+def test_errors_are_counted_over_requests_and_not_over_judgements(cli: Cli, cli_deps: Deps) -> None:
+    for error in (None, VendorError("500", provider=NAME), None):
+        cli_deps.health.tell_request(NAME, "bars", 0.1, error)
+    cli_deps.health.tell_answer(NAME, Sample(NOW, "bars", "answer", completeness=1.0))
+    assert "  1 of 3  " in cli("providers").out
+    page = cli("providers", NAME).out
+    assert "newest samples  4 of 4, the newest first; of 3 requests 1 failed" in page
+    assert page.count("  bars asked ") == 3
+    assert page.count("  bars judged ") == 1
+    found = cli("providers", NAME, "--json").json
+    assert (found["errors"], found["sampled_requests"], len(found["samples"])) == ({"vendor_error": 1}, 3, 4)
 
 
 def test_on_a_terminal_of_eighty_columns_nothing_is_wider(cli: Cli, ill: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,10 +231,15 @@ def test_a_runbook_goes_by_the_case_file(cli_deps: Deps) -> None:
         each for each in look("ProviderDemoted", cli_deps, NOW).findings if each.cause == "simulator is demoted"
     ]
     assert "0.522 < 0.55 (BREAKER_DEMOTE_THRESHOLD)" in found.evidence
-    assert "of its 4 samples: 4 vendor_error" in found.evidence
+    assert "of its 4 requests: 4 vendor_error" in found.evidence
     assert "mdtasks providers pause simulator --reason '...'" in found.repair.words
     promote(cli_deps.health)
     assert "simulator is demoted" not in causes(cli_deps)
+    snapshot_once(cli_deps, NOW)
+    over = finding(cli_deps, "simulator was demoted and is well again", datetime.now(UTC))
+    assert over.likelihood < 0.5
+    assert {"of its 4 requests: 4 vendor_error", "left alone 1 time"} < set(over.evidence)
+    assert causes(cli_deps, now=datetime.now(UTC) + timedelta(hours=7)) == []
 
 
 def test_a_case_of_the_demotion_before_is_not_taken_for_this_one(cli_deps: Deps, redis_client: redis.Redis) -> None:
