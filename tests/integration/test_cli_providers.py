@@ -9,7 +9,7 @@ import redis
 
 from mdtasks.cli import output
 from mdtasks.domain.errors import VendorError
-from mdtasks.domain.health import Sample
+from mdtasks.domain.health import Pause, Sample
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.providers import pause, snapshot_once
 from mdtasks.flows.runbooks.findings import Finding
@@ -204,6 +204,16 @@ def test_doctor_and_status_name_who_is_aside(cli: Cli, cli_deps: Deps) -> None:
     assert check["state"] == "warn"
     assert check["found"].endswith("paused by ann: wrong splits")
     assert check["todo"] == "`mdtasks providers simulator` shows the case"
+
+
+def test_status_names_no_provider_that_the_stack_does_not_have(
+    cli: Cli, cli_deps: Deps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli_deps.health.pause("alpaca", Pause("ann", "its contract ended", NOW))
+    demote(cli_deps.health)
+    assert list(providers_aside(cli.settings.home)) == [NAME]
+    monkeypatch.setenv("MDTASKS_SIMULATOR", "0")
+    assert providers_aside(cli.settings.home) == {}
 
 
 def test_status_does_not_fail_where_redis_is_away(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
