@@ -96,6 +96,9 @@ def _asked(found: Report) -> Iterator[str]:
         "complete answers" if declared.complete else "silence proves nothing",
     ]
     yield "declares: " + ", ".join(filter(None, words))
+    unfetched = [("splits and dividends", declared.actions), ("a list of its instruments", declared.listing)]
+    if more := " and ".join(what for what, has in unfetched if has):
+        yield f"has {more} too, which nobody fetches yet"
 
 
 def _show_samples(title: str, samples: Sequence[Mapping[str, Any]]) -> None:

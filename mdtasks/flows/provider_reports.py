@@ -120,6 +120,8 @@ def _declared(found: Capabilities) -> dict[str, Any]:
         "complete": found.complete,
         "delay_s": found.delay_s,
         "history_days": found.history.days if found.history is not None else None,
+        "actions": found.actions,
+        "listing": found.listing,
     }
 
 

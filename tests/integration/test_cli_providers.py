@@ -83,6 +83,15 @@ def test_the_page_of_one_shows_arithmetic_looks_and_case(cli: Cli, ill: Deps) ->
     assert "it was left alone 1 time before" in again
 
 
+def test_what_a_vendor_has_beside_bars_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "which nobody fetches yet" not in cli("providers", NAME).out
+    monkeypatch.setenv("MDTASKS_MASSIVE_KEY", "hush")
+    page = cli("providers", "massive").out
+    assert "has splits and dividends and a list of its instruments too, which nobody fetches yet" in page
+    declared = cli("providers", "massive", "--json").json["capabilities"]
+    assert (declared["actions"], declared["listing"]) == (True, True)
+
+
 def test_errors_are_counted_over_requests_and_not_over_judgements(cli: Cli, cli_deps: Deps) -> None:
     for error in (None, VendorError("500", provider=NAME), None):
         cli_deps.health.tell_request(NAME, "bars", 0.1, error)
