@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import signal
 import sys
 import time
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from mdtasks.cli.demo_watch import Watcher, dim
 from mdtasks.cli.frame import Commands, say, settings_of
-from mdtasks.domain.errors import ConflictError, UnavailableError
+from mdtasks.domain.errors import ConflictError
 
 if TYPE_CHECKING:
-    from mdtasks.connections import Database
     from mdtasks.flows.deps import Deps
+    from mdtasks.providers.outages import Schedule
     from mdtasks.settings import Settings
 
-#: How often the store is looked at for new live bars, seconds.
-_LOOK_EVERY_S: Final = 2.0
+#: During an outage somebody asks for a further day so often: jobs show what it does to them.
+_ASK_EVERY: Final = timedelta(seconds=5)
 _NEXT: Final = (
     ("mdtasks status", "what runs, and what it uses"),
     ("mdtasks bars BTC-USD", "the newest bars"),
@@ -31,6 +33,13 @@ _NEXT: Final = (
     ("mdtasks jobs", "what was fetched, and how"),
     ("mdtasks dlq list", "what failed for good: nothing"),
     ("mdtasks doctor", "is all well?"),
+)
+_NEXT_OF_OUTAGE: Final = (
+    ("mdtasks providers", "how well each provider is"),
+    ("mdtasks providers simulator", "its score part by part, and the case when it is left aside"),
+    ("mdtasks jobs", "what was fetched meanwhile"),
+    ("mdtasks jobs show JOB", "whom an attempt asked, and who answered"),
+    ("mdtasks runbook ProviderDemoted", "what to do about it"),
 )
 
 
@@ -53,12 +62,15 @@ def demo(args: argparse.Namespace) -> int:
     try:
         if args.live:
             with opened_database(args) as database:
-                _watch(database)
+                Watcher(database, _order(settings_of(args))).run()
         settings = settings_of(args)
         _refuse_without_simulator(settings)
         with opened_deps(args, settings) as deps:
             _fill(deps)
-        _say_what_next(settings.home)
+            outage = _outage(deps.settings)
+            _say_what_next(settings.home, _NEXT_OF_OUTAGE if outage.spells else _NEXT)
+            if outage.ends_at is not None and not args.no_live:
+                _show_outage(deps, outage)
         if not args.no_live:
             _become_the_watcher(settings.home)
     except KeyboardInterrupt:
@@ -104,7 +116,55 @@ def _fill(deps: Deps) -> None:
         say(f"{plural(seen.jobs['failed'], 'job')} failed: `mdtasks dlq groups` says why")
 
 
-def _say_what_next(home: Path) -> None:
+def _outage(settings: Settings) -> Schedule:
+    from mdtasks.providers.faults import Faults
+    from mdtasks.providers.outages import Schedule
+
+    return Schedule.parse(settings.simulator_schedule, settings.simulator_epoch, Faults())
+
+
+def _order(settings: Settings) -> list[str]:
+    """Whom the stack asks for live bars, first choice first."""
+    from mdtasks.domain.jobs import Interval
+    from mdtasks.providers.registry import Registry
+
+    return [each.name for each in Registry(settings).order(Interval.M1)]
+
+
+def _show_outage(deps: Deps, outage: Schedule) -> NoReturn:
+    """Say what will happen when, then watch it, with a trickle of backfills until it is over."""
+    from mdtasks.flows import demo as flow
+
+    for line in outage_lines(outage, datetime.now(UTC)):
+        say(line)
+    say("")
+    numbers = itertools.count()
+    due_at = datetime.now(UTC)
+
+    def trickle(now: datetime) -> None:
+        nonlocal due_at
+        if outage.ends_at is not None and due_at <= now < outage.ends_at:
+            due_at = now + _ASK_EVERY
+            flow.ask_further(deps, next(numbers), now)
+
+    Watcher(deps.database, _order(deps.settings)).run(trickle)
+
+
+def outage_lines(outage: Schedule, now: datetime) -> Iterator[str]:
+    """What a schedule of faults will do to the first provider, and when."""
+    if outage.epoch is None:
+        return
+    yield "the provider `simulator` has an outage; lines here tell when it is left aside and taken back:"
+    for spell in outage.spells:
+        since, until = (outage.epoch + timedelta(seconds=at_s) for at_s in (spell.since_s, spell.until_s))
+        what = "fails" if spell.faults.error else "is slow" if spell.faults.latency_s else "is faulty"
+        wait_s = (since - now).total_seconds()
+        when = f"in {wait_s:.0f} s" if wait_s > 0 else "over" if until <= now else "now"
+        yield f"  {since:%H:%M:%S} to {until:%H:%M:%S} UTC  it {what} ({spell.faults}), {when}"
+    yield f"  from {outage.ends_at:%H:%M:%S} UTC on it answers; once probes have shown it, it serves again by itself"
+
+
+def _say_what_next(home: Path, what: Sequence[tuple[str, str]]) -> None:
     """What to type in another terminal, with the home where it is not the default one."""
     from mdtasks.cli.output import activation
 
@@ -113,9 +173,9 @@ def _say_what_next(home: Path) -> None:
     say("\nin another terminal:")
     if activate := activation():
         say(f"  {activate}")
-    width = max(len(command) for command, _ in _NEXT) + len(extra)
-    for command, why in _NEXT:
-        say(f"  {command + extra:<{width}}  {_dim(why)}")
+    width = max(len(command) for command, _ in what) + len(extra)
+    for command, why in what:
+        say(f"  {command + extra:<{width}}  {dim(why)}")
     say("")
 
 
@@ -123,29 +183,3 @@ def _stop_once(_number: int, _frame: object) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def _watch(database: Database) -> NoReturn:
-    """A line for each minute in which live bars came. A store that is away for a while is waited for."""
-    from mdtasks.flows.demo import ALWAYS, newest
-
-    say(_dim("live bars follow, a line a minute"))
-    shown: datetime | None = None
-    while True:
-        with suppress(UnavailableError):
-            found = newest(database, ALWAYS, datetime.now(UTC))
-            latest = max((at for at, _, _ in found.values()), default=None)
-            if latest is not None and (shown is None or latest > shown):
-                shown = latest
-                prices = "   ".join(_price(symbol, *found[symbol][1:]) for symbol in ALWAYS if symbol in found)
-                say(f"{latest:%H:%M} UTC   {prices}")
-        time.sleep(_LOOK_EVERY_S)
-
-
-def _price(symbol: str, close: float, before: float) -> str:
-    mark, colour = ("▲", "32") if close > before else ("▼", "31") if close < before else ("=", "2")
-    return f"{symbol} {close:>10,.2f} " + (f"\x1b[{colour}m{mark}\x1b[0m" if sys.stderr.isatty() else mark)
-
-
-def _dim(text: str) -> str:
-    return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
@@ -81,15 +82,18 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
 
 
 def show_job(args: argparse.Namespace) -> int:
-    """Show one job with its attempts."""
+    """Show one job with its attempts; of a live fetch, which is a message alone, the attempts."""
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import json_row, show_fields
     from mdtasks.domain.errors import BadBarsError
     from mdtasks.store import job_reports
 
     with opened_database(args) as database, database.transaction() as connection:
-        job = job_reports.one_job(connection, args.job)
         attempts = job_reports.attempts(connection, args.job)
+        job = job_reports.any_job(connection, args.job) if attempts else job_reports.one_job(connection, args.job)
+    if job is None:
+        _show_live(args, attempts)
+        return 0
     if args.json:
         print_json({**json_row(job), "history": [json_row(each) for each in attempts]})
         return 0
@@ -101,6 +105,16 @@ def show_job(args: argparse.Namespace) -> int:
     if job["status"] == "failed":
         say(f"`mdtasks requeue {job['id']}` gives it another life")
     return 0
+
+
+def _show_live(args: argparse.Namespace, attempts: list[dict[str, Any]]) -> None:
+    from mdtasks.cli.output import json_row
+
+    if args.json:
+        print_json({"id": args.job, "history": [json_row(each) for each in attempts]})
+        return
+    say(f"{args.job} is a live fetch: it has no row among the jobs, only its attempts")
+    show_attempts(args.job, attempts)
 
 
 def cancel_jobs(args: argparse.Namespace) -> int:
@@ -134,13 +148,16 @@ def cancel_jobs(args: argparse.Namespace) -> int:
 
 def show_attempts(job_id: str, attempts: list[dict[str, Any]]) -> None:
     """Print the history of a job."""
-    from mdtasks.cli.output import show_table
+    from mdtasks.cli.output import show_table, text_of
 
     if not attempts:
         print("no attempt yet")
         return
     headers = ("attempt", "started (UTC)", "took", "outcome", "provider", "worker", "bars", "error")
     show_table(headers, [_attempt(each) for each in attempts])
+    for each in attempts:
+        if each["route"]:
+            print(text_of(f"attempt {each['attempt']} {route_words(each['route'])}"))
     if slow := sum(each["slow_calls"] for each in attempts):
         traced = [f"`mdtasks traces show {trace}`" for each in attempts for trace in each["traces"]]
         where = ", ".join(traced[-3:]) or f"`mdtasks traces --job {job_id}` lists them"
@@ -152,3 +169,22 @@ def _attempt(row: dict[str, Any]) -> tuple[object, ...]:
     error = ": ".join(part for part in (row["error_class"], row["message"]) if part)
     outcome = row["outcome"] or "running"
     return (row["attempt"], row["started_at"], took, outcome, row["provider"], row["worker"], row["bars"], error)
+
+
+def route_words(route: Sequence[Mapping[str, Any]]) -> str:
+    """Whom an attempt asked, in order, and what each said; then who was not asked and why."""
+    asked = [f"{step['provider']} ({_said(step)})" for step in route if "answered" in step]
+    aside = [f"{step['provider']}, {step['why']}" for step in route if "answered" not in step]
+    parts = [f"asked {', then '.join(asked)}" if asked else "asked nobody"]
+    return "; ".join([*parts, *([f"not asked: {'; '.join(aside)}"] if aside else [])])
+
+
+def _said(step: Mapping[str, Any]) -> str:
+    answered = step["answered"]
+    errors = (f"{code}: {_without_name(step, message)}" for code, message in step.get("errors", {}).items())
+    told = ["answered" if answered == 1 else f"answered {answered:,} calls"] if answered else []
+    return ", ".join([*([step["why"]] if "why" in step else []), *told, *errors]) or "said nothing"
+
+
+def _without_name(step: Mapping[str, Any], message: str) -> str:
+    return message.removeprefix(f"{step['provider']}: ")

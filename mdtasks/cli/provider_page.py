@@ -45,7 +45,7 @@ def show_page(found: Report, state: str) -> None:
     for line in _asked(found):
         show_line(line)
     ended = [f"{each.attempts:,} {each.error_class or 'well'}" for each in found.outcomes]
-    show_line(f"attempts that asked it within 30 min ended: {', '.join(ended) or 'none'}")
+    show_line(f"attempts within 30 min, by what it did: {', '.join(ended) or 'none asked it'}")
     _show_samples("newest samples", [health.as_document(each) for each in found.samples])
     for entry in found.transitions or ():
         _show_entry(entry)
@@ -96,6 +96,9 @@ def _asked(found: Report) -> Iterator[str]:
         "complete answers" if declared.complete else "silence proves nothing",
     ]
     yield "declares: " + ", ".join(filter(None, words))
+    unfetched = [("splits and dividends", declared.actions), ("a list of its instruments", declared.listing)]
+    if more := " and ".join(what for what, has in unfetched if has):
+        yield f"has {more} too, which nobody fetches yet"
 
 
 def _show_samples(title: str, samples: Sequence[Mapping[str, Any]]) -> None:
@@ -103,10 +106,11 @@ def _show_samples(title: str, samples: Sequence[Mapping[str, Any]]) -> None:
         _head(title, "  none")
         return
     shown = f"{min(len(samples), _SAMPLES)} of {len(samples)}, the newest first"
-    _head(title, f"  {shown}")
-    show_table(
-        ("at (UTC)", "endpoint", "code", "took", "complete", "by"), [_sample(each) for each in samples[:_SAMPLES]]
-    )
+    requests = [each for each in samples if each["code"] != health.JUDGED]
+    failed = sum(each["code"] != health.ANSWERED for each in requests)
+    _head(title, f"  {shown}; of {plural(len(requests), 'request')} {failed:,} failed")
+    headers = ("at (UTC)", "what", "code", "took", "complete", "by")
+    show_table(headers, [_sample(each) for each in samples[:_SAMPLES]])
 
 
 def _sample(each: Mapping[str, Any]) -> tuple[object, ...]:
@@ -114,7 +118,7 @@ def _sample(each: Mapping[str, Any]) -> tuple[object, ...]:
     took, complete = each.get("latency_s"), each.get("completeness")
     return (
         at[11:19],
-        each["endpoint"],
+        f"{each['endpoint']} {'judged' if each['code'] == health.JUDGED else 'asked'}",
         each["code"],
         None if took is None else took_words(took),
         None if complete is None else f"{complete:.0%}",
@@ -132,6 +136,8 @@ def _show_entry(entry: Entry) -> None:
     _head(entry.kind, f"  {text_of(entry.at)} UTC, score after it {entry.score:.3f}", _STYLES[entry.kind])
     for line in case.get("arithmetic", ()):
         show_line(text_of(line))
+    if entry.kind == "promoted" and case.get("opened"):
+        show_line(f"it was left alone {plural(case['opened'], 'time')} before")
     if "by" in case:
         show_line(text_of(f"by {case['by']}" + (f": {case['reason']}" if case["reason"] else "")))
     if "samples" in case:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, explain
+from mdtasks.domain.errors import PROVIDER_SETTINGS
 
 if TYPE_CHECKING:
     from mdtasks.flows.provider_reports import Report
@@ -63,7 +64,7 @@ def providers(args: argparse.Namespace) -> int:
     elif found:
         _show_table(found)
     else:
-        say("no provider is configured: set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1")
+        say(f"no provider is configured: set {PROVIDER_SETTINGS}")
     return 0
 
 
@@ -85,14 +86,14 @@ def _row(each: Report) -> tuple[object, ...]:
     from mdtasks.cli.output import sparkline
     from mdtasks.cli.provider_page import took_words
 
-    errors, samples = sum(each.errors.values()), len(each.samples)
+    errors, requests = sum(each.errors.values()), each.sampled_requests
     return (
         each.standing.name,
         _STATES[each.standing.state],
         f"{each.standing.score:.2f}",
         sparkline([look["health_score"] for look in each.history], _BLOCKS) or None,
         took_words(median(each.latencies_s)) if each.latencies_s else None,
-        f"{errors} of {samples}" if samples else None,
+        f"{errors} of {requests}" if requests else None,
         each.standing.budget,
     )
 

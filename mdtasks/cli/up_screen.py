@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from mdtasks.cli.output import activation
+from mdtasks.domain.errors import PROVIDER_SETTINGS
 from mdtasks.providers.registry import Registry
 from mdtasks.stack.ports import why_moved
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Said once a stack is up that can fetch nothing.
 NO_PROVIDER: Final = (
-    "no provider is configured, nothing can be fetched: stop, set MDTASKS_FILES_MAP=map.yaml, MDTASKS_LEAN_DIR=folder "
-    "or MDTASKS_SIMULATOR=1, and start again; or look around with `mdtasks up --demo`"
+    f"no provider is configured, nothing can be fetched: stop, set {PROVIDER_SETTINGS}, and start again; "
+    "or look around with `mdtasks up --demo`"
 )
 _MARKS = {
     "ready": "[green]✓[/]",

@@ -9,7 +9,7 @@ turned into these once, at the driver's edge, always with ``raise ... from exc``
 from __future__ import annotations
 
 import difflib
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class MdtasksError(Exception):
@@ -76,6 +76,13 @@ class UnknownSymbolError(InvalidRequestError):
         self.symbols = symbols
 
 
+#: What gives a process providers, for people who have none.
+PROVIDER_SETTINGS: Final = (
+    "MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR, MDTASKS_SIMULATOR=1, MDTASKS_YFINANCE=1 or a vendor's key, such as "
+    "MDTASKS_ALPACA_KEY (docs/providers.md lists them)"
+)
+
+
 class UnknownProviderError(InvalidRequestError):
     """A provider that does not exist or is not configured here."""
 
@@ -88,8 +95,9 @@ class UnknownProviderError(InvalidRequestError):
             + (f"; did you mean {near[0]}?" if near else "")
             + f"; configured: {', '.join(configured) or 'none'}",
             field="provider",
-            hint="set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR, MDTASKS_SIMULATOR=1, MDTASKS_YFINANCE=1 or a vendor's key, "
-            "such as MDTASKS_ALPACA_KEY (docs/providers.md lists them), then `mdtasks doctor`",
+            hint="`mdtasks providers` lists those that there are"
+            if near
+            else f"to have it, set {PROVIDER_SETTINGS}, then `mdtasks doctor`",
         )
         self.provider = provider
 

@@ -39,6 +39,11 @@ ANSWERS: Final = 0.2
 LONGEST_COOLDOWN_S: Final = 300.0
 
 
+#: Codes of samples that tell of no error: a request that was answered, and the judgement of an answer.
+ANSWERED: Final = "ok"
+JUDGED: Final = "answer"
+
+
 class Circuit(StrEnum):
     """What the breaker lets through: everything, nothing, or one probe at a time."""
 
@@ -147,6 +152,16 @@ class Sample:
     completeness: float | None = None
     stale_s: float | None = None
     disagreement: float | None = None
+
+    @property
+    def of_request(self) -> bool:
+        """Whether it is the outcome of a request; else it is what a judgement found."""
+        return self.code != JUDGED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is the outcome of a request that was not answered."""
+        return self.code not in (ANSWERED, JUDGED)
 
 
 @dataclass(frozen=True, slots=True)

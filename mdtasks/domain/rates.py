@@ -26,6 +26,15 @@ class Rate:
         return f"{self.calls}/{'' if count == 1 else count}{unit}"
 
 
+@dataclass(slots=True)
+class Waits:
+    """What a call of a provider spent on our own account. ``waited_s``: until its requests were let through, seconds;
+    it grows while the call lasts.
+    """
+
+    waited_s: float = 0.0
+
+
 def parse_rates(text: str) -> tuple[Rate, ...]:
     """Limits that hold at once, as written: ``200/min``, or ``10000/min+30/s``; ``none``: no limit.
 

@@ -45,6 +45,17 @@ def seed(deps: Deps, now: datetime) -> Answer:
     return answer
 
 
+def ask_further(deps: Deps, number: int, now: datetime) -> Answer:
+    """Ask for one more day of minutes of a symbol that always trades: the ``number``-th before those of ``seed``.
+
+    Any provider may serve it. What is stored is asked for again, so that there is a job each time.
+    """
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=SESSIONS + 1 + number)
+    symbol = ALWAYS[number % len(ALWAYS)]
+    asked = BackfillRequest(symbol=(symbol,), start=day, end=day + timedelta(days=1), refetch=True)
+    return request_backfill(asked, ACTOR, deps, now)
+
+
 def newest(database: Database, symbols: Sequence[str], now: datetime) -> dict[str, tuple[datetime, float, float]]:
     """Of each symbol with a bar in the last 15 minutes: the newest one's start, its close, and the close before it."""
     window = TimeWindow(start=now - timedelta(minutes=15), end=now)

@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import text
 
 from mdtasks.connections import translated_redis_errors
-from mdtasks.domain.errors import MdtasksError, UnavailableError
+from mdtasks.domain.errors import PROVIDER_SETTINGS, MdtasksError, UnavailableError
 from mdtasks.domain.known_sessions import verify
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import last_proof
@@ -288,7 +288,7 @@ def _delisted(instrument: Instrument, now: datetime) -> bool:
 
 def _providers(deps: Deps) -> Iterator[Check]:
     if not (names := deps.registry.names()):
-        todo = "set MDTASKS_FILES_MAP, MDTASKS_LEAN_DIR or MDTASKS_SIMULATOR=1 for the stack, and start it again"
+        todo = f"set {PROVIDER_SETTINGS} for the stack, and start it again"
         yield Check("providers", "bad", "none is configured: nothing can be fetched", todo)
     aside = why_aside(deps)
     for name in names:

@@ -190,17 +190,20 @@ def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn, recorded: Record
 @contextmanager
 def called(turn: Turn, capability: str, endpoint: str, recorded: Recorded = UNRECORDED) -> Iterator[None]:
     """One call of a provider inside, timed and counted, through its gate. ``recorded``: what records it when it is
-    slow; storing the record is no part of the provider's time.
+    slow. Neither storing the record nor waiting for the account's rate is the provider's time.
     """
     name = turn.provider.name
     metrics.PROVIDER_SELECTED.labels(capability=capability, provider=name).inc()
     try:
-        with (
-            recorded,
-            metrics.PROVIDER_LATENCY.labels(provider=name, capability=capability).time(),
-            turn.gate.call(insist=turn.insist),
-        ):
-            yield
+        with recorded as record, turn.gate.call(insist=turn.insist) as waits:
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                took_s = max(time.monotonic() - began - waits.waited_s, 0.0)
+                metrics.PROVIDER_LATENCY.labels(provider=name, capability=capability).observe(took_s)
+                if record is not None:
+                    record.waited_s = waits.waited_s
     except ProviderError as error:
         metrics.PROVIDER_ERRORS.labels(provider=name, endpoint=endpoint, code=error.code).inc()
         raise

@@ -21,8 +21,6 @@ from mdtasks.store import evidence, providers
 from mdtasks.store.evidence import Outcome
 from mdtasks.store.providers import Entry
 
-#: Codes of samples that tell of no error.
-_GOOD: Final = ("ok", "answer")
 #: Transitions in the report of one provider.
 _TRANSITIONS: Final = 10
 
@@ -33,8 +31,8 @@ class Report:
     from 1; None: not at all.
 
     ``history``: the last looks, the oldest first: timestamp, health_score, state, parts. ``samples``: the newest
-    first. ``transitions``: the newest first; None where they were not asked for. ``outcomes``: how the attempts of the
-    last half hour ended that asked it, alone or among others.
+    first. ``transitions``: the newest first; None where they were not asked for. ``outcomes``: how it did in the
+    attempts of the last half hour that asked it.
     """
 
     standing: Standing
@@ -54,8 +52,13 @@ class Report:
 
     @property
     def errors(self) -> dict[str, int]:
-        """Of the newest requests and answers: how many ended in which error."""
-        return dict(Counter(each.code for each in self.samples if each.code not in _GOOD).most_common())
+        """Of the newest requests: how many ended in which error."""
+        return dict(Counter(each.code for each in self.samples if each.failed).most_common())
+
+    @property
+    def sampled_requests(self) -> int:
+        """How many of the samples are outcomes of requests; the others are judgements of answers."""
+        return sum(each.of_request for each in self.samples)
 
     @property
     def arithmetic(self) -> list[str]:
@@ -90,6 +93,7 @@ class Report:
             "latency_s": median(latencies) if latencies else None,
             "slowest_s": max(latencies, default=None),
             "errors": self.errors,
+            "sampled_requests": self.sampled_requests,
             "requests": standing.requests,
             "answers_in_a_row": standing.run,
             "opened": standing.opened,
@@ -116,6 +120,8 @@ def _declared(found: Capabilities) -> dict[str, Any]:
         "complete": found.complete,
         "delay_s": found.delay_s,
         "history_days": found.history.days if found.history is not None else None,
+        "actions": found.actions,
+        "listing": found.listing,
     }
 
 
@@ -136,7 +142,7 @@ def report_of(name: str, deps: Deps) -> Report:
     (standing,) = deps.health.standings({name: known[name]})
     with deps.database.transaction() as connection:
         entries = providers.transitions(connection, name, _TRANSITIONS)
-        ended = [each for each in evidence.outcomes(connection) if name in each.provider.split(",")]
+        ended = evidence.outcomes_of(connection, name)
     return replace(_report(deps, standing, _places(deps)[name]), transitions=entries, outcomes=ended)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mdtasks.domain.bars import Quote, to_us
 from mdtasks.domain.errors import BrokerUnavailableError, InvalidRequestError, SilenceDoubtedError
 from mdtasks.domain.gaps import spans_of
-from mdtasks.domain.health import Sample
+from mdtasks.domain.health import JUDGED, Sample
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.silence import inside
 from mdtasks.domain.universe import Listing
@@ -43,13 +43,13 @@ def tell_bars(deps: Deps, asked: Asked, holes: Sequence[Hole], found: Sequence[F
             Sample(
                 at=asked.now,
                 endpoint="bars",
-                code="answer",
+                code=JUDGED,
                 completeness=1 - failed / expected,
                 stale_s=float(min(behind) * asked.interval.seconds) if live else None,
             ),
         )
     for name, share in _disagreements(holes, found):
-        _tell(deps, name, Sample(at=asked.now, endpoint="bars", code="answer", disagreement=share))
+        _tell(deps, name, Sample(at=asked.now, endpoint="bars", code=JUDGED, disagreement=share))
 
 
 def _disagreements(holes: Sequence[Hole], found: Sequence[Fetched]) -> list[tuple[str, float]]:
@@ -67,7 +67,7 @@ def tell_quotes(deps: Deps, name: str, listings: Sequence[Listing], found: Mappi
     stale_s = _age_s(deps, listings, found, now)
     fresh = 1.0 if stale_s is None else min(1.0, _FRESH_S / max(stale_s, _FRESH_S))
     share = len(found) / len(listings) if listings else 1.0
-    _tell(deps, name, Sample(at=now, endpoint="quotes", code="answer", completeness=share * fresh, stale_s=stale_s))
+    _tell(deps, name, Sample(at=now, endpoint="quotes", code=JUDGED, completeness=share * fresh, stale_s=stale_s))
 
 
 def _age_s(deps: Deps, listings: Sequence[Listing], found: Mapping[str, Quote], now: datetime) -> float | None:

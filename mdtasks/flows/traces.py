@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mdtasks.domain.errors import MdtasksError
 from mdtasks.domain.slowness import SlowRule
-from mdtasks.observe.traces import Asker, CallContext, Recorder, SlowCall
+from mdtasks.observe.traces import Asker, Call, CallContext, Recorder, SlowCall
 from mdtasks.store import traces
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Recorded = AbstractContextManager[None]
+#: What stands around a call; yields its record, which may be told what of the time was ours.
+Recorded = AbstractContextManager[Call | None]
 #: Around a call that nobody records.
 UNRECORDED: Final[Recorded] = nullcontext()
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import orjson
 
@@ -162,23 +162,27 @@ class Recorder:
 
 
 class Call:
-    """One provider call between its begin and its end."""
+    """One provider call between its begin and its end. ``waited_s``: what of its time was ours, as far as that is told
+    before it ends; the call is judged, and its record tells, without it.
+    """
 
-    __slots__ = ("_began", "_context", "_keep", "_recorder", "_ring", "_started_at")
+    __slots__ = ("_began", "_context", "_keep", "_recorder", "_ring", "_started_at", "waited_s")
 
     def __init__(self, recorder: Recorder, context: CallContext, keep: Keep) -> None:
         self._recorder, self._context, self._keep = recorder, context, keep
         self._ring: Ring | None = None
+        self.waited_s = 0.0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._started_at = datetime.now(UTC)
         self._began = time.perf_counter()
         self._ring = self._recorder.begin()
+        return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        latency_s = time.perf_counter() - self._began
+        latency_s = max(time.perf_counter() - self._began - self.waited_s, 0.0)
         threshold_s = self._recorder.judge(self._context, latency_s)
         recording = None
         if self._ring is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -81,7 +82,6 @@ class AlpacaProvider(VendorProvider):
             listing=True,
         )
         self._wire = AlpacaWire(gate_for(NAME, access.rates), access, self._keys)
-        self._client: Any = None
 
     def ask_bars(
         self,
@@ -103,7 +103,7 @@ class AlpacaProvider(VendorProvider):
                 adjustment=data.Adjustment.RAW,
                 feed=data.DataFeed(self._feed),
             )
-            found: Mapping[str, list[Mapping[str, Any]]] = self._sdk().get_stock_bars(request)
+            found: Mapping[str, list[Mapping[str, Any]]] = self._sdk.get_stock_bars(request)
             return found
 
         rows, errors = self._without_invalid([listing.symbol for listing in listings], ask)
@@ -122,7 +122,7 @@ class AlpacaProvider(VendorProvider):
 
         def ask(symbols: list[str]) -> Mapping[str, Mapping[str, Any]]:
             request = data.StockLatestQuoteRequest(symbol_or_symbols=symbols, feed=data.DataFeed(self._feed))
-            found: Mapping[str, Mapping[str, Any]] = self._sdk().get_stock_latest_quote(request)
+            found: Mapping[str, Mapping[str, Any]] = self._sdk.get_stock_latest_quote(request)
             return found
 
         symbols = [listing.symbol for listing in listings if self.capabilities.serves(listing)]
@@ -170,15 +170,14 @@ class AlpacaProvider(VendorProvider):
             raise self._wire.garbled(f"a quote cannot be read: {exc!r}") from exc
         return Quote(at.astimezone(UTC), *sides)
 
+    @cached_property
     def _sdk(self) -> Any:
         """The SDK's client: raw answers, no retries of its own, every request through the gate."""
-        if self._client is None:
-            transport = loaded("mdtasks.providers.requests_session")
-            client = loaded("alpaca.data").StockHistoricalDataClient(*self._keys, raw_data=True)
-            client._retry = 0  # not among its arguments; else it sleeps three seconds on a 429, three times
-            transport.gated_session(self._wire, client._session)
-            self._client = client
-        return self._client
+        transport = loaded("mdtasks.providers.requests_session")
+        client = loaded("alpaca.data").StockHistoricalDataClient(*self._keys, raw_data=True)
+        client._retry = 0  # not among its arguments; else it sleeps three seconds on a 429, three times
+        transport.gated_session(self._wire, client._session)
+        return client
 
 
 class AlpacaWire(Wire):

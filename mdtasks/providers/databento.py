@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -78,7 +79,6 @@ class DatabentoProvider(VendorProvider):
             listing=True,
         )
         self._wire = DatabentoWire(gate_for(NAME, access.rates), access, [self._key])
-        self._client: Any = None
 
     def ask_bars(
         self,
@@ -103,12 +103,12 @@ class DatabentoProvider(VendorProvider):
             "end": end,
         }
         try:
-            cost = float(self._sdk().metadata.get_cost(**ask))
+            cost = float(self._sdk.metadata.get_cost(**ask))
             if cost > self._max_cost:
                 said = f"would cost {cost:.2f} US dollars, more than the {self._max_cost:.2f} that a call may cost"
                 hint = "raise MDTASKS_DATABENTO_MAX_COST, or ask for less at a time"
                 raise NotEntitledError(said, provider=NAME, hint=hint)
-            self._sdk().timeseries.get_range(**ask)
+            self._sdk.timeseries.get_range(**ask)
         except RefusedRequestError as exc:
             if _NO_SYMBOL not in exc.message:
                 raise
@@ -117,7 +117,7 @@ class DatabentoProvider(VendorProvider):
 
     def check(self) -> str:
         """Asks for the names of the datasets, which costs nothing."""
-        names = self._sdk().metadata.list_datasets()
+        names = self._sdk.metadata.list_datasets()
         if self._dataset not in names:
             raise NotEntitledError(f"has no dataset {self._dataset} for this key", provider=NAME)
         return f"key accepted, dataset {self._dataset}, at most {self._max_cost:.2f} US dollars a call"
@@ -156,23 +156,22 @@ class DatabentoProvider(VendorProvider):
                 yield Unanswered(part, NoDataError(said, provider=NAME))
             reached = max(reached, end)
 
+    @cached_property
     def _sdk(self) -> Any:
         """The SDK's client. It makes each request in a session of its own, so those steps are replaced by ours."""
-        if self._client is None:
-            session = loaded("mdtasks.providers.requests_session").gated_session(self._wire)
-            client = loaded("databento").Historical(self._key)
+        session = loaded("mdtasks.providers.requests_session").gated_session(self._wire)
+        client = loaded("databento").Historical(self._key)
 
-            def post(url: str, data: Mapping[str, Any] | None = None, **_: Any) -> Any:
-                return session.post(url, data=data, headers=client.timeseries._headers, auth=(self._key, ""))
+        def post(url: str, data: Mapping[str, Any] | None = None, **_: Any) -> Any:
+            return session.post(url, data=data, headers=client.timeseries._headers, auth=(self._key, ""))
 
-            def get(url: str, params: Any = None, **_: Any) -> Any:
-                return session.get(url, params=params, headers=client.timeseries._headers, auth=(self._key, ""))
+        def get(url: str, params: Any = None, **_: Any) -> Any:
+            return session.get(url, params=params, headers=client.timeseries._headers, auth=(self._key, ""))
 
-            client.timeseries._stream = post
-            client.metadata._post = post
-            client.metadata._get = get
-            self._client = client
-        return self._client
+        client.timeseries._stream = post
+        client.metadata._post = post
+        client.metadata._get = get
+        return client
 
 
 class DatabentoWire(Wire):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -68,7 +69,6 @@ class FinnhubProvider(VendorProvider):
             listing=True,
         )
         self._wire = FinnhubWire(gate_for(NAME, access.rates), access, [self._key])
-        self._client: Any = None
 
     def ask_bars(
         self,
@@ -86,13 +86,13 @@ class FinnhubProvider(VendorProvider):
 
     def check(self) -> str:
         """Asks for the last price of one symbol, which every plan includes."""
-        self._sdk().quote("AAPL")
+        self._sdk.quote("AAPL")
         bars = "bars and quotes" if self.capabilities.intervals else "quotes only (MDTASKS_FINNHUB_CANDLES is off)"
         return f"key accepted, {bars}, limits {'+'.join(map(str, self.capabilities.rates)) or 'none'}"
 
     def _bars(self, symbol: str, interval: Interval, window: TimeWindow) -> Bars:
         first, last = (to_us(at) // 1_000_000 for at in (window.start, window.end - timedelta(seconds=1)))
-        found = self._sdk().stock_candles(symbol, _RESOLUTIONS[interval], first, last)
+        found = self._sdk.stock_candles(symbol, _RESOLUTIONS[interval], first, last)
         if found["s"] == "no_data":
             return Bars.empty()
         try:
@@ -106,23 +106,22 @@ class FinnhubProvider(VendorProvider):
         return bars if midnight else Bars(session_labels(ts_us, NEW_YORK), *bars.columns)
 
     def _quote(self, listing: Listing) -> Quote | None:
-        found = self._sdk().last_bid_ask(listing.symbol)
+        found = self._sdk.last_bid_ask(listing.symbol)
         sides = [positive(found.get(name)) for name in ("b", "bv", "a", "av")]
         if sides[0] is None and sides[2] is None:
             return None  # how it answers for a symbol that it does not know
         at = int(found["t"])  # milliseconds by the documentation, seconds by answers that people show
         return Quote(from_us(at * 1000 if at > 10**11 else at * 1_000_000), *sides)
 
+    @cached_property
     def _sdk(self) -> Any:
         """The SDK's client: the key in a header, every request through the gate."""
-        if self._client is None:
-            transport = loaded("mdtasks.providers.requests_session")
-            client = loaded("finnhub").Client(self._key)
-            session = transport.gated_session(self._wire, client._session)
-            session.params.clear()
-            session.headers["X-Finnhub-Token"] = self._key
-            self._client = client
-        return self._client
+        transport = loaded("mdtasks.providers.requests_session")
+        client = loaded("finnhub").Client(self._key)
+        session = transport.gated_session(self._wire, client._session)
+        session.params.clear()
+        session.headers["X-Finnhub-Token"] = self._key
+        return client
 
 
 class FinnhubWire(Wire):

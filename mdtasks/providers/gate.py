@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from mdtasks.domain.rates import Rate
+from mdtasks.domain.rates import Rate, Waits
 
 
 class Gate(Protocol):
@@ -26,8 +26,8 @@ class Gate(Protocol):
         """
         ...
 
-    def call(self, *, insist: bool = False) -> AbstractContextManager[None]:
-        """Make one call of the adapter inside, of as many requests as it takes.
+    def call(self, *, insist: bool = False) -> AbstractContextManager[Waits]:
+        """Make one call of the adapter inside, of as many requests as it takes; yields how long those waited.
 
         ``insist``: they pass although the vendor is left aside, for every other one is too.
         """
@@ -51,9 +51,9 @@ class OpenGate:
         yield
 
     @contextmanager
-    def call(self, *, insist: bool = False) -> Iterator[None]:  # noqa: ARG002
+    def call(self, *, insist: bool = False) -> Iterator[Waits]:  # noqa: ARG002
         """Make one call inside."""
-        yield
+        yield Waits()
 
     def take_probe(self) -> bool:
         """There is nothing to probe."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Final
 from urllib.parse import quote as quoted
 
@@ -77,7 +78,6 @@ class MassiveProvider(VendorProvider):
             listing=True,
         )
         self._wire = MassiveWire(gate_for(NAME, access.rates), access, [self._key])
-        self._client: Any = None
 
     def ask_bars(
         self,
@@ -105,7 +105,7 @@ class MassiveProvider(VendorProvider):
     def _bars(self, symbol: str, interval: Interval, window: TimeWindow) -> Bars:
         daily, last = interval is Interval.D1, window.end - timedelta(milliseconds=1)
         times = (window.start.date(), last.date()) if daily else (window.start, last)
-        pages = self._sdk().list_aggs(
+        pages = self._sdk.list_aggs(
             quoted(symbol, safe=""), *_SPANS[interval], *times, adjusted=False, sort="asc", limit=_LIMIT
         )
         rows = [(each.timestamp, each.open, each.high, each.low, each.close, each.volume) for each in pages]
@@ -118,24 +118,23 @@ class MassiveProvider(VendorProvider):
         return Bars(session_labels(ts_us, NEW_YORK), *bars.columns) if daily else bars
 
     def _quote(self, listing: Listing) -> Quote | None:
-        found = self._sdk().get_last_quote(quoted(listing.symbol, safe=""))
+        found = self._sdk.get_last_quote(quoted(listing.symbol, safe=""))
         if not found.sip_timestamp:
             raise self._wire.garbled("a quote without a time")
         sides = (positive(each) for each in (found.bid_price, found.bid_size, found.ask_price, found.ask_size))
         return Quote(from_us(found.sip_timestamp // 1000), *sides)
 
+    @cached_property
     def _sdk(self) -> Any:
         """The SDK's client: no retries of its own, every request through the gate."""
-        if self._client is None:
-            sockets = loaded("mdtasks.providers.sockets")
-            client = loaded("massive").RESTClient(
-                self._key, retries=0, connect_timeout=self._wire.timeout_s, read_timeout=self._wire.timeout_s
-            )
-            # It logs to standard output, where commands write what they were asked for.
-            logging.getLogger("RESTClient").handlers.clear()
-            client.client.request = sockets.gated_manager(self._wire, client.client)
-            self._client = client
-        return self._client
+        sockets = loaded("mdtasks.providers.sockets")
+        client = loaded("massive").RESTClient(
+            self._key, retries=0, connect_timeout=self._wire.timeout_s, read_timeout=self._wire.timeout_s
+        )
+        # It logs to standard output, where commands write what they were asked for.
+        logging.getLogger("RESTClient").handlers.clear()
+        client.client.request = sockets.gated_manager(self._wire, client.client)
+        return client
 
 
 class MassiveWire(Wire):

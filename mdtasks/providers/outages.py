@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from mdtasks.domain.errors import ConfigurationError
@@ -51,6 +51,13 @@ class Schedule:
         """What is ordered, in words."""
         told = f"faults {self.otherwise}" if str(self.otherwise) else "no faults"
         return f"{told}, and others on a schedule from {self.epoch.isoformat()}" if self.epoch else told
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the last spell is over; None without one."""
+        if self.epoch is None or not self.spells:
+            return None
+        return self.epoch + timedelta(seconds=max(spell.until_s for spell in self.spells))
 
     def at(self, now: datetime) -> Faults:
         """The faults that hold at ``now``."""

@@ -7,9 +7,9 @@ headers and body; when it is up, the socket is shut, and whoever reads from it f
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from threading import Timer
 from typing import Any, Final
 
 import urllib3
@@ -34,7 +34,7 @@ class Watch:
     def within(self, seconds: float) -> Iterator[None]:
         """Let the block use connections for so long; ``up`` says afterwards whether that was too short."""
         self.up, self._connection = False, None
-        timer = threading.Timer(seconds, self._shut)
+        timer = Timer(seconds, self._shut)
         timer.daemon = True
         timer.start()
         try:
@@ -43,8 +43,10 @@ class Watch:
             timer.cancel()
 
     def over(self, connection: Any) -> None:
-        """Mind this connection."""
+        """Mind this connection. Called again when it is open: the clock may have run out before it had a socket."""
         self._connection = connection
+        if self.up:
+            self._shut()
 
     def _shut(self) -> None:
         self.up = True
@@ -58,26 +60,21 @@ class Watch:
 def watched(manager: urllib3.PoolManager, watch: Watch) -> None:
     """Let the manager make connections that the watch minds."""
 
-    class Plain(urllib3.connection.HTTPConnection):
+    class Watched(urllib3.connection.HTTPConnection):
         def connect(self) -> None:
             watch.over(self)
             super().connect()
+            watch.over(self)
 
         def request(self, *args: Any, **kwargs: Any) -> None:
             watch.over(self)
             super().request(*args, **kwargs)
 
-    class Secure(urllib3.connection.HTTPSConnection):
-        def connect(self) -> None:
-            watch.over(self)
-            super().connect()
-
-        def request(self, *args: Any, **kwargs: Any) -> None:
-            watch.over(self)
-            super().request(*args, **kwargs)
+    class Secure(Watched, urllib3.connection.HTTPSConnection):
+        """The same over TLS, which is an HTTPConnection too."""
 
     class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
+        ConnectionCls = Watched
 
     class SecurePool(urllib3.HTTPSConnectionPool):
         ConnectionCls = Secure

@@ -24,7 +24,8 @@ VENDORS: Final = ("alpaca", "massive", "databento", "finnhub", "yfinance")
 class VendorSettings(BaseModel):
     """Settings of the providers. Secrets mask themselves when printed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An input may hold a password, and a traceback would show it.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     files_map: Path | None = declared("MDTASKS_FILES_MAP", None, "Mapping file (YAML) of the `files` provider")
     lean_dir: Path | None = declared("MDTASKS_LEAN_DIR", None, "LEAN data folder of the `lean` provider")
@@ -142,7 +143,7 @@ class VendorSettings(BaseModel):
     @field_validator("vendor_urls", mode="before")
     @classmethod
     def _urls(cls, value: object) -> object:
-        return _by_vendor(value, _url)
+        return _by_vendor(value, _url, shown=False)
 
     @model_validator(mode="after")
     def _promotes_above_where_it_demotes(self) -> VendorSettings:
@@ -158,21 +159,29 @@ def comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _by_vendor(value: object, read: Callable[[str], T]) -> dict[str, Any]:
-    """``name=value,name=value`` by name. Raises ValueError for a name that no provider bears."""
+def _by_vendor(value: object, read: Callable[[str], T], *, shown: bool = True) -> dict[str, Any]:
+    """``name=value,name=value`` by name. Raises ValueError for a name that no provider bears; ``shown``: with the part
+    that is wrong, for it holds no secret.
+    """
     if not isinstance(value, str):
         return dict(value)  # type: ignore[call-overload, no-any-return]
     found: dict[str, Any] = {}
-    for part in filter(None, (p.strip() for p in value.split(","))):
+    for number, part in enumerate(filter(None, (p.strip() for p in value.split(","))), 1):
         name, separator, said = (p.strip() for p in part.partition("="))
         if name not in (*LOCAL, *VENDORS) or not separator:
-            raise ValueError(f"{part!r} is not name=value with one of {', '.join((*VENDORS, *LOCAL[:3]))}")
+            which = repr(part) if shown else f"part {number}"
+            raise ValueError(f"{which} is not name=value with one of {', '.join((*VENDORS, *LOCAL[:3]))}")
         found[name] = read(said)
     return found
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{text!r} is not an address such as http://127.0.0.1:9000")
+    """An address. Raises ValueError that does not repeat it: it may hold a password."""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not match; its words repeat the text
+        fits = False
+    if not fits:
+        raise ValueError("an address in it is not one such as http://127.0.0.1:9000")
     return text.rstrip("/")

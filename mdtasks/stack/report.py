@@ -92,17 +92,21 @@ def stack_status(home: Path) -> StackStatus:
 
 
 def providers_aside(home: Path) -> dict[str, str]:
-    """Providers that are not asked in their turn -> why; {} where Redis or the settings do not tell, quickly."""
+    """Providers of this stack that are not asked in their turn -> why; {} where Redis or the settings do not tell,
+    quickly. Redis may know of others: those that were paused or demoted before they were taken out of the settings.
+    """
     from mdtasks.connections import open_redis
     from mdtasks.domain.health import Rules
+    from mdtasks.providers.registry import Registry
     from mdtasks.settings import load_settings
-    from mdtasks.settings.vendors import LOCAL, VENDORS
     from mdtasks.store.health import HealthBook
 
     try:
-        client = open_redis(load_settings(home=home).require_redis_url(), socket_timeout_s=1.0)
+        settings = load_settings(home=home)
+        names = Registry(settings).names()
+        client = open_redis(settings.require_redis_url(), socket_timeout_s=1.0)
         with closing(client):
-            found = HealthBook(client, Rules()).standings(dict.fromkeys((*LOCAL, *VENDORS), ()))
+            found = HealthBook(client, Rules()).standings(dict.fromkeys(names, ()))
     except MdtasksError:
         return {}
     return {each.name: each.why_aside for each in found if each.why_aside}

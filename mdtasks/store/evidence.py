@@ -44,6 +44,15 @@ def outcomes(connection: Connection, minutes: int = 30) -> list[Outcome]:
     return [Outcome(row.provider, row.error_class, row.attempts, row.example) for row in rows]
 
 
+def outcomes_of(connection: Connection, provider: str, minutes: int = 30) -> list[Outcome]:
+    """How a provider did in the attempts of late that asked it, whoever answered in the end; the largest group first.
+
+    ``error_class`` is its own where it answered nothing, and empty where it answered and the attempt ended well.
+    """
+    rows = connection.execute(SQL["outcomes_of"], {"provider": provider, "minutes": minutes})
+    return [Outcome(row.provider, row.error_class, row.attempts, row.example) for row in rows]
+
+
 def waiting(connection: Connection) -> list[TierWork]:
     """What waits and runs, for each tier that has something."""
     return [

@@ -15,7 +15,7 @@ from mdtasks.domain.errors import (
     ProviderError,
     RateSpentError,
 )
-from mdtasks.domain.rates import Rate
+from mdtasks.domain.rates import Rate, Waits
 from mdtasks.observe import metrics
 from mdtasks.store.health import Admission, HealthBook
 
@@ -37,6 +37,7 @@ class SharedGate:
         self._insists = False
         self._probes = False
         self._patience_s = PATIENCE_S
+        self._waits = Waits()
 
     def take_probe(self) -> bool:
         """Take the right to probe; see ``providers.gate.Gate``."""
@@ -44,11 +45,11 @@ class SharedGate:
         return self._probes
 
     @contextmanager
-    def call(self, *, insist: bool = False) -> Iterator[None]:
+    def call(self, *, insist: bool = False) -> Iterator[Waits]:
         """Make one call inside; see ``providers.gate.Gate``."""
-        self._insists, self._patience_s = insist, PATIENCE_S
+        self._insists, self._patience_s, self._waits = insist, PATIENCE_S, Waits()
         try:
-            yield
+            yield self._waits
         finally:
             self._insists = False
             self.give_up_probe()
@@ -66,9 +67,13 @@ class SharedGate:
 
         A Redis that is away stops a provider with a rate, whose account could be locked, and no other.
         """
-        self._enter(endpoint)
+        asked = time.monotonic()
+        try:
+            self._enter(endpoint)
+        finally:
+            began = time.monotonic()
+            self._waits.waited_s += began - asked
         self._patience_s = PATIENCE_WITHIN_S
-        began = time.monotonic()
         try:
             yield
         except ProviderError as error:

@@ -84,10 +84,16 @@ def list_jobs(
 
 def one_job(connection: Connection, job_id: str) -> dict[str, Any]:
     """A job as a plain row. Raises NotFoundError."""
-    row = connection.execute(SQL["one"], {"job_id": job_id}).one_or_none()
-    if row is None:
+    job = any_job(connection, job_id)
+    if job is None:
         raise NotFoundError(f"no job {job_id}", hint="`mdtasks jobs` lists them")
-    return dict(row._mapping)
+    return job
+
+
+def any_job(connection: Connection, job_id: str) -> dict[str, Any] | None:
+    """A job as a plain row; None: it has none, as live fetches, of which attempts alone are kept."""
+    row = connection.execute(SQL["one"], {"job_id": job_id}).one_or_none()
+    return None if row is None else dict(row._mapping)
 
 
 def attempts(connection: Connection, job_id: str) -> list[dict[str, Any]]:

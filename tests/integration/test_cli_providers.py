@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from mdtasks.cli import output
-from mdtasks.domain.health import Sample
+from mdtasks.domain.errors import VendorError
+from mdtasks.domain.health import Pause, Sample
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.providers import pause, snapshot_once
 from mdtasks.flows.runbooks.findings import Finding
@@ -70,7 +71,7 @@ def test_the_page_of_one_shows_arithmetic_looks_and_case(cli: Cli, ill: Deps) ->
         "no. 1 for intraday bars, no. 1 for daily bars, no. 1 for quotes",
         "0.25 x latency 0.522 + 0.20 x errors 0.522 + 0.10 x completeness 0.522 = 0.287",
         "0.522 < 0.55 (BREAKER_DEMOTE_THRESHOLD)",
-        "newest samples  6 of 60, the newest first",
+        "newest samples  6 of 60, the newest first; of 60 requests 4 failed",
         "vendor_error",
     ):
         assert words in shown, words
@@ -79,6 +80,29 @@ def test_the_page_of_one_shows_arithmetic_looks_and_case(cli: Cli, ill: Deps) ->
     again = cli("providers", NAME).out
     assert again.index("\npromoted  ") < again.index("\ndemoted  ")
     assert "answers in a row >= 3 (BREAKER_PROMOTE_MIN_SAMPLES)" in again
+    assert "it was left alone 1 time before" in again
+
+
+def test_what_a_vendor_has_beside_bars_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "which nobody fetches yet" not in cli("providers", NAME).out
+    monkeypatch.setenv("MDTASKS_MASSIVE_KEY", "hush")
+    page = cli("providers", "massive").out
+    assert "has splits and dividends and a list of its instruments too, which nobody fetches yet" in page
+    declared = cli("providers", "massive", "--json").json["capabilities"]
+    assert (declared["actions"], declared["listing"]) == (True, True)
+
+
+def test_errors_are_counted_over_requests_and_not_over_judgements(cli: Cli, cli_deps: Deps) -> None:
+    for error in (None, VendorError("500", provider=NAME), None):
+        cli_deps.health.tell_request(NAME, "bars", 0.1, error)
+    cli_deps.health.tell_answer(NAME, Sample(NOW, "bars", "answer", completeness=1.0))
+    assert "  1 of 3  " in cli("providers").out
+    page = cli("providers", NAME).out
+    assert "newest samples  4 of 4, the newest first; of 3 requests 1 failed" in page
+    assert page.count("  bars asked ") == 3
+    assert page.count("  bars judged ") == 1
+    found = cli("providers", NAME, "--json").json
+    assert (found["errors"], found["sampled_requests"], len(found["samples"])) == ({"vendor_error": 1}, 3, 4)
 
 
 def test_on_a_terminal_of_eighty_columns_nothing_is_wider(cli: Cli, ill: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +187,17 @@ def test_wrong_use_is_refused_by_name(cli: Cli, words: tuple[str, ...], code: in
     assert said in found.err
 
 
+def test_a_mistyped_name_is_told_of_names_and_an_unknown_one_of_settings(cli: Cli) -> None:
+    typo = cli("providers", "pause", "simulater", "--reason", "x").err
+    assert "`mdtasks providers` lists those that there are" in typo
+    assert "MDTASKS_" not in typo
+    assert "MDTASKS_ALPACA_KEY" in cli("providers", "alpaca").err
+
+
 def test_without_any_provider_it_says_what_to_set(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDTASKS_SIMULATOR", "0")
     assert "MDTASKS_FILES_MAP" in cli("providers").err
+    assert "MDTASKS_ALPACA_KEY" in cli("providers").err
     assert cli("providers", "--json").json == []
 
 
@@ -181,6 +213,16 @@ def test_doctor_and_status_name_who_is_aside(cli: Cli, cli_deps: Deps) -> None:
     assert check["state"] == "warn"
     assert check["found"].endswith("paused by ann: wrong splits")
     assert check["todo"] == "`mdtasks providers simulator` shows the case"
+
+
+def test_status_names_no_provider_that_the_stack_does_not_have(
+    cli: Cli, cli_deps: Deps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli_deps.health.pause("alpaca", Pause("ann", "its contract ended", NOW))
+    demote(cli_deps.health)
+    assert list(providers_aside(cli.settings.home)) == [NAME]
+    monkeypatch.setenv("MDTASKS_SIMULATOR", "0")
+    assert providers_aside(cli.settings.home) == {}
 
 
 def test_status_does_not_fail_where_redis_is_away(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,10 +250,15 @@ def test_a_runbook_goes_by_the_case_file(cli_deps: Deps) -> None:
         each for each in look("ProviderDemoted", cli_deps, NOW).findings if each.cause == "simulator is demoted"
     ]
     assert "0.522 < 0.55 (BREAKER_DEMOTE_THRESHOLD)" in found.evidence
-    assert "of its 4 samples: 4 vendor_error" in found.evidence
+    assert "of its 4 requests: 4 vendor_error" in found.evidence
     assert "mdtasks providers pause simulator --reason '...'" in found.repair.words
     promote(cli_deps.health)
     assert "simulator is demoted" not in causes(cli_deps)
+    snapshot_once(cli_deps, NOW)
+    over = finding(cli_deps, "simulator was demoted and is well again", datetime.now(UTC))
+    assert over.likelihood < 0.5
+    assert {"of its 4 requests: 4 vendor_error", "left alone 1 time"} < set(over.evidence)
+    assert causes(cli_deps, now=datetime.now(UTC) + timedelta(hours=7)) == []
 
 
 def test_a_case_of_the_demotion_before_is_not_taken_for_this_one(cli_deps: Deps, redis_client: redis.Redis) -> None:

@@ -322,6 +322,26 @@ def test_what_would_wait_too_long_is_held_back_with_how_long(redis_url: str) -> 
     assert 3500 < held.value.retry_after_s < 3700
 
 
+def test_a_call_tells_how_long_its_requests_waited_and_not_how_long_they_took(redis_url: str) -> None:
+    found = gate(redis_url, (Rate(1, 1.0),))
+    with found.call() as first, found.request("bars"):
+        time.sleep(1.1)  # what the vendor takes is not its wait
+    assert first.waited_s < 0.9
+    with found.call() as second:
+        for _ in range(2):
+            with found.request("bars"):
+                pass
+    assert second.waited_s > 0.2
+    other = gate(redis_url, (Rate(1, 3600.0),))
+    with other.call() as refused:
+        with other.request("bars"):
+            pass
+        before_s = refused.waited_s
+        with pytest.raises(RateSpentError), other.request("bars"):
+            raise AssertionError("the vendor was asked")
+    assert refused.waited_s > before_s
+
+
 @pytest.mark.parametrize(("rates", "goes"), [((), True), ((Rate(5, 60.0),), False)])
 def test_without_redis_only_what_has_no_rate_is_asked(rates: tuple[Rate, ...], goes: bool) -> None:
     from mdtasks.domain.errors import BrokerUnavailableError

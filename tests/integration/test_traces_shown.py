@@ -149,6 +149,16 @@ def test_live_bars_are_recorded_with_their_attempt(working: Deps, client: httpx.
     assert attempt["id"] == entry["attempt_id"]
 
 
+def test_jobs_show_tells_of_a_live_fetch_what_is_kept_of_it(working: Deps, cli: Cli) -> None:
+    job = bars_fetch_job(symbols=["BTC-USD", "ETH-USD"])
+    live.run_bars_fetch(job, working, "t0@here/1", NOW)
+    shown = cli("jobs", "show", job.job_id)
+    assert (shown.code, "asked simulator (answered)" in shown.out) == (0, True)
+    assert "is a live fetch" in shown.err
+    found = cli("jobs", "show", job.job_id, "--json").json
+    assert (found["id"], [each["worker"] for each in found["history"]]) == (job.job_id, ["t0@here/1"])
+
+
 def test_the_page_is_whole_by_itself_and_its_policy_lets_nothing_else_run(
     client: httpx.Client, fetched: dict[str, Any]
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import urllib3.connection
 
 from mdtasks.domain.bars import to_us
 from mdtasks.domain.errors import (
@@ -157,11 +160,62 @@ def test_massive_is_asked_for_raw_prices(server: VendorServer) -> None:
     assert same(found, made("AAPL", Interval.D1))
 
 
-def test_the_clock_runs_over_a_body_and_not_over_each_read(server: VendorServer) -> None:
+class Clock:
+    """Stands in for the timer of a request: up when ``when`` is set, not by the time of a machine that is busy."""
+
+    when: ClassVar[threading.Event]
+    ran: ClassVar[threading.Event] = threading.Event()
+    seconds: ClassVar[list[float]]
+    daemon = True
+
+    def __init__(self, seconds: float, up: Callable[[], None]) -> None:
+        self.seconds.append(seconds)
+        self._up, self._cancelled = up, threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        if self.when.wait(30) and not self._cancelled.is_set():
+            self._up()
+            self.ran.set()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+@pytest.fixture
+def clock(server: VendorServer, monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
+    """The clock of requests is up as soon as an answer drips."""
+    Clock.when, Clock.seconds = server.dripping, []
+    monkeypatch.setattr("mdtasks.providers.sockets.Timer", Clock)
+    return Clock
+
+
+def test_the_clock_runs_over_a_body_and_not_over_each_read(server: VendorServer, clock: type[Clock]) -> None:
+    server.fail("alpaca", Fault("drip"))
+    with pytest.raises(ProviderTimeoutError, match="did not answer in 20 s"):
+        asked(vendor("alpaca", server, CALENDARS, vendor_timeout_s=20.0))
+    assert server.seen[-1].let_go.wait(10)
+    assert clock.seconds == [20.0]
+
+
+def test_a_clock_that_is_up_before_there_is_a_socket_holds_for_the_answer_too(
+    server: VendorServer, clock: type[Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_socket = urllib3.connection.HTTPConnection._new_conn
+
+    def slowly(connection: urllib3.connection.HTTPConnection) -> socket.socket:
+        found = open_socket(connection)
+        clock.when.set()
+        assert clock.ran.wait(10)
+        return found
+
+    clock.ran = threading.Event()
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_new_conn", slowly)
     server.fail("alpaca", Fault("drip"))
     with pytest.raises(ProviderTimeoutError):
-        asked(vendor("alpaca", server, CALENDARS, vendor_timeout_s=0.3))
-    assert server.seen[-1].let_go.wait(10)
+        asked(vendor("alpaca", server, CALENDARS, vendor_timeout_s=20.0))
 
 
 @every_vendor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from mdtasks.domain.rates import Rate
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.providers import pause, snapshot_once
 from mdtasks.settings import Settings
+from mdtasks.store.evidence import outcomes_of
 from tests.integration.told import NAME, demote
 from tests.integration.web_server import asked, dies, served, waiting_ids
 
@@ -51,6 +53,7 @@ def test_a_provider_that_nobody_asked_is_well(client: httpx.Client) -> None:
     assert found["parts"] == {"breaker": 1.0, "latency": 1.0, "errors": 1.0, "completeness": 1.0}
     assert (found["rates"], found["budget"], found["policy"]) == (None, None, {"bars": 1, "eod": 1, "quotes": 1})
     assert found["capabilities"]["intervals"] == ["1m", "5m", "15m", "1h", "1d"]
+    assert (found["capabilities"]["actions"], found["capabilities"]["listing"]) == (False, False)
     assert "transitions" not in found
 
 
@@ -92,12 +95,37 @@ def test_one_provider_has_the_outcomes_of_the_attempts_that_asked_it(client: htt
     dies(deps, waiting_ids(deps.broker)[0], error_class="timeout", provider="files")
     assert client.get(f"/stats/providers/{NAME}").json()["outcomes"] == [
         {
-            "provider": "files,simulator",
+            "provider": "simulator",
             "error_class": "timeout",
             "attempts": 1,
             "example": "files,simulator: cannot be read",
         }
     ]
+
+
+def test_an_attempt_counts_for_a_provider_by_what_that_one_did(deps: Deps) -> None:
+    failed = {"provider": NAME, "answered": 0, "errors": {"vendor_error": "500"}}
+    served_ = {"provider": "simulator_2", "answered": 1}
+    aside = {"provider": "simulator_3", "why": "paused by ann: audit"}
+    attempts: list[tuple[list[dict[str, Any]], str | None]] = [
+        ([failed, served_, aside], None),
+        ([failed, served_], None),
+        ([{**failed, "answered": 1}], None),
+        ([{"provider": NAME, "answered": 1}], "bad_bars"),
+    ]
+    with deps.database.transaction() as connection:
+        for number, (route, error) in enumerate(attempts):
+            connection.exec_driver_sql(
+                "INSERT INTO job_attempts"
+                " (job_id, job_type, attempt, fence, worker, provider, ended_at, outcome, error_class, route)"
+                " VALUES (%s, 'backfill', 1, 1, 'w', 'simulator_2', now(), 'done', %s, %s)",
+                (f"job-{number}", error, json.dumps(route)),
+            )
+        of = {name: outcomes_of(connection, name) for name in (NAME, "simulator_2", "simulator_3")}
+    assert {each.error_class: each.attempts for each in of[NAME]} == {"vendor_error": 2, "": 1, "bad_bars": 1}
+    assert {each.error_class: each.attempts for each in of["simulator_2"]} == {"": 2}
+    assert of["simulator_3"] == []
+    assert next(each.example for each in of[NAME] if each.error_class == "vendor_error") == "500"
 
 
 @pytest.mark.parametrize("path", ["/stats/providers/simulater", "/ops/providers/simulater/pause"])

@@ -204,7 +204,7 @@ def test_a_stack_that_can_fetch_nothing_says_what_to_set(
     for shown in (detached, foreground):
         lines = [line for line in shown.splitlines() if "no provider is configured" in line]
         assert len(lines) == said
-        ways = ("MDTASKS_FILES_MAP=", "MDTASKS_LEAN_DIR=", "MDTASKS_SIMULATOR=1", "up --demo")
+        ways = ("MDTASKS_FILES_MAP", "MDTASKS_LEAN_DIR", "MDTASKS_ALPACA_KEY", "MDTASKS_SIMULATOR=1", "up --demo")
         assert all(way in line for way in ways for line in lines)
 
 

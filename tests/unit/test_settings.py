@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,9 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         ("MDTASKS_VENDOR_RATES", "alpaca=fast"),
         ("MDTASKS_VENDOR_RATES", "nobody=5/min"),
         ("MDTASKS_VENDOR_URLS", "alpaca=127.0.0.1"),
+        ("MDTASKS_VENDOR_URLS", "alpaca=http://127.0.0.1:notaport"),
+        ("MDTASKS_VENDOR_URLS", "alpaca=http://127.0.0.1:99999"),
+        ("MDTASKS_VENDOR_URLS", "alpaca=http://[::1"),
         ("MDTASKS_VENDOR_DELAYS", "alpaca=soon"),
         ("MDTASKS_VENDOR_HISTORY", "massive=-1y"),
         ("MDTASKS_DATABENTO_MAX_COST", "-1"),
@@ -64,6 +68,23 @@ def test_the_keys_of_vendors_stay_out_of_what_is_printed_and_published(tmp_path:
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"MDTASKS_ALPACA_KEY": "hush"})
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "alpaca=ftp://user:hush@host",
+        "alpaca=http://user:hush@host:port",
+        "alpaca=http://user:hush@[host",
+        "alpaca=http://user:hush\u2100@host",
+        "alpaca:http://user:hush@host",
+        "massive=http://h:1,nobody=http://user:hush@host",
+    ],
+)
+def test_a_password_in_a_wrong_address_is_not_repeated(value: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"MDTASKS_VENDOR_URLS": value})
+    assert "hush" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_rates_and_addresses_are_told_by_vendor() -> None:

@@ -99,6 +99,18 @@ def test_own_times_sum_up_to_the_whole_call() -> None:
     assert all(0 <= each.start_us <= whole.duration_us for each in flame.slices)
 
 
+def test_a_call_is_judged_and_told_without_the_time_that_was_ours() -> None:
+    found: list[SlowCall] = []
+    by = recorder(SlowRule(60.0, 0))
+    with by.call(ASKED, found.append) as record:
+        record.waited_s = -120.0  # as if the call had lasted two minutes
+    (slow,) = found
+    assert slow.latency_s == pytest.approx(120, abs=30)
+    with by.call(ASKED, found.append) as record:
+        record.waited_s = 500.0
+    assert found == [slow]
+
+
 def test_no_argument_value_or_message_gets_into_a_trace() -> None:
     found: list[SlowCall] = []
     with pytest.raises(VendorError), recorder().call(ASKED, found.append):

@@ -41,7 +41,9 @@ class Fault:
 
 @dataclass(slots=True)
 class Seen:
-    """A request as it came. ``let_go``: set when the client gave up a request that hangs or drips."""
+    """A request as it came. ``let_go``: set when the client gave up a request that hangs or drips, or an answer that
+    it no longer waited for.
+    """
 
     at: float
     vendor: str
@@ -66,6 +68,8 @@ class VendorServer:
         self._limits: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self.closing = threading.Event()
+        #: Set once a fault that drips has begun to.
+        self.dripping = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self._scheme = "https" if tls else "http"
@@ -147,7 +151,11 @@ def _handler(server: VendorServer) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             seen = Seen(time.monotonic(), vendor, "/" + below, headers)
             fault, status, body = server.reply(seen, form)
-            _send(self, seen, (fault, status, body), server.closing)
+            try:
+                _send(self, seen, (fault, status, body), server)
+            except OSError:  # the client went while it was answered
+                self.close_connection = True
+                seen.let_go.set()
 
         do_POST = do_GET  # noqa: N815 - the library's name
 
@@ -155,7 +163,7 @@ def _handler(server: VendorServer) -> type[BaseHTTPRequestHandler]:
 
 
 def _send(
-    handler: BaseHTTPRequestHandler, seen: Seen, reply: tuple[Fault | None, int, bytes], closing: threading.Event
+    handler: BaseHTTPRequestHandler, seen: Seen, reply: tuple[Fault | None, int, bytes], server: VendorServer
 ) -> None:
     fault, status, body = reply
     kind = fault.kind if fault else "answer"
@@ -166,7 +174,7 @@ def _send(
         handler.connection.close()
         return
     if kind in ("hang", "drip_headers"):
-        _until_let_go(handler, seen, closing, b"" if kind == "hang" else b"X-Slow: 1\r\n")
+        _until_let_go(handler, seen, server, b"" if kind == "hang" else b"X-Slow: 1\r\n")
         return
     sent = body[: len(body) // 2] if kind in ("truncated", "cut_off") else body
     handler.send_response(status)
@@ -178,20 +186,21 @@ def _send(
     handler.end_headers()
     handler.wfile.write(sent)
     if kind == "drip":
-        _until_let_go(handler, seen, closing, b" ")
+        _until_let_go(handler, seen, server, b" ")
     handler.close_connection = handler.close_connection or kind == "cut_off"
 
 
-def _until_let_go(handler: BaseHTTPRequestHandler, seen: Seen, closing: threading.Event, drop: bytes) -> None:
+def _until_let_go(handler: BaseHTTPRequestHandler, seen: Seen, server: VendorServer, drop: bytes) -> None:
     """Send a drop now and then until the client closes; that is recorded."""
     if drop.strip():
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
     handler.connection.settimeout(0.02)
     handler.close_connection = True
-    while not closing.is_set():
+    while not server.closing.is_set():
         try:
             if drop:
                 handler.wfile.write(drop)
+                server.dripping.set()
             if handler.connection.recv(1) == b"":
                 break
         except TimeoutError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
-from mdtasks.domain.health import Circuit, Standing
+from mdtasks.domain.health import ANSWERED, JUDGED, Circuit, Standing
 from mdtasks.flows.runbooks.findings import Finding, Repair
 from mdtasks.flows.runbooks.process_checks import spoken
 from mdtasks.flows.runbooks.view import NOW_MINUTES, View
@@ -21,8 +21,8 @@ _REVIVED: Final = "once it has answered somebody, the gap scan revives by itself
 _LEAST_ATTEMPTS: Final = 3
 #: A pause that is older was perhaps forgotten.
 _FORGOTTEN: Final = timedelta(hours=24)
-#: Codes of samples that tell of no error.
-_GOOD: Final = ("ok", "answer")
+#: A demotion that is over is told of for so long.
+_RECENT: Final = timedelta(hours=6)
 
 
 def pause_words(provider: str) -> str:
@@ -109,15 +109,41 @@ def _case_lines(view: View, standing: Standing) -> Iterator[str]:
     case = view.case_of(standing)
     if case is None:
         yield "its case is not on record yet"
-        return
+    else:
+        yield from _told_by(case)
+
+
+def _told_by(case: Mapping[str, Any]) -> Iterator[str]:
     yield from case["arithmetic"][:-1]  # the last line is about the score
     samples = case["samples"]
-    codes = Counter(each["code"] for each in samples if each["code"] not in _GOOD)
+    requests = [each["code"] for each in samples if each["code"] != JUDGED]
+    codes = Counter(code for code in requests if code != ANSWERED)
     told = ", ".join(f"{count} {code}" for code, count in codes.most_common())
-    yield f"of its {len(samples)} samples: {told or 'no error: it was slow, or its answers lacked much'}"
+    yield f"of its {len(requests)} requests: {told or 'no error: it was slow, or its answers lacked much'}"
     doubted = max((each.get("disagreement", 0.0) for each in samples), default=0.0)
     if doubted > 0:
         yield f"it lies: another had bars in up to {doubted:.0%} of the time that it called silent"
+
+
+def provider_promoted(view: View) -> Iterator[Finding]:
+    """A provider that is well again was demoted within the last hours: perhaps what the alert was about."""
+    for standing in view.standings:
+        if standing.circuit is not Circuit.CLOSED or standing.pause is not None:
+            continue
+        newest = [each for each in view.transitions_of(standing.name) if each.kind in ("demoted", "promoted")]
+        demoted = next((each for each in newest if each.kind == "demoted"), None)
+        back = next((each for each in newest if each.kind == "promoted"), None)
+        if demoted is None or back is None or back.at < demoted.at or back.at < view.now - _RECENT:
+            continue
+        times = f"from {demoted.at:%Y-%m-%d %H:%M:%S} to {back.at:%H:%M:%S} UTC"
+        opened = back.case["opened"]
+        words = f"nothing now; see mdtasks providers {standing.name}. If it comes back to this, tell the provider"
+        evidence = (
+            f"demoted {times}",
+            *_told_by(demoted.case),
+            f"left alone {opened} {'time' if opened == 1 else 'times'}",
+        )
+        yield Finding(f"{standing.name} was demoted and is well again", 0.2, Repair(words), evidence)
 
 
 def provider_paused(view: View) -> Iterator[Finding]:

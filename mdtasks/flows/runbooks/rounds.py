@@ -69,7 +69,7 @@ CHECKS: Final[Mapping[str, Checks]] = {
     "DLQStuck": (processes.letters_stuck, processes.workers_silent),
     "ProviderDown": (*_PROVIDERS, data.quarantine, data.letters_by_cause),
     # Letters are what follows from it, and 429 is no illness.
-    "ProviderDemoted": (*_PROVIDERS[:3], data.quarantine),
+    "ProviderDemoted": (*_PROVIDERS[:3], providers.provider_promoted, data.quarantine),
     "PartDown": (),
     "MetricsAbsent": (processes.web_silent,),
     "WorkerMissing": (processes.workers_silent, processes.letters_stuck, processes.beat_silent),

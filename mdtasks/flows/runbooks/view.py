@@ -19,6 +19,7 @@ from mdtasks.flows.providers import standings
 from mdtasks.queue import backlog
 from mdtasks.store import evidence, jobs, letters, providers
 from mdtasks.store.evidence import Outcome, TierWork
+from mdtasks.store.providers import Entry
 
 T = TypeVar("T")
 #: What ProviderDown looks at, minutes: a provider that was ill before that may be well.
@@ -31,6 +32,7 @@ class View:
     def __init__(self, deps: Deps, now: datetime) -> None:
         self.deps = deps
         self.now = now
+        self._transitions: dict[str, list[Entry]] = {}
 
     def _stored(self, read: Callable[[Connection], T]) -> T:
         with self.deps.database.transaction() as connection:
@@ -102,9 +104,15 @@ class View:
         """How the configured providers stand."""
         return standings(self.deps)
 
+    def transitions_of(self, name: str) -> list[Entry]:
+        """The newest transitions of a provider, the newest first."""
+        if name not in self._transitions:
+            self._transitions[name] = self._stored(partial(providers.transitions, name=name))
+        return self._transitions[name]
+
     def case_of(self, standing: Standing) -> Mapping[str, Any] | None:
         """The case file of a provider's last demotion; None: it is not on record yet."""
-        newest = self._stored(partial(providers.transitions, name=standing.name))
+        newest = self.transitions_of(standing.name)
         return next((each.case for each in newest if each.kind == "demoted" and each.at == standing.since), None)
 
     @cached_property

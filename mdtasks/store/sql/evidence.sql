@@ -10,6 +10,32 @@ WHERE id > (SELECT coalesce(max(id), 0) - 20000 FROM job_attempts)
 GROUP BY 1, 2
 ORDER BY attempts DESC
 
+-- name: outcomes_of
+-- How :provider did in the attempts that asked it and ended within :minutes: by its own first error where it answered
+-- nothing, else by the attempt's. One that left no record of whom it asked counts by the providers it names.
+SELECT CAST(:provider AS text) AS provider, how AS error_class, count(*) AS attempts,
+       (array_agg(example ORDER BY id DESC) FILTER (WHERE example IS NOT NULL))[1] AS example
+FROM (
+    SELECT a.id,
+           CASE WHEN CAST(step->>'answered' AS integer) > 0 THEN coalesce(a.error_class, '')
+                ELSE coalesce(said.code, a.error_class, 'no_answer') END AS how,
+           CASE WHEN CAST(step->>'answered' AS integer) > 0 THEN a.message
+                ELSE coalesce(said.message, a.message) END AS example
+    FROM job_attempts a
+    LEFT JOIN LATERAL (
+        SELECT each AS step FROM jsonb_array_elements(a.route) each WHERE each->>'provider' = CAST(:provider AS text)
+    ) asked ON true
+    LEFT JOIN LATERAL (
+        SELECT key AS code, value AS message FROM jsonb_each_text(step->'errors') LIMIT 1
+    ) said ON true
+    WHERE a.id > (SELECT coalesce(max(id), 0) - 20000 FROM job_attempts)
+      AND a.ended_at > now() - make_interval(mins => CAST(:minutes AS integer))
+      AND CASE WHEN a.route IS NULL THEN CAST(:provider AS text) = ANY (string_to_array(a.provider, ','))
+               ELSE step->>'answered' IS NOT NULL END
+) ended
+GROUP BY how
+ORDER BY attempts DESC, how
+
 -- name: waiting
 -- Jobs per tier: due but deferred, put off until later, queued, running.
 SELECT tier,
