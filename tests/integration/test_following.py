@@ -17,6 +17,7 @@ from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.flows import policies as flow
 from mdtasks.flows.backfill import BackfillRequest, request_backfill
 from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.dispatch import dispatch_once
 from mdtasks.flows.following import Follower
 from mdtasks.flows.ingest import run_backfill
 from mdtasks.flows.policy_facts import desk_of
@@ -97,6 +98,28 @@ def test_caps_and_pieces_of_the_new_policy_hold_at_once(follower: Follower, appl
         apply(tiers=TIERS)
         later(follower)
         assert connection.default_channel.caps["T0"] == 20_000  # a channel that is open has the new cap too
+
+
+def test_a_cap_under_what_waits_loses_nothing_and_defers_what_is_new(
+    follower: Follower, apply: Callable[..., int]
+) -> None:
+    def ask(deps: Deps, hours: int) -> tuple[int, int]:
+        start = NOW - timedelta(hours=hours)
+        asked = BackfillRequest(symbol=("BTC-USD",), refetch=True, start=start, end=start + timedelta(hours=1))
+        answer = request_backfill(asked, "tests", deps, NOW)
+        return answer.queued, answer.deferred
+
+    small = {**TIERS, "T0": {**TIERS["T0"], "chunk_minutes": 10}}
+    apply(tiers=small)
+    assert ask(later(follower), 5) == (6, 0)
+    apply(tiers={**small, "T0": {**small["T0"], "max_queue": 2}})
+    deps = later(follower)
+    assert ask(deps, 3) == (0, 6)
+    assert deps.broker.llen("T0") == 6
+    assert dispatch_once(deps).get("T0", 0) == 0
+    deps.broker.ltrim("T0", 0, 0)  # a worker took five of them
+    assert dispatch_once(deps)["T0"] == 1
+    assert deps.broker.llen("T0") == 2
 
 
 def test_an_attempt_bears_the_version_that_it_was_made_under(follower: Follower, apply: Callable[..., int]) -> None:
