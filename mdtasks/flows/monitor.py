@@ -104,7 +104,9 @@ def _coverage_every_s(settings: Settings) -> float:
 def forget_once(deps: Deps, now: datetime) -> dict[str, int]:
     """Drop looks that are too old to be asked for and thin out old ones; how many went."""
     with deps.database.transaction() as connection:
-        return snapshots.forget(connection, now)
+        retention = deps.running.policy.retention
+        kept, whole = timedelta(days=retention.slo_days), timedelta(days=retention.slo_whole_days)
+        return snapshots.forget(connection, now, kept, whole)
 
 
 def allowance(tier: Tier, interval: Interval, mic: str, deps: Deps) -> Allowance:

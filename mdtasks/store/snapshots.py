@@ -225,10 +225,12 @@ def history(connection: Connection, series: Series, since: datetime, step_s: flo
     return [dict(row._mapping) for row in rows]
 
 
-def forget(connection: Connection, now: datetime) -> dict[str, int]:
+def forget(
+    connection: Connection, now: datetime, kept: timedelta = KEPT, kept_whole: timedelta = KEPT_WHOLE
+) -> dict[str, int]:
     """Drop snapshots that are too old and thin out old ones; how many went. A second time changes nothing."""
-    pruned = connection.execute(_SQL["prune"], {"before": now - KEPT}).rowcount
-    thinned = connection.execute(_SQL["thin"], {"before": now - KEPT_WHOLE}).rowcount
+    pruned = connection.execute(_SQL["prune"], {"before": now - kept}).rowcount
+    thinned = connection.execute(_SQL["thin"], {"before": now - kept_whole}).rowcount
     return {"pruned": pruned, "thinned": thinned}
 
 

@@ -20,6 +20,7 @@ from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import dispatch_once
 from mdtasks.flows.following import Follower
 from mdtasks.flows.ingest import run_backfill
+from mdtasks.flows.monitor import forget_once
 from mdtasks.flows.policy_facts import desk_of
 from mdtasks.flows.policy_status import status
 from mdtasks.queue.app import make_app
@@ -120,6 +121,18 @@ def test_a_cap_under_what_waits_loses_nothing_and_defers_what_is_new(
     deps.broker.ltrim("T0", 0, 0)  # a worker took five of them
     assert dispatch_once(deps)["T0"] == 1
     assert deps.broker.llen("T0") == 2
+
+
+def test_looks_are_kept_as_long_as_the_policy_says(follower: Follower, apply: Callable[..., int]) -> None:
+    deps = follower.refresh(NOW)
+    looks = "INSERT INTO slo_snapshots (objective, tier, interval, at, expected, violations, session_s, calendar_version, worst) VALUES"
+    with deps.database.transaction() as connection:
+        for days in (10, 100, 300):
+            at = NOW - timedelta(days=days)
+            connection.execute(text(f"{looks} ('gap', 'T0', '1m', :at, 1, 0, 0, 0, '[]')"), {"at": at})
+    assert forget_once(deps, NOW)["pruned"] == 0
+    apply(retention={"slo_days": 60})
+    assert forget_once(later(follower), NOW)["pruned"] == 2
 
 
 def test_an_attempt_bears_the_version_that_it_was_made_under(follower: Follower, apply: Callable[..., int]) -> None:

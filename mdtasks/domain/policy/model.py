@@ -79,7 +79,7 @@ class TierPolicy(_Section):
     cadence: Cadence
     max_queue: Whole = said(..., "Most backfills waiting in the tier's queue", unit="jobs", ge=1, le=10_000_000)
     size: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = said(
-        None, "Most symbols in the tier; null: all that are in no other", unit="symbols"
+        None, "Most symbols in the tier, which the plan reckons with; null: as many as there are", unit="symbols"
     )
     keep: Annotated[tuple[Interval, ...], Field(max_length=len(Interval)), AfterValidator(_once)] = said(
         (), "Intervals that are kept complete"
@@ -198,10 +198,14 @@ class Retry(_Section):
 
 
 class Replay(_Section):
-    """What a client that returns may still get without a loss."""
+    """What a client that returns may still get without a loss. Nothing reads it yet: it is for the replay buffer."""
 
-    max_bars: Whole = said(120, "Bars that the replay buffer keeps of a symbol", unit="bars", ge=1, le=100_000)
-    ttl_s: Whole = said(14_400, "A buffer that gets no bar is dropped after this", unit="s", ge=1, le=2_592_000)
+    max_bars: Whole = said(
+        120, "Bars that the replay buffer keeps of a symbol; nothing reads it yet", unit="bars", ge=1, le=100_000
+    )
+    ttl_s: Whole = said(
+        14_400, "A buffer that gets no bar is dropped after this; nothing reads it yet", unit="s", ge=1, le=2_592_000
+    )
 
 
 class Gaps(_Section):
@@ -219,8 +223,8 @@ class Gaps(_Section):
 class Calendar(_Section):
     """The days around now whose sessions are held ready."""
 
-    back_days: Whole = said(14, "Days of calendars before today that are loaded", unit="d", ge=0, le=4000)
-    forward_days: Whole = said(7, "Days of calendars after today that are loaded", unit="d", ge=0, le=400)
+    back_days: Whole = said(14, "Days of calendars before today that are loaded", unit="d", restart=True, ge=0, le=4000)
+    forward_days: Whole = said(7, "Days of calendars after today that are loaded", unit="d", restart=True, ge=0, le=400)
 
 
 class Tracing(_Section):
