@@ -125,7 +125,8 @@ def test_a_cap_under_what_waits_loses_nothing_and_defers_what_is_new(
 
 def test_looks_are_kept_as_long_as_the_policy_says(follower: Follower, apply: Callable[..., int]) -> None:
     deps = follower.refresh(NOW)
-    looks = "INSERT INTO slo_snapshots (objective, tier, interval, at, expected, violations, session_s, calendar_version, worst) VALUES"
+    columns = "objective, tier, interval, at, expected, violations, session_s, calendar_version, worst"
+    looks = f"INSERT INTO slo_snapshots ({columns}) VALUES"
     with deps.database.transaction() as connection:
         for days in (10, 100, 300):
             at = NOW - timedelta(days=days)
