@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
@@ -73,3 +77,67 @@ def test_a_vendor_that_fails_and_fails_is_left_alone(name: str, server: VendorSe
     with pytest.raises(CircuitOpenError):
         asked(provider, LISTINGS[0])
     assert len(server.seen) == before
+
+
+# -- many processes ---------------------------------------------------------------------------------
+
+#: Of each vendor: calls in two seconds.
+_MOST = 40
+_MANY = ("alpaca", "massive", "finnhub")
+
+
+@dataclass(frozen=True)
+class _At:
+    """Where a vendor server of another process is."""
+
+    urls: dict[str, str]
+
+    def url(self, name: str) -> str:
+        return self.urls[name]
+
+
+def _fetch_on(urls: dict[str, str], redis_url: str, start: Any, until: Any) -> None:
+    """Ask each vendor in turn for a day of minutes, as fast as the gate allows."""
+    client = open_redis(redis_url)
+    book = HealthBook(client, Rules())
+    providers = [
+        vendor(
+            name,
+            cast("VendorServer", _At(urls)),
+            CALENDARS,
+            lambda name, rates: SharedGate(name, rates, book),
+            vendor_rates=f"{name}={_MOST}/2s",
+        )
+        for name in _MANY
+    ]
+    for provider in providers:
+        provider.preload()  # type: ignore[attr-defined]
+    start.wait()
+    while not until.is_set():
+        for provider in providers:
+            with suppress(RateSpentError):
+                asked(provider, LISTINGS[0])
+
+
+def test_eight_processes_together_ask_no_vendor_more_than_its_account_may(server: VendorServer, redis_url: str) -> None:
+    for name in _MANY:
+        # A process that was put aside between its grant and its request sends it in another window: one each at most.
+        server.limit(name, _MOST + 8, 2.0)
+    context = multiprocessing.get_context("spawn")
+    start, until = context.Barrier(8), context.Event()
+    urls = {name: server.url(name) for name in _MANY}
+    workers = [context.Process(target=_fetch_on, args=(urls, redis_url, start, until)) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    try:
+        while min(len(server.asked(name)) for name in _MANY) < 2 * _MOST and any(each.is_alive() for each in workers):
+            until.wait(0.1)
+    finally:
+        until.set()
+        for worker in workers:
+            worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    for name in _MANY:
+        samples = HealthBook(open_redis(redis_url), Rules()).samples(name)
+        assert "rate_limited" not in {sample.code for sample in samples}
+        assert {sample.code for sample in samples} == {"ok"}
