@@ -70,7 +70,7 @@ def standing(word: Word, version: Version) -> Standing:
     """How a process that left this word stands while this version holds."""
     if word.version == version.version:
         return Standing(word, "current")
-    if word.error:
+    if word.refused == version.version:
         return Standing(word, "refuses", word.error)
     made = version.created_at
     looked = made is None or (word.seen - made).total_seconds() > GRACE_S

@@ -80,6 +80,17 @@ def test_a_process_with_nothing_to_do_since_a_change_is_no_failure_and_one_that_
     assert (found["policy_version lags@here/1"], found["policy_reload_success"]) == (0, 0)
 
 
+def test_who_refused_an_earlier_version_and_had_nothing_to_do_since_is_no_failure(deps: Deps, clock: Clock) -> None:
+    stubborn = watch(deps, clock, BREAKER_PROMOTE_THRESHOLD="0.8")
+    flow.apply(desk_of(deps), _THEIRS.encode(), ME, NOW)
+    stubborn.refresh(datetime.now(UTC))
+    assert told(deps)["policy_reload_success"] == 0
+    flow.rollback(desk_of(deps), 0, ME, NOW)
+    found = told(deps)
+    assert (found["policy_version one@here/1"], found["policy_newest_version"]) == (0, 2)
+    assert found["policy_reload_success"] == 1
+
+
 def test_a_part_that_is_away_takes_along_only_what_it_would_have_said(
     settings: Settings, deps: Deps, clock: Clock
 ) -> None:
