@@ -27,6 +27,11 @@ class Standing:
     state: str
     why: str = ""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it runs another version although it has looked."""
+        return self.state in ("lags", "refuses")
+
     def as_dict(self) -> dict[str, Any]:
         word = self.word
         about = {"policy_version": word.version, "hash": word.hash, "since": word.since, "seen": word.seen}
@@ -44,7 +49,7 @@ class Status:
     @property
     def behind(self) -> list[Standing]:
         """Those that run another version although they have looked."""
-        return [each for each in self.standings if each.state in ("lags", "refuses")]
+        return [each for each in self.standings if each.is_behind]
 
     def as_dict(self) -> dict[str, Any]:
         processes = [each.as_dict() for each in self.standings]
@@ -57,14 +62,15 @@ def status(desk: Desk, now: datetime) -> Status:
     version = newest(desk)
     if desk.state is None:
         raise StackNotRunningError(str(desk.settings.home))
-    found = tuple(_standing(word, version) for word in words(desk.state, now))
+    found = tuple(standing(word, version) for word in words(desk.state, now))
     return Status(version, policies.announced(desk.state), found)
 
 
-def _standing(word: Word, version: Version) -> Standing:
+def standing(word: Word, version: Version) -> Standing:
+    """How a process that left this word stands while this version holds."""
     if word.version == version.version:
         return Standing(word, "current")
-    if word.error:
+    if word.refused == version.version:
         return Standing(word, "refuses", word.error)
     made = version.created_at
     looked = made is None or (word.seen - made).total_seconds() > GRACE_S

@@ -199,6 +199,7 @@ class PolicyWatch:
             "since": self._since.isoformat(),
             "seen": now.isoformat(),
             "error": self._error,
+            "refused": self._refused,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": psutil.Process().create_time(),
@@ -224,7 +225,9 @@ def followed(version: Version, environ: Mapping[str, str]) -> tuple[Running | No
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What a process left of itself. Times are aware, UTC."""
+    """What a process left of itself. Times are aware, UTC. ``refused``: the version that it could not follow, and
+    ``error`` why; None: none.
+    """
 
     process: str
     version: int
@@ -232,6 +235,7 @@ class Word:
     since: datetime
     seen: datetime
     error: str
+    refused: int | None
 
 
 def words(state: Redis, now: datetime) -> list[Word]:
@@ -250,7 +254,7 @@ def words(state: Redis, now: datetime) -> list[Word]:
 
 def _word(name: bytes, said: Mapping[str, Any]) -> Word:
     since, seen = (datetime.fromisoformat(said[field]).astimezone(UTC) for field in ("since", "seen"))
-    return Word(name.decode(), said["policy_version"], said["hash"], since, seen, said["error"])
+    return Word(name.decode(), said["policy_version"], said["hash"], since, seen, said["error"], said.get("refused"))
 
 
 def _is_gone(said: Mapping[str, Any], now: datetime) -> bool:

@@ -75,6 +75,17 @@ OVERVIEW: Final = Dashboard(
             "ops",
             about="Bars a second",
         ),
+        Panel(
+            13,
+            "Policy versions",
+            (
+                Query("max by (process) (policy_version)", "{{process}}"),
+                Query("max(policy_newest_version)", "newest"),
+                Query("min(policy_reload_success)", "all that have looked run it: 1"),
+            ),
+            "none",
+            about="A process that has had no work since a change runs the older version until it does",
+        ),
     ),
 )
 

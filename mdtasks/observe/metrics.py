@@ -209,6 +209,20 @@ PROVIDER_BUDGET = Gauge(
     "Requests that a provider's rate allows at once now; absent without a rate",
     ("provider",),
 )
+POLICY_VERSION = Gauge(
+    "policy_version",
+    "Version of the policy that a process runs, by the word that it left last; 0: the defaults. One that has gone is"
+    " absent: at once where it stopped in good order or ran on this machine, else after a day",
+    ("process",),
+)
+POLICY_NEWEST_VERSION = Gauge("policy_newest_version", "Newest version of the policy; 0: the defaults")
+POLICY_LAST_RELOAD = Gauge(
+    "policy_last_reload_timestamp_seconds", "When the newest version of the policy was made; absent before the first"
+)
+POLICY_RELOAD_SUCCESS = Gauge(
+    "policy_reload_success",
+    "Whether every process that has looked since the newest version was made runs it (1), or one lags or refuses (0)",
+)
 UP = Gauge(
     "mdtasks_up",
     "Whether a part can be used (1) or not (0): broker, redis, postgresql with its schema",
@@ -233,6 +247,7 @@ LABELS: Final[Mapping[str, str]] = {
     "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
     "mic": "an exchange as its instruments name it: `XNYS`, `24/7`",
     "node": "a worker's node name: `t0@host`",
+    "process": "what follows the policy, with its machine and process id: `beat@host/1234`, `web@…`, `worker@…`",
     "part": "`broker` `redis` `postgresql`",
 }
 

@@ -237,6 +237,17 @@ _OF_PROCESSES: Final = (
         + " Lost messages are not sent again until it runs. __WEB__/slo shows whose bars are late.",
         ("mdtasks-backfill", "Reconciler's proof"),
     ),
+    Alert(
+        "PolicyNotFollowed",
+        "ticket",
+        "min(policy_reload_success) == 0",
+        120,
+        "A process does not follow the newest policy",
+        "A process has looked and still runs another version of the policy than the newest, or refuses that: work is "
+        "done by two policies at once. `mdtasks policy status` says which process and why, __WEB__/slo whose bars are "
+        "late.",
+        ("mdtasks-overview", "Policy versions"),
+    ),
 )
 
 #: All of them, in the order of the rule file.

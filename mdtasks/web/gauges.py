@@ -10,14 +10,16 @@ from functools import partial
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.health import Standing
 from mdtasks.domain.jobs import Interval, Tier
-from mdtasks.flows import monitor, presence, providers
+from mdtasks.flows import monitor, policy_watch, presence, providers
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import Proof, last_proof
+from mdtasks.flows.policy_status import standing
 from mdtasks.observe import metrics
 from mdtasks.observe.metrics import Reading
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
-from mdtasks.store import gaps, reference, snapshots
+from mdtasks.store import gaps, policies, reference, snapshots
+from mdtasks.store.policies import Version
 from mdtasks.store.snapshots import Snapshot
 from mdtasks.web.calendars import read_horizons
 from mdtasks.web.looks import PARTS, Look, Waiting, look, proof_age_s, read_depths, read_intake, read_waiting
@@ -35,15 +37,16 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What PostgreSQL tells of the backlog, of the newest looks at the objectives, and of gaps.
+    """What PostgreSQL tells of the backlog, of the newest looks at the objectives, of gaps, and of the policy.
 
-    ``members``: how many series of each tier there are per exchange.
+    ``members``: how many series of each tier there are per exchange. ``policy``: the version that holds.
     """
 
     waiting: Mapping[Tier, Waiting]
     newest: Sequence[Snapshot]
     gaps: Mapping[tuple[Tier, Interval], int]
     members: Mapping[Tier, Mapping[str, int]]
+    policy: Version
 
 
 async def look_for_scrape(deps: Deps, now: datetime) -> Look:
@@ -54,6 +57,7 @@ async def look_for_scrape(deps: Deps, now: datetime) -> Look:
         redis=partial(read_word, now=now),
         providers=providers.standings,
         postgresql=partial(read_rows, now=now),
+        following=partial(read_following, now=now),
         calendars=partial(read_markets, now=now),
         horizons=read_horizons,
         intake=read_intake,
@@ -76,7 +80,18 @@ def read_rows(deps: Deps, now: datetime) -> Rows:
     with deps.database.transaction() as connection:
         newest = monitor.newest(connection, deps.settings, now)
         kept = dict.fromkeys(((tier, interval) for tier in Tier for interval in deps.settings.kept(tier)), 0)
-        return Rows(waiting, newest, kept | gaps.open_count(connection), snapshots.population(connection, now))
+        return Rows(
+            waiting,
+            newest,
+            kept | gaps.open_count(connection),
+            snapshots.population(connection, now),
+            policies.newest(connection),
+        )
+
+
+def read_following(deps: Deps, now: datetime) -> list[policy_watch.Word]:
+    """Which process runs which version of the policy. Raises BrokerUnavailableError."""
+    return policy_watch.words(deps.state, now)
 
 
 def read_markets(deps: Deps, now: datetime) -> dict[str, bool]:
@@ -104,8 +119,10 @@ def readings(found: Look, now: datetime) -> Iterator[Reading]:
         yield Reading(metrics.DLQ_DEPTH, depths[DLQ], {})
     if found.of("redis") is not None:
         yield from _of_word(found.of("redis"), now)
-    if found.of("postgresql") is not None:
-        yield from _of_rows(found.of("postgresql"), found.of("calendars"))
+    rows: Rows | None = found.of("postgresql")
+    if rows is not None:
+        yield from _of_rows(rows, found.of("calendars"))
+    yield from _of_policy(found.of("following"), None if rows is None else rows.policy)
     yield from _of_providers(found.of("providers") or ())
     for name, depth in (found.of("intake") or {}).items():
         yield Reading(metrics.INTAKE_DEPTH, depth, {"list": name})
@@ -124,6 +141,19 @@ def _of_word(word: Word, now: datetime) -> Iterator[Reading]:
         yield Reading(metrics.BEAT_LAST_TICK, word.ticked_at, {})
     for node, seen_at in word.workers.items():
         yield Reading(metrics.WORKERS_LAST_SEEN, seen_at, {"node": node})
+
+
+def _of_policy(words: Sequence[policy_watch.Word] | None, newest: Version | None) -> Iterator[Reading]:
+    for word in words or ():
+        yield Reading(metrics.POLICY_VERSION, word.version, {"process": word.process})
+    if newest is None:
+        return
+    yield Reading(metrics.POLICY_NEWEST_VERSION, newest.version, {})
+    if newest.created_at is not None:
+        yield Reading(metrics.POLICY_LAST_RELOAD, newest.created_at.timestamp(), {})
+    if words is not None:
+        behind = any(standing(word, newest).is_behind for word in words)
+        yield Reading(metrics.POLICY_RELOAD_SUCCESS, float(not behind), {})
 
 
 def _of_providers(standings: Sequence[Standing]) -> Iterator[Reading]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +17,20 @@ from sqlalchemy import text
 
 from mdtasks.connections import Database
 from mdtasks.domain.jobs import Tier
-from mdtasks.flows import doctor
+from mdtasks.flows import doctor, policies
 from mdtasks.flows.backfill import BackfillRequest, request_backfill
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import last_proof, reconcile_once
+from mdtasks.flows.policy_facts import desk_of
+from mdtasks.flows.policy_watch import EVERY_S
 from mdtasks.flows.runbooks import books
 from mdtasks.flows.runbooks.rounds import CHECKS, look
 from mdtasks.queue import backlog
 from mdtasks.store import jobs
+from mdtasks.store import policies as policies_at_rest
 from mdtasks.store.reference import Instrument, add_instruments
 from tests.integration.cli_calls import Called, Cli
+from tests.integration.policy_calls import ME, NOW, Clock, watch
 from tests.integration.web_server import START, dies, waiting_ids
 
 
@@ -388,6 +393,42 @@ def test_more_than_the_workers_do_is_named(cli: Cli, cli_deps: Deps) -> None:
     found = first(cli("runbook", "BackfillQueueTooDeep", "--json"))
     assert found["cause"] == f"{Tier.T1} is asked for more than its workers do"
     assert "MDTASKS_CONCURRENCY=4" in found["repair"]
+
+
+@pytest.mark.usefixtures("sound")
+def test_who_does_not_follow_the_policy_is_named_with_why(cli: Cli, cli_deps: Deps) -> None:
+    clock = Clock()
+    desk = desk_of(cli_deps)
+    stubborn = [
+        watch(cli_deps, clock, f"worker@here/{number}", BREAKER_PROMOTE_THRESHOLD="0.8") for number in range(1, 8)
+    ]
+    idle = watch(cli_deps, clock, "idle@here/1")
+    for each in (*stubborn, idle):
+        each.refresh(datetime.now(UTC) - timedelta(hours=1))
+    assert cli("runbook", "PolicyNotFollowed", "--json").json["findings"] == []
+    policies.apply(desk, b"breaker: {demote: 0.85, promote: 0.9}", ME, NOW)
+    clock.at += EVERY_S
+    stubborn[0].refresh(datetime.now(UTC))
+    found = first(cli("runbook", "PolicyNotFollowed", "--json"))
+    assert (found["cause"], found["automatic"]) == ("worker@here/1 refuses policy 1", False)
+    assert found["evidence"][0] == "they say: breaker.demote: 0.85 must be below breaker.promote (0.8)"
+    assert re.fullmatch(r"worker@here/1 runs version 0, last heard \d+ s ago", found["evidence"][1])
+    assert found["repair"].endswith('mdtasks policy rollback 0 --reason "..."')
+    for each in stubborn[1:]:
+        each.refresh(datetime.now(UTC))
+    found = first(cli("runbook", "PolicyNotFollowed", "--json"))
+    assert found["cause"] == "7 processes refuse policy 1"
+    assert found["evidence"][-1] == "and 2 more: mdtasks policy status"
+    assert not any("idle@here" in line for line in found["evidence"])
+    for each in (*stubborn, idle):
+        each.close()
+    ahead = watch(cli_deps, clock, "ahead@here/1")
+    policies_at_rest.announce(cli_deps.state, 0, seen=1)
+    ahead._sure_s = float("inf")  # it goes by the key alone, which is wrong
+    ahead.refresh(datetime.now(UTC) + timedelta(minutes=5))
+    found = first(cli("runbook", "PolicyNotFollowed", "--json"))
+    assert found["cause"] == "ahead@here/1 lags behind policy 1"
+    assert found["evidence"] == ["ahead@here/1 runs version 0, its clock is 5 min ahead"]
 
 
 def test_letters_that_nobody_records_are_named(cli: Cli, cli_deps: Deps, redis_client: redis.Redis) -> None:

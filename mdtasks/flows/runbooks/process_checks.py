@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from mdtasks.flows import dispatch
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.policy_status import GRACE_S, Standing
 from mdtasks.flows.runbooks.findings import Finding, Repair
 from mdtasks.flows.runbooks.view import View
 from mdtasks.queue.app import backfill_queue
@@ -20,6 +21,8 @@ _START_ALL: Final = "mdtasks up, or on each machine: celery -A mdtasks worker -Q
 _PROOF_LATE_S: Final = 60.0
 #: Beat sends one message a second, each of which expires: more than so many wait only when nobody takes them.
 _CONTROL_DEEP: Final = 20
+#: Processes that are named one by one.
+_SHOWN: Final = 5
 
 
 def server_bad(view: View) -> Iterator[Finding]:
@@ -122,6 +125,52 @@ def locks_held(view: View) -> Iterator[Finding]:
         waits = f"{len(rows)} sessions wait for it, {spoken(max(float(row['waits_s'] or 0) for row in rows))} at most"
         repair = Repair(f"end it: select pg_terminate_backend({pid})")
         yield Finding("a session holds locks that others wait for", 0.95, repair, (held, waits))
+
+
+def policy_refused(view: View) -> Iterator[Finding]:
+    """Processes cannot follow the newest policy; those that say the same are one finding."""
+    newest = view.policy.version.version
+    by_reason: dict[str, list[Standing]] = {}
+    for each in view.policy.behind:
+        if each.state == "refuses":
+            by_reason.setdefault(each.why, []).append(each)
+    for why, standings in by_reason.items():
+        kept = max(each.word.version for each in standings)
+        words = (
+            f"set right what it says where they run and start them again, or bring the version that they run back: "
+            f'mdtasks policy rollback {kept} --reason "..."'
+        )
+        evidence = (f"they say: {why}", *_running(standings, view))
+        yield Finding(f"{_counted(standings)} policy {newest}", 0.95, Repair(words), evidence)
+
+
+def policy_lags(view: View) -> Iterator[Finding]:
+    """Processes have looked since the newest policy was made, and run another one without a word of why."""
+    standings = [each for each in view.policy.behind if each.state == "lags"]
+    if standings:
+        words = "compare its machine's clock with PostgreSQL's, see what it logs (mdtasks logs), and start it again"
+        cause = f"{_counted(standings)} policy {view.policy.version.version}"
+        yield Finding(cause, 0.8, Repair(words), _running(standings, view))
+
+
+def _counted(standings: Sequence[Standing]) -> str:
+    verb = {"refuses": ("refuses", "refuse"), "lags": ("lags behind", "lag behind")}[standings[0].state]
+    if len(standings) == 1:
+        return f"{standings[0].word.process} {verb[0]}"
+    return f"{len(standings)} processes {verb[1]}"
+
+
+def _running(standings: Sequence[Standing], view: View) -> tuple[str, ...]:
+    """A line for each process, of the first few."""
+    lines = []
+    for word in (each.word for each in standings[:_SHOWN]):
+        age_s = (view.now - word.seen).total_seconds()
+        heard = (
+            f"last heard {spoken(max(age_s, 0))} ago" if age_s > -GRACE_S else f"its clock is {spoken(-age_s)} ahead"
+        )
+        lines.append(f"{word.process} runs version {word.version}, {heard}")
+    rest = len(standings) - len(lines)
+    return (*lines, f"and {rest} more: mdtasks policy status") if rest else tuple(lines)
 
 
 def _round(deps: Deps, actor: str) -> Mapping[str, Any]:

@@ -75,6 +75,7 @@ CHECKS: Final[Mapping[str, Checks]] = {
     "WorkerMissing": (processes.workers_silent, processes.letters_stuck, processes.beat_silent),
     "BeatMissing": _CLOCK,
     "ReconcilerProofTooOld": _CLOCK,
+    "PolicyNotFollowed": (processes.policy_refused, processes.policy_lags),
 }
 
 

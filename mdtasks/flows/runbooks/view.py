@@ -15,6 +15,8 @@ from mdtasks.domain.jobs import Tier
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import GRACE_S, Proof, last_proof
 from mdtasks.flows.doctor import Check, examine_horizons, examine_servers, heard_workers
+from mdtasks.flows.policy_facts import desk_of
+from mdtasks.flows.policy_status import Status, status
 from mdtasks.flows.providers import standings
 from mdtasks.queue import backlog
 from mdtasks.store import evidence, jobs, letters, providers
@@ -76,6 +78,11 @@ class View:
         if self.proof is None:
             return float("inf")
         return max((self.now - datetime.fromisoformat(self.proof.at)).total_seconds(), 0.0)
+
+    @cached_property
+    def policy(self) -> Status:
+        """The policy that holds, and which process runs which version."""
+        return status(desk_of(self.deps), self.now)
 
     @cached_property
     def lost(self) -> int:
