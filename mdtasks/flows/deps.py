@@ -11,9 +11,9 @@ from mdtasks.connections import Database, Redis, open_redis
 from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.health import Rules
 from mdtasks.domain.sessions import Calendars
+from mdtasks.domain.slowness import SlowRule
 from mdtasks.flows.calendars import CalendarWatch
 from mdtasks.flows.policy_watch import PolicyWatch, Running, process_name
-from mdtasks.flows.traces import open_recorder
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.traces import Recorder
 from mdtasks.providers.registry import Registry
@@ -119,6 +119,15 @@ def equipped(deps: Deps, running: Running) -> dict[str, Any]:
 
 #: Settings by which the recorder of slow calls is made.
 _TRACING: Final = tuple(name for name in Settings.model_fields if name.startswith("viztracer"))
+
+
+def open_recorder(settings: Settings) -> Recorder | None:
+    """The recorder of a process with these settings; None where it is switched off. VizTracer is not imported yet."""
+    if not settings.viztracer_enabled:
+        return None
+    # Without room for a single trace none is made.
+    sample = settings.viztracer_sample if settings.viztracer_keep else 0.0
+    return Recorder(SlowRule(settings.viztracer_slow_s, settings.viztracer_slow_p95), sample)
 
 
 def rules(settings: Settings) -> Rules:

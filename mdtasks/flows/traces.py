@@ -7,17 +7,14 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mdtasks.domain.errors import MdtasksError
-from mdtasks.domain.slowness import SlowRule
-from mdtasks.observe.traces import Asker, Call, CallContext, Recorder, SlowCall
+from mdtasks.flows.deps import Deps
+from mdtasks.flows.judging import Asked
+from mdtasks.observe.traces import Asker, Call, CallContext, SlowCall
+from mdtasks.settings import Settings
 from mdtasks.store import traces
-
-if TYPE_CHECKING:
-    from mdtasks.flows.deps import Deps
-    from mdtasks.flows.judging import Asked
-    from mdtasks.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +22,6 @@ log = logging.getLogger(__name__)
 Recorded = AbstractContextManager[Call | None]
 #: Around a call that nobody records.
 UNRECORDED: Final[Recorded] = nullcontext()
-
-
-def open_recorder(settings: Settings) -> Recorder | None:
-    """The recorder of a process with these settings; None where it is switched off. VizTracer is not imported yet."""
-    if not settings.viztracer_enabled:
-        return None
-    # Without room for a single trace none is made.
-    sample = settings.viztracer_sample if settings.viztracer_keep else 0.0
-    return Recorder(SlowRule(settings.viztracer_slow_s, settings.viztracer_slow_p95), sample)
 
 
 def recorded_bars(deps: Deps, asked: Asked, symbols: Iterable[str], asker: Asker) -> Recorded:

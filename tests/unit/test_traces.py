@@ -305,7 +305,7 @@ def test_a_ring_that_was_full_says_so_and_the_call_is_still_whole_in_its_trace()
 def test_viztracer_is_imported_when_a_call_is_recorded_and_not_before() -> None:
     script = (
         "import sys, mdtasks.worker.tasks, mdtasks.web.app, mdtasks.cli.traces\n"
-        "from mdtasks.flows.traces import open_recorder\nfrom mdtasks.settings import Settings\n"
+        "from mdtasks.flows.deps import open_recorder\nfrom mdtasks.settings import Settings\n"
         "assert open_recorder(Settings(viztracer_enabled=False)) is None and open_recorder(Settings())\n"
         "assert 'viztracer' not in sys.modules"
     )

@@ -25,9 +25,9 @@ import orjson
 
 from mdtasks.domain.bars import Bars, validated
 from mdtasks.domain.jobs import Interval, TimeWindow
-from mdtasks.flows.deps import Deps
+from mdtasks.flows.deps import Deps, open_recorder
 from mdtasks.flows.judging import Asked
-from mdtasks.flows.traces import open_recorder, recorded_bars
+from mdtasks.flows.traces import recorded_bars
 from mdtasks.observe.traces import Asker
 from mdtasks.providers.base import Provider
 from mdtasks.settings import Settings
