@@ -266,7 +266,7 @@ class Standing:
         if self.circuit is Circuit.CLOSED:
             return ""
         since = f" since {self.since:%Y-%m-%d %H:%M:%S}Z" if self.since else ""
-        return f"demoted{since}: evidence {self.parts.evidence:.2f}"
+        return f"demoted{since}, evidence now {self.parts.evidence:.2f}"
 
 
 @dataclass(frozen=True, slots=True)

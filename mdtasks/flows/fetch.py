@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mdtasks.domain.bars import Bars
 from mdtasks.domain.errors import (
+    CircuitOpenError,
     HeldBackError,
     NoDataError,
     NotYetError,
     ProviderError,
-    RateSpentError,
+    TimeSpentError,
     UnsupportedError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
-from mdtasks.flows.routing import Route, Turn, route
+from mdtasks.flows.routing import Route, Turn, left_aside, route
 from mdtasks.flows.samples import tell_bars
 from mdtasks.flows.traces import UNRECORDED, Recorded, recorded_bars
 from mdtasks.observe import metrics
@@ -94,7 +95,9 @@ def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outc
             turn.gate.give_up_probe()  # of one that had nothing to be asked for
         if not outcome.holes:
             break
-    outcome.holes = [replace(hole, error=_graver(hole.error, found.hope)) for hole in outcome.holes]
+    hope = found.hope if outcome.holes else None
+    aside = left_aside(deps, [turn.provider for turn in found.turns]) if outcome.holes and outcome.heard else {}
+    outcome.holes = [replace(hole, error=_graver(_of_an_outage(hole.error, aside), hope)) for hole in outcome.holes]
     if outcome.brought:
         outcome.holes = [hole for hole in outcome.holes if not isinstance(hole.error, NotYetError)]
     return outcome
@@ -106,7 +109,7 @@ def _asked(turn: Turn, outcome: Outcome, ask: Ask, keep: Keep, deps: Deps) -> li
     held: HeldBackError | None = None
     for packet in _packets(turn, outcome, ask, left):
         if ask.until is not None and time.monotonic() > ask.until:
-            held = held or RateSpentError("was not asked for all: the job's time is over", provider=turn.provider.name)
+            held = held or TimeSpentError("was not asked for all: the job's time is over", provider=turn.provider.name)
         if held is not None:  # the others of its calls would be held back too, each after a wait
             left += [replace(hole, error=_graver(hole.error, held)) for hole in packet]
             continue
@@ -164,20 +167,31 @@ def _graver(earlier: ProviderError | None, later: ProviderError | None) -> Provi
 
 
 def _gravity(error: ProviderError) -> int:
-    """What an error says of the next attempt, the most telling first: one that was asked may do better; one that was
-    not asked may be soon; somebody must do something; an account may have it later; nobody has it.
+    """What an error says of the next attempt, the most telling first: one that was asked may do better; somebody must
+    do something (a key, a plan); one that was not asked may be soon; an account may have it later; nobody has it.
     """
     if isinstance(error, NotYetError):
         return 1
     if isinstance(error, HeldBackError):
-        return 3
+        return 2
     if error.retryable:
         return 4
-    return 0 if isinstance(error, NoDataError | UnsupportedError) else 2
+    return 0 if isinstance(error, NoDataError | UnsupportedError) else 3
 
 
 def _wait_s(error: ProviderError) -> float:
-    return (error.retry_after_s or math.inf) if isinstance(error, HeldBackError) else 0.0
+    if not isinstance(error, HeldBackError):
+        return 0.0
+    return math.inf if error.retry_after_s is None else error.retry_after_s
+
+
+def _of_an_outage(error: ProviderError | None, aside: Mapping[str, CircuitOpenError]) -> ProviderError | None:
+    """The failure of a provider that is left aside by now, for this or for what others met, is the outage's and not the
+    job's: the job waits as if it had not been asked.
+    """
+    if error is None or not error.retryable or isinstance(error, HeldBackError) or error.provider not in aside:
+        return error
+    return aside[error.provider]
 
 
 def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn, recorded: Recorded = UNRECORDED) -> BarsAnswer:

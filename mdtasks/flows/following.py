@@ -6,14 +6,11 @@ from the beginning of a piece of work to its end.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from datetime import datetime
 
-from mdtasks.domain.errors import MdtasksError
 from mdtasks.flows.deps import Deps, equipped
-
-log = logging.getLogger(__name__)
+from mdtasks.flows.policy_watch import Running
 
 
 class Follower:
@@ -21,19 +18,20 @@ class Follower:
 
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
+        self._ready = deps
+        deps.policy.fit = self._fit
 
     def refresh(self, now: datetime) -> Deps:
         """The Deps for a piece of work that begins now. Never fails: of what cannot be followed here the log and
         ``policy status`` tell, and the last good one holds.
         """
         self.deps.policy.refresh(now)
-        running = self.deps.policy.current
-        if running.version != self.deps.running.version:
-            try:
-                self.deps = replace(self.deps, **equipped(self.deps, running))
-            except MdtasksError as error:  # an order that names a provider which only this process lacks
-                self.deps.policy.reject(running.version, error.message, self.deps.running)
+        self.deps = self._ready
         return self.deps
+
+    def _fit(self, running: Running) -> None:
+        """Make the Deps under a policy before it holds. Raises ConfigurationError where this process cannot."""
+        self._ready = replace(self._ready, **equipped(self._ready, running))
 
     def close(self) -> None:
         """Close what the process opened."""

@@ -71,6 +71,7 @@ class _Left:
     route: Sequence[Mapping[str, Any]] = ()
     #: What all that were asked said.
     heard: str | None = None
+    asked: bool = False
 
 
 _NOTHING: Final = _Left()
@@ -144,7 +145,7 @@ def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
             jobs.finish(connection, claim, ending)
             report = Report(Outcome.DONE)
         else:
-            left = _Left(bars, outcome.route.record, outcome.words)
+            left = _Left(bars, outcome.route.record, outcome.words, outcome.route.anybody_asked)
             report = _fail(connection, claim, outcome.shortfall, deps.settings, left)
     for part, written in zip(parts, counts, strict=True):
         count_written(claim.interval, [part], written)
@@ -197,7 +198,7 @@ def _fail(
         message = f"{message}; {left.heard}"  # a job that waits tells of everybody who could not answer
     ending = jobs.Ending(outcome, provider, error_class(error), message, left.bars, left.route)
     if outcome is Outcome.HELD and pause_s is not None:
-        holds = jobs.hold(connection, claim, ending, pause_s)
+        holds = jobs.hold(connection, claim, ending, pause_s, forget=not left.asked)
     else:
         holds = jobs.fail(connection, claim, ending, pause_s)
     if not holds:

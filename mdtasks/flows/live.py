@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from mdtasks.domain.bars import Quote, from_us, to_us
-from mdtasks.domain.errors import HeldBackError, ProviderError, error_class
+from mdtasks.domain.errors import HeldBackError, ProviderError, TimeSpentError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
 from mdtasks.flows.deps import Deps, patiently, work_until
 from mdtasks.flows.fetch import Ask, called, count_written, fetch, make_partitions
@@ -151,6 +151,9 @@ class _Quotes:
         for start in range(0, len(members), size):
             packet = members[start : start + size]
             if time.monotonic() > self.until:  # what is left comes with the next tick
+                late = TimeSpentError("was not asked for all: the job's time is over", provider=turn.provider.name)
+                self.route.failed(turn, late)
+                self.failure = self.failure or late
                 return [*left, *members[start:]]
             try:
                 there = self._store(turn, packet)
@@ -207,7 +210,7 @@ def _fetch_and_store(
     failed = len(members) - len(outcome.brought)
     if failed == len(members) and outcome.shortfall is not None:
         raise outcome.shortfall
-    heard = f"{failed} of {len(members)} symbols failed: {outcome.shortfall}" if failed else None
+    heard = f"{failed} of {len(members)} symbols failed: {outcome.shortfall or outcome.words}" if failed else None
     ending = jobs.Ending("done", ",".join(providers) or None, None, heard, inserted, outcome.route.record)
     return ending, {hole.subject.instrument_id for hole in outcome.holes}
 

@@ -78,6 +78,8 @@ class PolicyWatch:
         self._refused: int | None = None
         self._since: datetime | None = None
         self._current = self._first()
+        #: Makes ready what this process needs to work by a policy; what it raises is why it cannot.
+        self.fit: Callable[[Running], None] = lambda _running: None
 
     @property
     def current(self) -> Running:
@@ -117,12 +119,6 @@ class PolicyWatch:
         finally:
             self._next_s = self._clock() + pause_s
             self._looking.release()
-
-    def reject(self, version: int, why: str, before: Running) -> None:
-        """Go back to what held before: this process cannot work by the version, though it reads well."""
-        log.error("policy %d cannot be followed here, %d holds: %s", version, before.version, why)
-        self._refused, self._error, self._current = version, why, before
-        self._word_s = float("-inf")
 
     def close(self) -> None:
         """Take this process off the list of those that follow the policy. When that fails it is missed by nobody."""
@@ -181,6 +177,11 @@ class PolicyWatch:
         """Swap the reference, or say why it stays."""
         self._word_s = min(self._word_s, self._clock())
         found, why = followed(newest, self.environ)
+        if found is not None:
+            try:
+                self.fit(found)
+            except Exception as error:  # an order that names a provider which only this process lacks, say
+                found, why = None, str(error) or type(error).__name__
         if found is None:
             self._refused, self._error = newest.version, why
             log.error("policy %d cannot be followed, %d holds: %s", newest.version, self._current.version, why)

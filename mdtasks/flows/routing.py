@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mdtasks.domain.errors import (
     BrokerUnavailableError,
     CircuitOpenError,
     HeldBackError,
+    NotYetError,
     ProviderError,
+    RateSpentError,
+    TimeSpentError,
     UnsupportedError,
 )
 from mdtasks.domain.health import ANSWERS, Circuit, Ranked, Standing, ranked
@@ -27,6 +30,12 @@ from mdtasks.providers.gate import Gate
 from mdtasks.providers.registry import Capability
 
 log = logging.getLogger(__name__)
+
+
+#: Codes of errors by which a provider was not asked.
+_NOT_ASKED: Final = {
+    each.code for each in (CircuitOpenError, RateSpentError, NotYetError, TimeSpentError, UnsupportedError)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,11 @@ class Route:
         step.setdefault("errors", {}).setdefault(error.code, error.message)
 
     @property
+    def anybody_asked(self) -> bool:
+        """Whether a request was made, answered or not: somebody held back was not asked."""
+        return any(step["answered"] or set(step.get("errors", ())) - _NOT_ASKED for step in self._said.values())
+
+    @property
     def record(self) -> list[dict[str, Any]]:
         """In the order asked: ``provider``, ``answered`` (calls), ``errors`` (code -> the first message), ``why``;
         after them those that were not asked and why.
@@ -95,8 +109,16 @@ def route(deps: Deps, capability: Capability, mics: Collection[str], hint: str |
     turns = [Turn(by_name[name], deps.registry.gate(name)) for name in names]
     if least is not None and least not in names:
         turns.append(Turn(by_name[least], deps.registry.gate(least), insist=True))
-    left = [each for each in standings if each.name not in {turn.provider.name for turn in turns}]
+    asked = {turn.provider.name for turn in turns}
+    # Of a pause nobody knows the end: it is no hope where others were asked.
+    left = [each for each in standings if each.name not in asked and each.pause is None]
     return Route(turns, order.aside, _held(left, ranked(left)) if left else None)
+
+
+def left_aside(deps: Deps, providers: Sequence[Provider]) -> dict[str, CircuitOpenError]:
+    """Those of them whose breaker is not closed now, each with until when."""
+    out = [each for each in _standings(deps, providers) if each.circuit is not Circuit.CLOSED]
+    return {each.name: _held([each], ranked([each])) for each in out}
 
 
 def held_back(deps: Deps, capability: Capability) -> HeldBackError | None:

@@ -163,10 +163,11 @@ def fail(connection: Connection, held: Held | Claim, ending: Ending, pause_s: fl
     return holds
 
 
-def hold(connection: Connection, claimed: Claim, ending: Ending, pause_s: float) -> bool:
+def hold(connection: Connection, claimed: Claim, ending: Ending, pause_s: float, *, forget: bool = True) -> bool:
     """Put a job back whose providers are held back: it waits ``pause_s`` seconds, and the attempt does not count.
 
-    One that brought nothing is forgotten, else the history would fill with what was not done. False as ``fail``.
+    ``forget``: nobody was asked, so it is no attempt; else the history would fill with what was not done. False as
+    ``fail``.
     """
     values = {
         "job_id": claimed.job_id,
@@ -176,6 +177,7 @@ def hold(connection: Connection, claimed: Claim, ending: Ending, pause_s: float)
         "error_class": ending.error_class,
         "bars": ending.bars,
         "attempt_id": claimed.attempt_id,
+        "forget": forget,
     }
     holds = connection.execute(SQL["hold"], values).one_or_none() is not None
     close_attempt(connection, claimed.attempt_id, ending)

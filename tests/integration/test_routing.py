@@ -382,6 +382,40 @@ def test_what_somebody_must_know_of_is_not_hidden_by_one_that_has_it_later(
     assert row(deps, job)["last_error_class"] == error.code
 
 
+def test_an_outage_costs_a_job_no_more_attempts_once_it_is_known_for_one(opened: Callable[..., Deps]) -> None:
+    deps = opened(simulators=1, simulator_schedule="0-3600 error=1")
+    job = a_job(deps)
+    outcomes = []
+    for minute in range(12):
+        with deps.database.transaction() as connection:
+            connection.execute(text("UPDATE backfill_jobs SET not_before = NULL"))
+        come_of_age(deps, FIRST)  # each is a probe once it is demoted
+        outcomes.append(run(deps, job, EPOCH + timedelta(minutes=minute)))
+    assert outcomes == [*[Outcome.RETRY] * 3, *[Outcome.HELD] * 9]
+    found = row(deps, job)
+    assert (found["status"], found["attempts"], found["last_error_class"]) == ("deferred", 3, "circuit_open")
+    assert "500 (simulated)" in found["last_error"]
+    kept = attempts(deps, job)
+    assert [each["outcome"] for each in kept] == [*["retry"] * 3, *["held"] * 9]  # whom each asked is on record
+    assert all(each["route"][0]["errors"] for each in kept)
+    come_of_age(deps, FIRST)
+    with deps.database.transaction() as connection:
+        connection.execute(text("UPDATE backfill_jobs SET not_before = NULL"))
+    assert run(deps, job, EPOCH + timedelta(hours=2)) is Outcome.DONE
+
+
+def test_a_wrong_key_is_told_of_though_another_provider_is_paused(
+    opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = opened(simulators=2, simulator_schedule="", simulator_epoch=None)
+    refusing(deps, FIRST, monkeypatch, AuthError)
+    deps.health.pause(SECOND, Pause("ann", "audit", EPOCH))
+    job = a_job(deps)
+    with pytest.raises(AuthError):
+        run(deps, job)
+    assert row(deps, job)["last_error_class"] == "auth"
+
+
 def test_the_fastest_provider_decides_what_is_due(opened: Callable[..., Deps], monkeypatch: pytest.MonkeyPatch) -> None:
     deps = opened(simulators=2, simulator_schedule="", simulator_epoch=None)
     alone = look_back(60, deps), due_after_s(Tier.T0, Interval.M1, "24/7", deps)
@@ -443,6 +477,9 @@ def test_a_live_job_ends_in_time_and_leaves_the_rest(
         run_bars_fetch(BarsFetchJob(job_id="b", symbols=symbols, priority=Tier.T0), deps, "t0@here/1", EPOCH)
     requests = deps.health.standings({FIRST: ()})[0].requests
     assert 0 < requests < 20
+    with deps.database.transaction() as connection:
+        (said,) = connection.execute(text("SELECT message FROM job_attempts")).scalars()
+    assert "the job's time is over" in said
 
 
 def test_a_sole_provider_is_asked_once_a_job_also_as_a_probe(opened: Callable[..., Deps]) -> None:

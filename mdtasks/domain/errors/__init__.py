@@ -51,6 +51,7 @@ from mdtasks.domain.errors.vendors import (
     RateSpentError,
     RefusedRequestError,
     SilenceDoubtedError,
+    TimeSpentError,
     UnsupportedError,
     VendorError,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "StaleClaimError",
     "StoreFullError",
     "StoreUnavailableError",
+    "TimeSpentError",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownJobError",

@@ -51,6 +51,12 @@ class RateSpentError(HeldBackError):
     code = "rate_spent"
 
 
+class TimeSpentError(HeldBackError):
+    """The job's own time was over before everything was asked for."""
+
+    code = "time_spent"
+
+
 class NotYetError(HeldBackError):
     """The account may have data of this time only later."""
 

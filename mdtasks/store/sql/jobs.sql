@@ -58,8 +58,8 @@ WHERE id = :job_id AND fence = :fence AND status = 'running'
 RETURNING id
 
 -- name: hold
--- Nobody could be asked: the job waits, if this claim still holds it, and its attempt, which brought nothing, is as if it
--- had not been.
+-- Nobody could be asked, or only one whose outage it is: the job waits, if this claim still holds it, and its attempt
+-- does not count. With :forget it is as if it had not been.
 WITH held AS (
     UPDATE backfill_jobs
     SET status = 'deferred', attempts = attempts - 1, not_before = now() + make_interval(secs => :pause_s),
@@ -68,7 +68,7 @@ WITH held AS (
     WHERE id = :job_id AND fence = :fence AND status = 'running'
     RETURNING id
 ), forgotten AS (
-    DELETE FROM job_attempts WHERE id = :attempt_id AND :bars = 0
+    DELETE FROM job_attempts WHERE id = :attempt_id AND :forget
 )
 SELECT id FROM held
 
