@@ -127,7 +127,7 @@ def show_trace(args: argparse.Namespace) -> int:
     shown = {**row, "id": str(row["id"]), "symbols": ", ".join(row["symbols"])}
     show_fields({name.replace("_", " "): value for name, value in shown.items() if value is not None})
     if content is None:
-        say("no trace of it: not sampled, six traced in that minute by its process already, or newer ones took its place")
+        say("no trace of it: not sampled, six traced in that minute by its process, or newer ones took its place")
         return 0
     print()
     headers = ("own s", "with callees s", "calls", "function", "at")
