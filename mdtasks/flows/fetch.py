@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mdtasks.domain.bars import Bars
 from mdtasks.domain.errors import (
-    CircuitOpenError,
     HeldBackError,
     NoDataError,
     NotYetError,
@@ -23,7 +22,7 @@ from mdtasks.domain.errors import (
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.judging import Asked, Fetched, Hole, Subject, judged
-from mdtasks.flows.routing import Route, Turn, left_aside, route
+from mdtasks.flows.routing import Route, Turn, left_aside, of_an_outage, route
 from mdtasks.flows.samples import tell_bars
 from mdtasks.flows.traces import UNRECORDED, Recorded, recorded_bars
 from mdtasks.observe import metrics
@@ -97,7 +96,7 @@ def fetch(deps: Deps, subjects: Sequence[Subject], ask: Ask, keep: Keep) -> Outc
             break
     hope = found.hope if outcome.holes else None
     aside = left_aside(deps, [turn.provider for turn in found.turns]) if outcome.holes and outcome.heard else {}
-    outcome.holes = [replace(hole, error=_graver(_of_an_outage(hole.error, aside), hope)) for hole in outcome.holes]
+    outcome.holes = [replace(hole, error=_graver(of_an_outage(hole.error, aside), hope)) for hole in outcome.holes]
     if outcome.brought:
         outcome.holes = [hole for hole in outcome.holes if not isinstance(hole.error, NotYetError)]
     return outcome
@@ -183,15 +182,6 @@ def _wait_s(error: ProviderError) -> float:
     if not isinstance(error, HeldBackError):
         return 0.0
     return math.inf if error.retry_after_s is None else error.retry_after_s
-
-
-def _of_an_outage(error: ProviderError | None, aside: Mapping[str, CircuitOpenError]) -> ProviderError | None:
-    """The failure of a provider that is left aside by now, for this or for what others met, is the outage's and not the
-    job's: the job waits as if it had not been asked.
-    """
-    if error is None or not error.retryable or isinstance(error, HeldBackError) or error.provider not in aside:
-        return error
-    return aside[error.provider]
 
 
 def fetch_bars(asked: Asked, holes: Sequence[Hole], turn: Turn, recorded: Recorded = UNRECORDED) -> BarsAnswer:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import HeldBackError, ProviderError, TimeSpentError, error_class
@@ -19,7 +19,7 @@ from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, Ti
 from mdtasks.flows.deps import Deps, patiently, work_until
 from mdtasks.flows.fetch import Ask, called, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
-from mdtasks.flows.routing import Route, Turn, route
+from mdtasks.flows.routing import Route, Turn, left_aside, of_an_outage, route
 from mdtasks.flows.samples import tell_quotes
 from mdtasks.flows.scan import scan
 from mdtasks.flows.traces import recorded_quotes
@@ -95,13 +95,23 @@ def run_quotes_fetch(job: QuotesFetchJob, deps: Deps, worker: str, now: datetime
             if not members:
                 break
         if asked.failure is not None and not asked.stored:
-            raise asked.failure
+            aside = left_aside(deps, [turn.provider for turn in found.turns])
+            raise _Unanswered(of_an_outage(asked.failure, aside) or asked.failure, found)
         message = str(asked.failure) if asked.failure and members else None
         quotes_stored = sum(asked.stored.values())
         return jobs.Ending("done", ",".join(asked.stored), None, message, quotes_stored, asked.route.record)
 
     ending = _attempt(job, deps, worker, work)
     return {"symbols": len(job.symbols), "quotes": ending.bars}
+
+
+class _Unanswered(Exception):  # noqa: N818 - it ends the work, and is nobody's error but the one it carries
+    """Nobody answered: why, and who was asked."""
+
+    def __init__(self, error: ProviderError, route: Route) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.route = route
 
 
 def _attempt(
@@ -114,15 +124,20 @@ def _attempt(
     with deps.database.transaction() as connection:
         members = list(reference.resolve(connection, job.symbols).values())
         attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker, deps.running.version)
+    asked: Sequence[Mapping[str, Any]] = ()
     try:
-        ending = work(members, attempt_id)
+        try:
+            ending = work(members, attempt_id)
+        except _Unanswered as unanswered:
+            asked = unanswered.route.record
+            raise unanswered.error from unanswered
     except HeldBackError as error:
-        # Nobody was asked. What it would have brought is a gap, which the scan finds; a letter would tell nobody more.
-        ending = jobs.Ending("held", error.provider, error.code, str(error))
+        # Nobody was asked, or only one whose outage it is. What it would have brought is a gap, which the scan finds; a
+        # letter would tell nobody more.
+        ending = jobs.Ending("held", error.provider, error.code, str(error), route=asked)
     except Exception as error:
         provider = error.provider if isinstance(error, ProviderError) else None
-        failed = jobs.Ending("failed", provider=provider, error_class=error_class(error), message=str(error))
-        _close(deps, attempt_id, failed)
+        _close(deps, attempt_id, jobs.Ending("failed", provider, error_class(error), str(error), route=asked))
         metrics.JOBS_PROCESSED.labels(type=job.type, provider=provider or "none", outcome="failed").inc()
         raise
     _close(deps, attempt_id, ending)
@@ -209,7 +224,7 @@ def _fetch_and_store(
     outcome = fetch(deps, [Subject(member.id, member.listing) for member in members], ask, keep)
     failed = len(members) - len(outcome.brought)
     if failed == len(members) and outcome.shortfall is not None:
-        raise outcome.shortfall
+        raise _Unanswered(outcome.shortfall, outcome.route)
     heard = f"{failed} of {len(members)} symbols failed: {outcome.shortfall or outcome.words}" if failed else None
     ending = jobs.Ending("done", ",".join(providers) or None, None, heard, inserted, outcome.route.record)
     return ending, {hole.subject.instrument_id for hole in outcome.holes}

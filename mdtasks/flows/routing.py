@@ -121,6 +121,15 @@ def left_aside(deps: Deps, providers: Sequence[Provider]) -> dict[str, CircuitOp
     return {each.name: _held([each], ranked([each])) for each in out}
 
 
+def of_an_outage(error: ProviderError | None, aside: Mapping[str, CircuitOpenError]) -> ProviderError | None:
+    """The failure of a provider that is left aside by now, for this or for what others met, is the outage's and not the
+    job's: the job waits as if it had not been asked.
+    """
+    if error is None or not error.retryable or isinstance(error, HeldBackError) or error.provider not in aside:
+        return error
+    return aside[error.provider]
+
+
 def held_back(deps: Deps, capability: Capability) -> HeldBackError | None:
     """Why nobody may be asked for the capability now, not even as a probe; None: somebody may, or nobody serves it."""
     providers = _candidates(deps, capability, None)

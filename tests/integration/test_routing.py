@@ -254,6 +254,33 @@ def test_live_fetches_are_held_back_without_a_letter(deps: Deps) -> None:
     assert [tuple(each) for each in found] == [("q", "held", "circuit_open"), ("b", "held", "circuit_open")]
 
 
+@pytest.mark.parametrize("kind", ["quotes", "bars"])
+def test_a_live_fetch_that_meets_an_outage_leaves_a_letter_until_it_is_known_for_one(
+    opened: Callable[..., Deps], kind: str
+) -> None:
+    deps = opened(simulators=1)
+
+    def fetch() -> str:
+        come_of_age(deps, FIRST)
+        try:
+            if kind == "quotes":
+                asked = QuotesFetchJob(job_id="q", symbols=("BTC-USD",), priority=Tier.T0)
+                run_quotes_fetch(asked, deps, "t0@here/1", EPOCH)
+            else:
+                run_bars_fetch(
+                    BarsFetchJob(job_id="q", symbols=("BTC-USD",), priority=Tier.T0), deps, "t0@here/1", EPOCH
+                )
+        except VendorError:
+            return "letter"
+        return "none"
+
+    assert [fetch() for _ in range(8)] == [*["letter"] * 3, *["none"] * 5]
+    with deps.database.transaction() as connection:
+        found = connection.execute(text("SELECT outcome, route FROM job_attempts ORDER BY id")).all()
+    assert [each.outcome for each in found] == [*["failed"] * 3, *["held"] * 5]
+    assert all(each.route[0]["errors"].keys() == {"vendor_error"} for each in found)
+
+
 def test_quotes_come_from_the_next_where_the_first_fails(opened: Callable[..., Deps]) -> None:
     deps = opened()
     asked = QuotesFetchJob(job_id="q", symbols=("BTC-USD", "ETH-USD"), priority=Tier.T0)
