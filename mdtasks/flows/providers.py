@@ -26,12 +26,8 @@ _LONGEST_REASON: Final = 1000
 
 
 def rates(deps: Deps) -> dict[str, tuple[Rate, ...]]:
-    """The configured providers in default order, with what their accounts may ask: as the settings say, else they."""
-    said = deps.settings.vendor_rates
-    return {
-        name: said[name] if name in said else deps.registry.get(name).capabilities.rates
-        for name in deps.registry.names()
-    }
+    """The configured providers in default order, with what their accounts may ask."""
+    return {name: deps.registry.get(name).capabilities.rates for name in deps.registry.names()}
 
 
 def standings(deps: Deps) -> list[Standing]:

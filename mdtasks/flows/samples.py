@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-import numpy as np
-
 from mdtasks.domain.bars import Quote, to_us
 from mdtasks.domain.errors import BrokerUnavailableError, InvalidRequestError, SilenceDoubtedError
 from mdtasks.domain.gaps import spans_of
@@ -79,7 +77,7 @@ def _age_s(deps: Deps, listings: Sequence[Listing], found: Mapping[str, Quote], 
     symbol, quote = newest
     try:
         calendar = deps.calendars.get(by_symbol[symbol].mic)
-        return float(calendar.elapsed_each(np.array([min(to_us(quote.ts), to_us(now))]), to_us(now), Interval.M1)[0])
+        return calendar.elapsed(min(to_us(quote.ts), to_us(now)), to_us(now), Interval.M1)
     except InvalidRequestError:
         return None
 

@@ -51,7 +51,16 @@ class HealthBook:
         self._client = client
         self._admit = client.register_script(load_script("mdtasks.store", "admit.lua"))
         self._outcome = client.register_script(load_script("mdtasks.store", "outcome.lua"))
-        self._cooldowns_ms = [round(1000 * rules.left_alone_s(opened)) for opened in range(1, 11)]
+        #: What the outcome script is told each time, whatever the outcome.
+        self._terms = {
+            "rules": {
+                **asdict(rules),
+                "cooldowns_ms": [round(1000 * rules.left_alone_s(opened)) for opened in range(1, 11)],
+            },
+            "shares": _SHARES,
+            "weight": health.WEIGHT,
+            "keep": SAMPLES,
+        }
 
     def admit(self, name: str, rates: Sequence[Rate], *, insist: bool = False) -> Admission:
         """Ask for the right to make one request now; it is taken from the rates when the answer is ``go``."""
@@ -95,24 +104,11 @@ class HealthBook:
         return self._told(name, told)
 
     def _told(self, name: str, told: dict[str, Any]) -> str:
-        rules = self.rules
         told["sample"]["by"] = _me()
-        told |= {
-            "provider": name,
-            "rules": {
-                "demote": rules.demote,
-                "promote": rules.promote,
-                "min_samples": rules.min_samples,
-                "cooldown_s": rules.cooldown_s,
-                "cooldowns_ms": self._cooldowns_ms,
-            },
-            "shares": _SHARES,
-            "weight": health.WEIGHT,
-            "keep": SAMPLES,
-        }
         keys = [*(f"{_ROOT}{name}{part}" for part in ("", ":samples", ":probe", ":rate")), _OUTBOX]
+        document = orjson.dumps({**told, **self._terms, "provider": name})
         with translated_redis_errors():
-            change: bytes = self._outcome(keys=keys, args=[_me(), orjson.dumps(told)])
+            change: bytes = self._outcome(keys=keys, args=[_me(), document])
         return change.decode()
 
     def standings(self, providers: Mapping[str, Sequence[Rate]]) -> list[Standing]:
