@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -43,9 +43,9 @@ def add_interval(parser: argparse.ArgumentParser, default: str | None = "1m") ->
     parser.add_argument("--interval", type=_one_of("interval", INTERVALS), default=default, metavar="I", help=text)
 
 
-def add_tier(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
-    """``--tier``."""
-    parser.add_argument("--tier", type=_one_of("tier", TIERS), metavar="T", required=required, help=help_text)
+def add_tier(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False, name: str = "--tier") -> None:
+    """``--tier``, or an option of another name that takes a tier."""
+    parser.add_argument(name, type=_one_of("tier", TIERS), metavar="T", required=required, help=help_text)
 
 
 def add_kind(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +113,19 @@ def since_of(text: str, now: datetime) -> datetime:
         return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
+
+
+def seconds_of(what: str, least: float, most: float) -> Callable[[str], float]:
+    """An argparse type: a length of time such as 90s, 30m, 2h, in seconds."""
+
+    def read(text: str) -> float:
+        found = _AGO.fullmatch(text.strip())
+        seconds = timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds() if found else -1.0
+        if not least <= seconds <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: {what} is such as 90s, 30m, 2h; {least:g} s to {most:g} s")
+        return seconds
+
+    return read
 
 
 def add_symbol(parser: argparse.ArgumentParser) -> None:

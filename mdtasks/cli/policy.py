@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, count_of, explain
+from mdtasks.cli.policy_canary import add_canary_options, add_end_options, await_end, show_or_end
 from mdtasks.cli.policy_desk import candidate, errors_shown, opened_desk, version_of, version_type
 from mdtasks.domain.errors import InvalidRequestError
 
@@ -21,6 +22,7 @@ examples:
   mdtasks policy show --stored > policy.yaml     the policy as applied, to edit
   mdtasks policy validate policy.yaml            what is wrong with it, or what it would do
   mdtasks policy apply policy.yaml --reason "new account"
+  mdtasks policy apply policy.yaml --canary t2 --watch 10m --wait
   mdtasks policy rollback 3 --reason "too many calls"
   mdtasks policy status --check || mdtasks doctor
 
@@ -53,6 +55,7 @@ def add_parser(commands: Commands) -> None:
     other.add_argument("what", nargs="*", metavar="FILE|VERSION", help="a file, a version, or two versions")
     back = below.add("rollback", rollback, "Make an earlier version the one that holds", json=True)
     back.add_argument("wanted", type=version_type, metavar="VERSION", help=_RECORD)
+    add_canary_options(parsers[-1])
     for parser in (parsers[-1], back):
         parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
         parser.add_argument("--expect", type=version_type, metavar="VERSION", help="refuse unless this version holds")
@@ -60,7 +63,9 @@ def add_parser(commands: Commands) -> None:
     past.add_argument("--limit", type=count_of("versions", 1000), default=20, metavar="N", help="the newest N (20)")
     told = below.add("status", status, "Show which process runs which version", json=True)
     told.add_argument("--check", action="store_true", help="exit with 1 when a process is behind")
-    for parser in (*parsers, other, back, past, told):
+    tried = below.add("canary", show_or_end, "Show the policy that a tier's workers try, or end its trial", json=True)
+    add_end_options(tried)
+    for parser in (*parsers, other, back, past, told, tried):
         explain(parser, _EXAMPLES)
 
 
@@ -151,15 +156,22 @@ def _between(numbers: list[int | None], desk: Desk, now: datetime) -> tuple[str,
     return f"from version {old.version} to {new.version}", policies.compare(desk, old, new, now)
 
 
-def apply(args: argparse.Namespace) -> None:
-    """Make a policy the one that holds."""
+def apply(args: argparse.Namespace) -> int:
+    """Make a policy the one that holds, or let a tier try it. With --wait exit code 1 when it is withdrawn."""
+    from mdtasks.domain.jobs import Tier
     from mdtasks.flows import policies
     from mdtasks.flows.policies import Asked
 
     with opened_desk(args) as desk, errors_shown(args):
-        asked = Asked(actor(), args.reason, args.expect)
+        tried_by = None if args.canary is None else Tier(args.canary)
+        asked = Asked(actor(), args.reason, args.expect, tried_by, args.watch)
         outcome = policies.apply(desk, candidate(args.file, desk)[0], asked, datetime.now(UTC))
-    _done(args, outcome)
+        if args.canary is None or not args.wait:
+            _done(args, outcome)
+            return 0
+        if not args.json:
+            _done(args, outcome)
+        return await_end(args, desk, outcome.version.version)
 
 
 def rollback(args: argparse.Namespace) -> None:
@@ -183,6 +195,10 @@ def _done(args: argparse.Namespace, outcome: Outcome) -> None:
     if not outcome.changed:
         print(f"policy {made.version} has this content already: nothing was changed")
         return
+    if outcome.canary is not None:
+        print(f"the workers of {outcome.canary} try policy {made.version}; {made.parent} holds elsewhere")
+        say("`mdtasks policy canary` shows how it does; it then holds everywhere, or is taken back, by itself")
+        return
     print(f"policy {made.version} holds in place of {made.parent}")
     show_effects(outcome.effects, outcome.unseen, done=True)
     if not outcome.announced:
@@ -202,8 +218,11 @@ def history(args: argparse.Namespace) -> None:
     elif not found:
         say("no policy was ever applied: the defaults hold")
     else:
-        headers = ("version", "made (UTC)", "by", "from", "brings back", "reason", "hash")
-        rows = [(str(v.version), v.created_at, v.author, v.parent, v.restores, v.reason, v.hash[:12]) for v in found]
+        headers = ("version", "made (UTC)", "by", "from", "brings back", "reason", "canary", "hash")
+        rows = [
+            (str(v.version), v.created_at, v.author, v.parent, v.restores, v.reason, v.canary or "", v.hash[:12])
+            for v in found
+        ]
         show_table(headers, rows)
 
 
@@ -225,6 +244,8 @@ def status(args: argparse.Namespace) -> int:
         if rows:
             show_table(("process", "version", "state", "since (UTC)", "seen (UTC)", "why"), rows)
         say(_who(version.version, version.author, version.created_at, version.reason))
+        if found.canary is not None:
+            say(f"the workers of {found.canary.tier} try policy {found.canary.version}: `mdtasks policy canary`")
         say(f"{len(found.behind)} of {len(rows)} processes are behind" if rows else "no process has left word yet")
     return 1 if args.check and found.behind else 0
 

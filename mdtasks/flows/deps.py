@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from mdtasks.connections import Database, Redis, open_redis
 from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.health import Rules
+from mdtasks.domain.jobs import Tier
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.slowness import SlowRule
 from mdtasks.flows.calendars import CalendarWatch
@@ -61,8 +62,9 @@ class Deps:
             self.coordinator.close()
 
 
-def open_deps(settings: Settings | None = None, *, application: str = "mdtasks") -> Deps:
-    """Deps for these settings (default: this process's own). Connects at first use, not here.
+def open_deps(settings: Settings | None = None, *, application: str = "mdtasks", serves: Tier | None = None) -> Deps:
+    """Deps for these settings (default: this process's own) of a process that runs the jobs of one tier, or (None) not
+    only of one. Connects at first use, not here.
 
     A process that works by its own settings counts its metrics for the stack from now on.
     """
@@ -74,7 +76,7 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks")
     broker = open_redis(settings.require_broker_url())
     database = Database(settings.require_database_url(), application=application)
     state = open_redis(settings.require_redis_url())
-    policy = PolicyWatch(database, state, policy_variables(settings), process=process_name(application))
+    policy = PolicyWatch(database, state, policy_variables(settings), process=process_name(application), serves=serves)
     health, registry = _asking(settings, calendars, state)
     return Deps(
         settings=settings,

@@ -53,7 +53,7 @@ def run_once(deps: Deps, now: datetime) -> dict[str, int]:
         looks = [look(connection, watch) for watch in watches for look in (_lateness, _wholeness)]
         found = [snapshot for snapshot in looks if snapshot is not None]
         for snapshot in found:
-            snapshots.add(connection, snapshot)
+            snapshots.add(connection, snapshot, deps.running.version)
     for snapshot in found:
         counts["snapshots"] += 1
         if snapshot.series.objective == "gap":

@@ -11,12 +11,13 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import StringConstraints, ValidationError
 
 from mdtasks.connections import Database
 from mdtasks.domain.errors import InvalidPolicyError, MdtasksError, NotFoundError, StackNotRunningError
+from mdtasks.domain.jobs import Tier
 from mdtasks.domain.policy import (
     Effects,
     Facts,
@@ -30,19 +31,30 @@ from mdtasks.domain.policy import (
 )
 from mdtasks.flows.policy_facts import FILE, Desk, gather, policy_file, read_file, shipped_file
 from mdtasks.flows.policy_watch import Running, followed
-from mdtasks.store import policies
+from mdtasks.store import canaries, policies
+from mdtasks.store.canaries import Canary
 from mdtasks.store.policies import Change, Version
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
 
 
+#: Seconds that a canary is watched where nobody says otherwise, and at least and at most.
+WATCH_S: Final = 300.0
+LEAST_WATCH_S, MOST_WATCH_S = 1.0, 86_400.0
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who changes the policy, why, and which version they expect to hold; None: the one that they were told of."""
+    """Who changes the policy, why, and which version they expect to hold; None: the one that they were told of.
+
+    ``canary``: let the workers of this tier try it first, for ``watch_s`` seconds.
+    """
 
     author: str
     reason: str = ""
     expect: int | None = None
+    canary: Tier | None = None
+    watch_s: float = WATCH_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,7 @@ class Outcome:
     """A change that was made, or was none: ``changed`` is False when the newest version has the same content.
 
     ``announced``: Redis was told; where not, every process finds the version when it next looks into PostgreSQL.
+    ``canary``: only the workers of this tier follow it yet.
     """
 
     version: Version
@@ -82,9 +95,15 @@ class Outcome:
     announced: bool
     effects: Effects
     unseen: tuple[str, ...] = ()
+    canary: Tier | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        about = {"changed": self.changed, "announced": self.announced, "unseen": list(self.unseen)}
+        about = {
+            "changed": self.changed,
+            "announced": self.announced,
+            "canary": self.canary,
+            "unseen": list(self.unseen),
+        }
         return {"ok": True, **self.version.as_dict(), **about, **self.effects.as_dict()}
 
 
@@ -157,8 +176,8 @@ def apply(desk: Desk, data: bytes | str, asked: Asked, now: datetime) -> Outcome
     """Make a candidate the policy. Safe to repeat: the same content makes no new version.
 
     Raises InvalidPolicyError; PolicyChangedError when another version holds than was expected, or where nothing was
-    said, than the one that the candidate was judged against; StackNotRunningError, StoreUnavailableError. Then nothing
-    was changed.
+    said, than the one that the candidate was judged against; CanaryError while a tier tries another one;
+    StackNotRunningError, StoreUnavailableError. Then nothing was changed.
     """
     _store(desk)
     return _made(desk, validate(desk, data, now), asked)
@@ -177,12 +196,15 @@ def _made(desk: Desk, verdict: Verdict, asked: Asked, restores: int | None = Non
     policy = verdict.require()
     expected = verdict.base.version if asked.expect is None else asked.expect
     with _store(desk).transaction() as connection:
-        change = Change(asked.author, asked.reason, expected, restores)
-        version, changed = policies.apply(connection, policy, change)
+        tried = None if asked.canary is None else (asked.canary, asked.watch_s)
+        version, changed = policies.apply(
+            connection, policy, Change(asked.author, asked.reason, expected, restores, tried)
+        )
+        canary = canaries.being_tried(connection)
     # Judged against an older version, it says what differs from that one: nothing that is true where nothing changed.
-    return Outcome(
-        version, changed, _announced(desk, version), verdict.effects if changed else Effects(), verdict.unseen
-    )
+    did = verdict.effects if changed else Effects()
+    told = _announced(desk, version, canary)
+    return Outcome(version, changed, told, did, verdict.unseen, None if canary is None else canary.tier)
 
 
 def compare(desk: Desk, old: Version, new: Version, now: datetime) -> Effects:
@@ -224,12 +246,15 @@ def _here(policy: Policy, desk: Desk) -> Policy:
     return effective(policy, desk.environ).policy
 
 
-def _announced(desk: Desk, version: Version) -> bool:
+def _announced(desk: Desk, version: Version, canary: Canary | None) -> bool:
     """Tell of the version; not being able to is no failure, for PostgreSQL has it."""
     if desk.state is None:
         return False
     try:
-        policies.announce(desk.state, version.version)
+        if canary is not None:
+            canaries.announce(desk.state, canary)
+        else:
+            policies.announce(desk.state, version.version)
     except MdtasksError:
         return False
     return True

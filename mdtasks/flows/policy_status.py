@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from mdtasks.domain.errors import StackNotRunningError
-from mdtasks.flows.policies import newest
 from mdtasks.flows.policy_facts import Desk
 from mdtasks.flows.policy_watch import Word, words
-from mdtasks.store import policies
+from mdtasks.store import canaries, policies
+from mdtasks.store.canaries import Canary
 from mdtasks.store.policies import Version
 
 #: A process that looked for the policy so long after a version was made and still runs another one lags, seconds.
@@ -19,8 +19,9 @@ GRACE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one process stands: ``current``; ``idle``: it has not looked since, and will before its next piece of work;
-    ``lags``: it has looked and runs another version; ``refuses``: it cannot follow it, and ``why``.
+    """How one process stands: ``current``; ``canary``: it tries the version that it is to try; ``idle``: it has not
+    looked since, being in the midst of a piece of work; ``lags``: it has looked and runs another version; ``refuses``:
+    it cannot follow it, and ``why``.
     """
 
     word: Word
@@ -40,11 +41,14 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The version that holds, and who runs what. ``announced``: what Redis tells of; None: nothing."""
+    """The version that holds, the one that a tier tries, and who runs what. ``announced``: what Redis tells of; None:
+    nothing.
+    """
 
     version: Version
     announced: int | None
     standings: tuple[Standing, ...]
+    canary: Canary | None = None
 
     @property
     def behind(self) -> list[Standing]:
@@ -54,24 +58,27 @@ class Status:
     def as_dict(self) -> dict[str, Any]:
         processes = [each.as_dict() for each in self.standings]
         counts = {"processes": processes, "behind": len(self.behind)}
-        return {**self.version.as_dict(), "announced": self.announced, **counts}
+        canary = self.canary.as_dict() if self.canary is not None else None
+        return {**self.version.as_dict(), "announced": self.announced, "canary": canary, **counts}
 
 
 def status(desk: Desk, now: datetime) -> Status:
     """Who runs which version. Raises StackNotRunningError, StoreUnavailableError, BrokerUnavailableError."""
-    version = newest(desk)
-    if desk.state is None:
+    if desk.state is None or desk.database is None:
         raise StackNotRunningError(str(desk.settings.home))
-    found = tuple(standing(word, version) for word in words(desk.state, now))
-    return Status(version, policies.announced(desk.state), found)
+    with desk.database.transaction() as connection:
+        version, canary = policies.newest(connection), canaries.being_tried(connection)
+    found = tuple(standing(word, version, canary) for word in words(desk.state, now))
+    return Status(version, policies.announced(desk.state)[0], found, canary)
 
 
-def standing(word: Word, version: Version) -> Standing:
-    """How a process that left this word stands while this version holds."""
-    if word.version == version.version:
-        return Standing(word, "current")
-    if word.refused == version.version:
+def standing(word: Word, version: Version, canary: Canary | None = None) -> Standing:
+    """How a process that left this word stands while this version holds and a tier tries that one."""
+    tries = canary is not None and word.serves == canary.tier
+    wanted, made = (canary.version, canary.began_at) if tries and canary else (version.version, version.created_at)
+    if word.version == wanted:
+        return Standing(word, "canary" if tries else "current")
+    if word.refused == wanted:
         return Standing(word, "refuses", word.error)
-    made = version.created_at
     looked = made is None or (word.seen - made).total_seconds() > GRACE_S
     return Standing(word, "lags" if looked else "idle")

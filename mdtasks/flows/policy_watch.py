@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from mdtasks.connections import Database, Redis, translated_redis_errors
 from mdtasks.domain.errors import MdtasksError, UnavailableError
+from mdtasks.domain.jobs import Tier
 from mdtasks.domain.policy import Policy, check, effective
-from mdtasks.store import policies
+from mdtasks.store import canaries, policies
 from mdtasks.store.policies import Version
 
 log = logging.getLogger(__name__)
@@ -60,16 +61,18 @@ class PolicyWatch:
         environ: Mapping[str, str],
         *,
         process: str = "",
+        serves: Tier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``environ``: the variables that override the policy here. ``process``: what it is called among those that
-        leave word; "": it leaves none.
+        leave word; "": it leaves none. ``serves``: the one tier whose jobs it runs, and whose canaries it tries.
         """
         self._database = database
         self._state = state
         #: The variables that override the policy here.
         self.environ = environ
         self._process = process
+        self._serves = serves
         self._clock = clock
         self._looking = threading.Lock()
         self._next_s = self._sure_s = self._word_s = float("-inf")
@@ -105,10 +108,10 @@ class PolicyWatch:
             return
         pause_s = AWAY_S
         try:
-            told, reachable = self._told()
-            if at_once or self._must_read(told, reachable):
-                self._read(told, reachable, now)
-            if reachable:
+            told = self._told()
+            if at_once or self._must_read(told):
+                self._read(told, now)
+            if told is not None:
                 self._leave_word(now)
                 pause_s = EVERY_S
             self._away = False
@@ -136,35 +139,42 @@ class PolicyWatch:
         found = effective(Policy(), self.environ)
         return Running(0, version.hash, found.policy, Policy(), {} if found.wrongs else found.overridden)
 
-    def _told(self) -> tuple[int | None, bool]:
-        """The version that the key tells of, and whether Redis answered."""
+    def _told(self) -> _Told | None:
+        """What Redis tells of; None: it did not answer."""
         try:
-            return policies.announced(self._state), True
+            return _Told(*policies.announced(self._state))
         except MdtasksError:
-            return None, False
+            return None
 
-    def _must_read(self, told: int | None, reachable: bool) -> bool:
-        known = (self._current.version, self._refused)
-        return not reachable or told is None or told not in known or self._clock() >= self._sure_s
+    def _must_read(self, told: _Told | None) -> bool:
+        if told is None or self._clock() >= self._sure_s:
+            return True
+        wanted = told.wanted_by(self._serves)
+        return wanted is None or wanted not in (self._current.version, self._refused)
 
-    def _read(self, told: int | None, reachable: bool, now: datetime) -> None:
-        """Follow what PostgreSQL has, and put the key right where it says something else."""
+    def _read(self, told: _Told | None, now: datetime) -> None:
+        """Follow what PostgreSQL has, and put the keys right where they say something else."""
         try:
             with self._database.transaction() as connection:
-                number = policies.newest_version(connection)
-                newest = policies.newest(connection) if number not in (self._current.version, self._refused) else None
+                number, canary = policies.holding(connection)
+                wanted = canary.version if canary is not None and canary.tier is self._serves else number
+                news = wanted not in (self._current.version, self._refused)
+                found = policies.one(connection, wanted) if news else None
         except UnavailableError:
-            if reachable and self._sure_s == float("-inf"):  # it has only begun, and knows none but the defaults
+            if told is not None and self._sure_s == float("-inf"):  # it has only begun, and knows none but the defaults
                 self._recall(now)
             raise
-        if newest is not None:
-            self._follow(newest, now)
-        elif number == self._current.version:
+        if found is not None:
+            self._follow(found, now)
+        elif wanted == self._current.version:
             self._refused, self._error = None, ""
-        if reachable and told != number:
-            policies.announce(self._state, number, seen=-1 if told is None else told)
-        if reachable and self._current.version == number and (newest is not None or told is None):
-            policies.keep(self._state, number, self._current.stored)
+        if told is not None:
+            if told.version != number:
+                policies.announce(self._state, number, seen=-1 if told.version is None else told.version)
+            if told.canary != (canary.told if canary is not None else ""):
+                canaries.announce(self._state, canary)
+            if self._current.version == number and (found is not None or told.version is None):
+                policies.keep(self._state, number, self._current.stored)
         self._sure_s = self._clock() + SURE_S
 
     def _recall(self, now: datetime) -> None:
@@ -201,6 +211,7 @@ class PolicyWatch:
             "seen": now.isoformat(),
             "error": self._error,
             "refused": self._refused,
+            "serves": self._serves,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": psutil.Process().create_time(),
@@ -208,6 +219,19 @@ class PolicyWatch:
         with translated_redis_errors():
             self._state.hset(RUNNING_KEY, self._process, orjson.dumps(word).decode())
         self._word_s = self._clock() + WORD_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What Redis tells of: the version that holds (None: nothing), and the canary or ""."""
+
+    version: int | None
+    canary: str
+
+    def wanted_by(self, serves: Tier | None) -> int | None:
+        """The version for a process that serves one tier, or (None) not only one."""
+        number, _, tier = self.canary.partition(":")
+        return int(number) if serves is not None and tier == serves and number.isdigit() else self.version
 
 
 def followed(version: Version, environ: Mapping[str, str]) -> tuple[Running | None, str]:
@@ -227,7 +251,7 @@ def followed(version: Version, environ: Mapping[str, str]) -> tuple[Running | No
 @dataclass(frozen=True, slots=True)
 class Word:
     """What a process left of itself. Times are aware, UTC. ``refused``: the version that it could not follow, and
-    ``error`` why; None: none.
+    ``error`` why; None: none. ``serves``: the one tier whose jobs it runs; None: not only one.
     """
 
     process: str
@@ -237,6 +261,7 @@ class Word:
     seen: datetime
     error: str
     refused: int | None
+    serves: str | None = None
 
 
 def words(state: Redis, now: datetime) -> list[Word]:
@@ -255,7 +280,8 @@ def words(state: Redis, now: datetime) -> list[Word]:
 
 def _word(name: bytes, said: Mapping[str, Any]) -> Word:
     since, seen = (datetime.fromisoformat(said[field]).astimezone(UTC) for field in ("since", "seen"))
-    return Word(name.decode(), said["policy_version"], said["hash"], since, seen, said["error"], said.get("refused"))
+    told = (said["policy_version"], said["hash"], since, seen, said["error"], said.get("refused"), said.get("serves"))
+    return Word(name.decode(), *told)
 
 
 def _is_gone(said: Mapping[str, Any], now: datetime) -> bool:

@@ -216,6 +216,10 @@ POLICY_VERSION = Gauge(
     ("process",),
 )
 POLICY_NEWEST_VERSION = Gauge("policy_newest_version", "Newest version of the policy; 0: the defaults")
+POLICY_CANARY = Gauge(
+    "policy_canary_version", "Version of the policy that a tier's workers try; absent while none is tried", ("tier",)
+)
+POLICY_CANARIES = Counter("policy_canaries_total", "Canaries that ended: promoted to all, or withdrawn", ("decision",))
 POLICY_LAST_RELOAD = Gauge(
     "policy_last_reload_timestamp_seconds", "When the newest version of the policy was made; absent before the first"
 )
@@ -247,6 +251,7 @@ LABELS: Final[Mapping[str, str]] = {
     "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
     "mic": "an exchange as its instruments name it: `XNYS`, `24/7`",
     "node": "a worker's node name: `t0@host`",
+    "decision": "what became of a canary: `promoted` `withdrawn`",
     "process": "what follows the policy, with its machine and process id: `beat@host/1234`, `web@…`, `worker@…`",
     "part": "`broker` `redis` `postgresql`",
 }

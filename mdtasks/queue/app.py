@@ -84,6 +84,13 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def served_tier(app: Celery) -> Tier | None:
+    """The tier whose queues a worker was started with (``-Q T0.live,T0``); None where there are others among them."""
+    taken = set(app.amqp.queues.consume_from)
+    served = [tier for tier in Tier if taken & {live_queue(tier), backfill_queue(tier)}]
+    return served[0] if len(served) == 1 and taken <= {live_queue(served[0]), backfill_queue(served[0])} else None
+
+
 def cap_queues(app: Celery, settings: Settings) -> None:
     """Set the caps that the app's channels hold, those that are open too: they share one mapping."""
     app.conf.broker_transport_options["caps"].update(_caps(settings))

@@ -1,4 +1,5 @@
-"""The policy at rest: versions that are never changed, of which the newest holds; and its number in Redis.
+"""The policy at rest: versions that are never changed, of which the newest holds; and its number in Redis. One that a
+tier's workers try (``store.canaries``) holds only once it is promoted.
 
 PostgreSQL is the truth. The key in Redis says only that there is something new to read there: when it is lost, late or
 wrong, whoever reads PostgreSQL next puts it right.
@@ -15,8 +16,11 @@ import orjson
 from sqlalchemy import Connection
 
 from mdtasks.connections import Redis, load_script, load_statements, storable, translated_redis_errors
-from mdtasks.domain.errors import NotFoundError, PolicyChangedError
+from mdtasks.domain.errors import CanaryError, NotFoundError, PolicyChangedError
+from mdtasks.domain.jobs import Tier
 from mdtasks.domain.policy import Policy, canonical, digest
+from mdtasks.store import canaries
+from mdtasks.store.canaries import Canary
 
 _SQL: Final = load_statements("mdtasks.store.sql", "policies.sql")
 _ANNOUNCE: Final = load_script("mdtasks.store", "announce.lua")
@@ -42,6 +46,8 @@ class Version:
     parent: int
     restores: int | None
     created_at: datetime | None
+    #: What became of its canary, in words, where the workers of one tier tried it first; told by ``history`` alone.
+    canary: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All but the content."""
@@ -53,6 +59,7 @@ class Version:
             "parent": self.parent,
             "restores": self.restores,
             "created_at": self.created_at,
+            **({"canary": self.canary} if self.canary else {}),
         }
 
 
@@ -92,12 +99,15 @@ def history(connection: Connection, limit: int = 50) -> list[Version]:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who changes the policy, why, and which version they believe to hold. ``restores``: of a rollback."""
+    """Who changes the policy, why, and which version they believe to hold. ``restores``: of a rollback. ``canary``: the
+    tier whose workers try it first, and for how many seconds.
+    """
 
     author: str
     reason: str
     expected: int
     restores: int | None = None
+    canary: tuple[Tier, float] | None = None
 
 
 def apply(connection: Connection, policy: Policy, change: Change) -> tuple[Version, bool]:
@@ -105,11 +115,17 @@ def apply(connection: Connection, policy: Policy, change: Change) -> tuple[Versi
 
     One change at a time. The same content as the newest version makes no new one, whatever was expected, so that
     repeating a request whose answer was lost is safe. Raises PolicyChangedError when another version holds than was
-    expected.
+    expected, CanaryError while a tier's workers try another one.
     """
     connection.execute(_SQL["lock"])
     holds = newest(connection)
     content = digest(policy)
+    tried = canaries.being_tried(connection)
+    if tried is not None:
+        version = one(connection, tried.version)
+        if change.canary and (version.hash, change.canary[0]) == (content, tried.tier):
+            return version, False
+        raise CanaryError(tried.version, tried.tier, by=version.author)
     if holds.hash == content:
         return holds, False
     if holds.version != change.expected:
@@ -123,14 +139,26 @@ def apply(connection: Connection, policy: Policy, change: Change) -> tuple[Versi
         "parent": holds.version,
         "restores": change.restores,
     }
-    return Version(**connection.execute(_SQL["add"], values).one()._mapping), True
+    made = Version(**connection.execute(_SQL["add"], values).one()._mapping)
+    if change.canary:
+        canaries.begin(connection, made.version, *change.canary)
+    return made, True
 
 
-def announced(state: Redis) -> int | None:
-    """The version that was told of last; None: none, or not a number. Raises BrokerUnavailableError."""
+def holding(connection: Connection) -> tuple[int, Canary | None]:
+    """The number of the version that holds, and the canary that is being tried."""
+    return newest_version(connection), canaries.being_tried(connection)
+
+
+def announced(state: Redis) -> tuple[int | None, str]:
+    """The version that was told of last (None: none, or not a number), and the canary, ``Canary.told``, or "".
+
+    Raises BrokerUnavailableError.
+    """
     with translated_redis_errors():
-        raw = state.get(VERSION_KEY)
-    return int(raw) if isinstance(raw, bytes) and raw.isdigit() else None
+        raw, tried = state.mget(VERSION_KEY, canaries.CANARY_KEY)
+    version = int(raw) if isinstance(raw, bytes) and raw.isdigit() else None
+    return version, tried.decode(errors="replace") if isinstance(tried, bytes) else ""
 
 
 def announce(state: Redis, version: int, *, seen: int | None = None) -> None:

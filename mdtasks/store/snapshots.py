@@ -181,11 +181,11 @@ def last_at(connection: Connection, series: Series) -> datetime | None:
     return at
 
 
-def add(connection: Connection, snapshot: Snapshot) -> None:
-    """Keep a look; one of the same moment is kept as it was."""
+def add(connection: Connection, snapshot: Snapshot, policy_version: int | None = None) -> None:
+    """Keep a look, made under a version of the policy; one of the same moment is kept as it was."""
     about = {name: getattr(snapshot, name) for name in ("at", "expected", "violations", "lag_s", "session_s")}
     worst = json.dumps(list(snapshot.worst), default=str)
-    connection.execute(_SQL["add"], {**snapshot.series.key, **about, "worst": worst})
+    connection.execute(_SQL["add"], {**snapshot.series.key, **about, "policy_version": policy_version, "worst": worst})
 
 
 def newest(connection: Connection, series: Sequence[Series], since: datetime) -> list[Snapshot]:

@@ -18,7 +18,8 @@ from mdtasks.observe import metrics
 from mdtasks.observe.metrics import Reading
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
-from mdtasks.store import gaps, policies, reference, snapshots
+from mdtasks.store import canaries, gaps, policies, reference, snapshots
+from mdtasks.store.canaries import Canary
 from mdtasks.store.policies import Version
 from mdtasks.store.snapshots import Snapshot
 from mdtasks.web.calendars import read_horizons
@@ -39,7 +40,8 @@ class Word:
 class Rows:
     """What PostgreSQL tells of the backlog, of the newest looks at the objectives, of gaps, and of the policy.
 
-    ``members``: how many series of each tier there are per exchange. ``policy``: the version that holds.
+    ``members``: how many series of each tier there are per exchange. ``policy``: the version that holds; ``canary``:
+    the one that a tier tries.
     """
 
     waiting: Mapping[Tier, Waiting]
@@ -47,6 +49,7 @@ class Rows:
     gaps: Mapping[tuple[Tier, Interval], int]
     members: Mapping[Tier, Mapping[str, int]]
     policy: Version
+    canary: Canary | None
 
 
 async def look_for_scrape(deps: Deps, now: datetime) -> Look:
@@ -86,6 +89,7 @@ def read_rows(deps: Deps, now: datetime) -> Rows:
             kept | gaps.open_count(connection),
             snapshots.population(connection, now),
             policies.newest(connection),
+            canaries.being_tried(connection),
         )
 
 
@@ -122,7 +126,7 @@ def readings(found: Look, now: datetime) -> Iterator[Reading]:
     rows: Rows | None = found.of("postgresql")
     if rows is not None:
         yield from _of_rows(rows, found.of("calendars"))
-    yield from _of_policy(found.of("following"), None if rows is None else rows.policy)
+    yield from _of_policy(found.of("following"), rows)
     yield from _of_providers(found.of("providers") or ())
     for name, depth in (found.of("intake") or {}).items():
         yield Reading(metrics.INTAKE_DEPTH, depth, {"list": name})
@@ -143,16 +147,19 @@ def _of_word(word: Word, now: datetime) -> Iterator[Reading]:
         yield Reading(metrics.WORKERS_LAST_SEEN, seen_at, {"node": node})
 
 
-def _of_policy(words: Sequence[policy_watch.Word] | None, newest: Version | None) -> Iterator[Reading]:
+def _of_policy(words: Sequence[policy_watch.Word] | None, rows: Rows | None) -> Iterator[Reading]:
     for word in words or ():
         yield Reading(metrics.POLICY_VERSION, word.version, {"process": word.process})
-    if newest is None:
+    if rows is None:
         return
+    newest, canary = rows.policy, rows.canary
+    if canary is not None:
+        yield Reading(metrics.POLICY_CANARY, canary.version, {"tier": canary.tier})
     yield Reading(metrics.POLICY_NEWEST_VERSION, newest.version, {})
     if newest.created_at is not None:
         yield Reading(metrics.POLICY_LAST_RELOAD, newest.created_at.timestamp(), {})
     if words is not None:
-        behind = any(standing(word, newest).is_behind for word in words)
+        behind = any(standing(word, newest, canary).is_behind for word in words)
         yield Reading(metrics.POLICY_RELOAD_SUCCESS, float(not behind), {})
 
 

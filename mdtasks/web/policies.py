@@ -11,8 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mdtasks.domain.errors import MediaTypeError
+from mdtasks.domain.jobs import Tier
+from mdtasks.domain.policy.canaries import Decision
 from mdtasks.flows import policies as flow
-from mdtasks.flows import policy_status
+from mdtasks.flows import policy_canaries, policy_status
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.policies import Asked, Reason
 from mdtasks.flows.policy_facts import Desk, desk_of, policy_file
@@ -38,10 +40,18 @@ class HistoryQuery(Query):
 
 
 class ReloadQuery(Query):
-    """Why, and which version is expected to hold."""
+    """Why, which version is expected to hold, and the tier whose workers try it first, for how many seconds."""
 
     reason: Reason = ""
     expect: Number | None = None
+    canary: Tier | None = None
+    watch_s: Annotated[float, Field(ge=flow.LEAST_WATCH_S, le=flow.MOST_WATCH_S)] = flow.WATCH_S
+
+
+class EndQuery(Query):
+    """Why."""
+
+    reason: Reason = ""
 
 
 def show(request: Request) -> Response:
@@ -83,10 +93,34 @@ async def reload(request: Request) -> Response:
     deps: Deps = request.state.deps
     desk = desk_of(deps)
     data = await _candidate(request, desk)
-    who = Asked(request.state.actor, asked.reason, asked.expect)
+    who = Asked(request.state.actor, asked.reason, asked.expect, asked.canary, asked.watch_s)
     outcome = await run_in_threadpool(flow.apply, desk, data, who, datetime.now(UTC))
     await run_in_threadpool(deps.policy.refresh, datetime.now(UTC), at_once=True)
     return Json(outcome.as_dict())
+
+
+def canary(request: Request) -> Response:
+    """The policy that the workers of a tier try, how it does so far, and what would become of it now."""
+    parse_query(request, Query)
+    found = policy_canaries.trial(desk_of(request.state.deps), datetime.now(UTC))
+    return Json({"canary": None if found is None else found.as_dict()})
+
+
+def promote(request: Request) -> Response:
+    """Make the policy that a tier tries the one that holds everywhere."""
+    return _end(request, Decision.PROMOTED)
+
+
+def withdraw(request: Request) -> Response:
+    """Take back the policy that a tier tries."""
+    return _end(request, Decision.WITHDRAWN)
+
+
+def _end(request: Request, decision: Decision) -> Response:
+    asked = parse_query(request, EndQuery)
+    desk, now = desk_of(request.state.deps), datetime.now(UTC)
+    ended = policy_canaries.end(desk, decision, request.state.actor, asked.reason, now)
+    return Json({"ok": True, **ended.as_dict()})
 
 
 def status(request: Request) -> Response:

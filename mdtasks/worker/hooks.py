@@ -17,7 +17,7 @@ from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import load_settings
 from mdtasks.store.calendars import verified_calendars
 from mdtasks.worker.presence import Presence
-from mdtasks.worker.process import close_deps, pids_of_node
+from mdtasks.worker.process import close_deps, pids_of_node, task_ended
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,12 @@ def on_heartbeat(sender: Any, **_: object) -> None:
 def on_shutdown(sender: Any, **_: object) -> None:
     """The node stops in good order: nobody shall miss it."""
     _presence.left(sender.hostname)
+
+
+@signals.task_postrun.connect
+def on_task_end(**_: object) -> None:
+    """Between two tasks the policy may change."""
+    task_ended()
 
 
 @signals.worker_process_shutdown.connect

@@ -9,7 +9,19 @@ from celery import Task, shared_task
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
-from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, providers, scan, ticks, traces
+from mdtasks.flows import (
+    dispatch,
+    ingest,
+    letters,
+    live,
+    monitor,
+    policy_canaries,
+    presence,
+    providers,
+    scan,
+    ticks,
+    traces,
+)
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
 from mdtasks.worker.process import deps, worker_name
@@ -108,6 +120,12 @@ def make_partitions() -> None:
 def watch() -> dict[str, int]:
     """Look at how late every series is, and keep what was found."""
     return monitor.run_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.policy_canary")
+def judge_canary() -> dict[str, Any]:
+    """Look at the policy that a tier tries, and end it when it is time to."""
+    return policy_canaries.judge_once(deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.provider_health")

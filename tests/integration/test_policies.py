@@ -69,7 +69,7 @@ def test_a_version_is_kept_with_who_and_why_and_told_of(desk: Desk, deps: Deps) 
     assert [change.path for change in outcome.effects.changes] == ["retry.attempts"]
     assert outcome.announced
     assert not outcome.unseen
-    assert policies.announced(deps.state) == 1
+    assert policies.announced(deps.state)[0] == 1
     policy = Policy.model_validate({"retry": {"attempts": 7}})
     assert made.hash == digest(policy)
     assert json.loads(stored(deps)[0][1]) == json.loads(canonical(policy))
@@ -171,7 +171,7 @@ def test_no_wrong_candidate_changes_a_byte(desk: Desk, deps: Deps, clock: Clock)
         assert follower.current is running, wrong.name
     assert canonical(follower.policy) == content
     assert stored(deps) == before
-    assert policies.announced(deps.state) == 1
+    assert policies.announced(deps.state)[0] == 1
 
 
 def test_a_rollback_is_a_version_of_its_own(desk: Desk, deps: Deps) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from mdtasks.domain.errors.asked import (
     PROVIDER_SETTINGS,
     BodyTooLargeError,
+    CanaryError,
     ConfigurationError,
     ConflictError,
     ForbiddenError,
@@ -63,6 +64,7 @@ __all__ = [
     "BadPayloadError",
     "BodyTooLargeError",
     "BrokerUnavailableError",
+    "CanaryError",
     "CircuitOpenError",
     "ConfigurationError",
     "ConflictError",

@@ -133,6 +133,19 @@ class PolicyChangedError(ConflictError):
         return {**super().as_dict(), "policy_version": self.version}
 
 
+class CanaryError(ConflictError):
+    """The policy cannot be changed while the workers of a tier try ``version``. This request changed nothing."""
+
+    code = "policy_canary"
+
+    def __init__(self, version: int, tier: str, *, by: str) -> None:
+        super().__init__(
+            f"the workers of {tier} try policy {version}, applied by {by}: nothing was changed",
+            hint="`mdtasks policy canary` shows how it does, `policy canary stop` and `policy canary promote` end it",
+        )
+        self.version = version
+
+
 class UnauthorizedError(MdtasksError):
     """A request over HTTP that needs the API token and bears none, or a wrong one."""
 

@@ -2,12 +2,13 @@
 
 -- name: record
 -- Keep a letter once: recording it again changes nothing, except that one that was made up (of a failed job whose
--- message seemed lost) gets the envelope of the message that came after all.
+-- message seemed lost) gets the envelope of the message that came after all. It bears the policy of the last attempt.
 INSERT INTO dead_letters
     (id, kind, job_id, task, queue, tier, symbol, interval, "window", provider, error_class, message, traceback,
-     attempts, envelope)
+     attempts, policy_version, envelope)
 VALUES (:id, :kind, :job_id, :task, :queue, CAST(:tier AS tier), :symbol, CAST(:interval AS bar_interval),
-        CAST(:window AS tstzrange), :provider, :error_class, left(:message, 4000), :traceback, :attempts, :envelope)
+        CAST(:window AS tstzrange), :provider, :error_class, left(:message, 4000), :traceback, :attempts,
+        (SELECT policy_version FROM job_attempts WHERE job_id = :job_id ORDER BY id DESC LIMIT 1), :envelope)
 ON CONFLICT (id) DO UPDATE
 SET envelope = excluded.envelope, traceback = excluded.traceback, queue = excluded.queue
 WHERE dead_letters.envelope = '' AND excluded.envelope <> ''
@@ -53,7 +54,8 @@ ORDER BY died_at DESC, id
 
 -- name: one
 SELECT id, kind, job_id, task, queue, tier, symbol, interval, lower("window") AS start, upper("window") AS "end",
-       provider, error_class, message, traceback, attempts, envelope, state, requeued_by, died_at, updated_at
+       provider, error_class, message, traceback, attempts, policy_version, envelope, state, requeued_by, died_at,
+       updated_at
 FROM dead_letters
 WHERE id = :id OR job_id = :id
 ORDER BY (state = 'open') DESC, died_at DESC

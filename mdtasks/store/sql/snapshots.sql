@@ -133,9 +133,11 @@ WHERE objective = :objective AND tier = CAST(:tier AS tier) AND interval = CAST(
 
 -- name: add
 -- Keep one look. The version is that of the calendars as people have changed them.
-INSERT INTO slo_snapshots (objective, tier, interval, at, expected, violations, lag_s, session_s, calendar_version, worst)
+INSERT INTO slo_snapshots (objective, tier, interval, at, expected, violations, lag_s, session_s, calendar_version,
+                           policy_version, worst)
 SELECT :objective, CAST(:tier AS tier), CAST(:interval AS bar_interval), :at, :expected, :violations, :lag_s, :session_s,
-       (SELECT coalesce(max(greatest(version, undone_version)), 0) FROM calendar_overrides), CAST(:worst AS jsonb)
+       (SELECT coalesce(max(greatest(version, undone_version)), 0) FROM calendar_overrides),
+       :policy_version, CAST(:worst AS jsonb)
 ON CONFLICT (objective, tier, interval, at) DO NOTHING
 
 -- name: newest

@@ -151,6 +151,7 @@ slo_snapshots = Table(
         comment="trading time since the snapshot before it, which this one stands for",
     ),
     Column("calendar_version", BigInteger, nullable=False),
+    Column("policy_version", BigInteger),
     Column("worst", JSONB, nullable=False, comment="the latest series, with evidence"),
 )
 

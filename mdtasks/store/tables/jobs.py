@@ -137,6 +137,7 @@ dead_letters = Table(
     Column("message", Text, nullable=False),
     Column("traceback", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("policy_version", BigInteger),
     Column("envelope", Text, nullable=False, comment="the message as it was on the wire"),
     Column(
         "state",
