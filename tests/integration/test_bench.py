@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mdtasks.stack.benches.policy import bench_policy
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.trace import bench_trace
 
@@ -23,3 +24,11 @@ def test_what_recording_costs_is_measured_for_each_work_and_each_hook() -> None:
     ratios = ("off / no hook", "armed / off")
     assert set(result["ratios"]) == {f"{work}: {ratio}" for work in works for ratio in ratios}
     assert len(said) == len(works) + 1
+
+
+def test_every_process_of_a_stack_follows_a_change() -> None:
+    said: list[str] = []
+    result = bench_policy(said.append, rounds=2, web=False).as_dict()
+    assert result["unit"] == "milliseconds, 8 processes"
+    assert set(result["figures"]) == {"median to the last process", "slowest round"}
+    assert len(said) == 3

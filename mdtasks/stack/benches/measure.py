@@ -5,18 +5,25 @@ Machines are noisy, so a figure is the median of rounds that alternate, and what
 
 from __future__ import annotations
 
+import json
+import signal
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdtasks.flows.deps import Deps, open_deps
-from mdtasks.settings import load_settings
-from mdtasks.stack.embedded import PostgresServer, ValkeyServer, running
+from mdtasks.settings import CONNECTION_FILE, load_settings
+from mdtasks.stack.embedded import PostgresServer, ValkeyServer, running, stop
+from mdtasks.stack.home import write_private
+from mdtasks.stack.kept import free_port
+from mdtasks.stack.processes import Plan, Spec, process_table
+from mdtasks.stack.spawn import spawn
 from mdtasks.store.schema import migrate
 
 #: Told what is being measured: work that takes a while says so.
@@ -63,6 +70,30 @@ def scratch() -> Iterator[Deps]:
                 yield deps
             finally:
                 deps.close()
+
+
+@contextmanager
+def crew(deps: Deps, names: Sequence[str], *, concurrency: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes of a stack on the scratch servers, started as `mdtasks up` starts them, with so many a worker."""
+    settings = deps.settings
+    urls = {"database_url": settings.require_database_url(), "redis_url": settings.require_redis_url()}
+    write_private(settings.home / CONNECTION_FILE, json.dumps(urls))
+    plan = Plan(
+        settings.model_copy(update={"concurrency": concurrency}),
+        free_port(settings.home, "web"),
+        free_port(settings.home, "flower"),
+        {"MDTASKS_SIMULATOR": "1"},
+    )
+    logs = settings.home / "logs"
+    specs = {spec.name: spec for spec in process_table(plan)}
+    with ExitStack() as stack:
+        yield [_started(stack, specs[name], logs / f"{name}.log") for name in names]
+
+
+def _started(stack: ExitStack, spec: Spec, log: Path) -> subprocess.Popen[bytes]:
+    process = spawn(spec.command, log)
+    stack.callback(stop, process, (signal.SIGTERM, signal.SIGKILL))
+    return process
 
 
 def alternate(

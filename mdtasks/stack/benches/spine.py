@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -19,12 +15,7 @@ from mdtasks.domain.universe import Listing
 from mdtasks.flows.backfill import enqueue_jobs
 from mdtasks.flows.deps import Deps
 from mdtasks.queue.app import make_app
-from mdtasks.settings import CONNECTION_FILE
-from mdtasks.stack.benches.measure import Result, Say, alternate, scratch
-from mdtasks.stack.embedded import stop
-from mdtasks.stack.home import write_private
-from mdtasks.stack.processes import Plan, process_table
-from mdtasks.stack.spawn import spawn
+from mdtasks.stack.benches.measure import Result, Say, alternate, crew, scratch
 from mdtasks.store.bars import BarBatch, write_bars
 from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
 from mdtasks.store.partitions import ensure_partitions
@@ -77,7 +68,7 @@ def bench_ingest(say: Say, *, jobs: int = 150, rounds: int = 3) -> Result:
 
     A job is a day of minute bars of the simulator: 1,440 rows.
     """
-    with scratch() as deps, _worker(deps) as worker:
+    with scratch() as deps, crew(deps, ["t0"], concurrency=1) as (worker,):
         made = _jobs(deps, jobs)
         with deps.database.transaction() as connection:
             members = current(connection, {job.symbol for job in made})
@@ -170,18 +161,3 @@ def _await_done(deps: Deps, worker: subprocess.Popen[bytes]) -> None:
         if worker.poll() is not None:
             raise UnavailableError(f"the worker ended with {worker.returncode}", hint="see its log above")
         time.sleep(0.01)
-
-
-@contextmanager
-def _worker(deps: Deps) -> Iterator[subprocess.Popen[bytes]]:
-    """One worker with one process on the scratch servers, started as `mdtasks up` starts it."""
-    settings = deps.settings
-    urls = {"database_url": settings.require_database_url(), "redis_url": settings.require_redis_url()}
-    write_private(settings.home / CONNECTION_FILE, json.dumps(urls))
-    plan = Plan(settings.model_copy(update={"concurrency": 1}), 0, 0, {"MDTASKS_SIMULATOR": "1"})
-    spec = next(spec for spec in process_table(plan) if spec.name == "t0")
-    process = spawn(spec.command, settings.home / "logs" / "t0.log")
-    try:
-        yield process
-    finally:
-        stop(process, (signal.SIGTERM, signal.SIGKILL))
