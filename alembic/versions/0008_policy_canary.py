@@ -1,4 +1,4 @@
-"""A policy may be tried by one tier's workers first; letters and looks at the objectives bear the policy's version."""
+"""A policy may be tried by one tier's workers first; jobs, letters and looks at the objectives bear its version."""
 
 from alembic import op
 
@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """One table, two columns."""
+    """One table, three columns."""
     op.execute(
         """
         create table policy_canaries (
@@ -33,12 +33,15 @@ def upgrade() -> None:
         "comment on column policy_canaries.decision is "
         "'promoted: it holds everywhere; withdrawn: it does not; null: it is being tried'"
     )
-    for table in ("dead_letters", "slo_snapshots"):
+    for table in ("backfill_jobs", "dead_letters", "slo_snapshots"):
         op.execute(f"alter table {table} add column policy_version bigint")
+    op.execute(
+        "comment on column backfill_jobs.policy_version is 'that it was asked for under; each attempt bears its own'"
+    )
 
 
 def downgrade() -> None:
     """Without them."""
-    for table in ("dead_letters", "slo_snapshots"):
+    for table in ("backfill_jobs", "dead_letters", "slo_snapshots"):
         op.execute(f"alter table {table} drop column policy_version")
     op.execute("drop table policy_canaries")

@@ -238,11 +238,19 @@ def status(args: argparse.Namespace) -> int:
     else:
         version = found.version
         rows = [
-            (each.word.process, each.word.version, each.state, each.word.since, each.word.seen, each.why)
+            (
+                each.word.process,
+                each.word.serves,
+                each.word.version,
+                each.state,
+                each.word.since,
+                each.word.seen,
+                each.why,
+            )
             for each in found.standings
         ]
         if rows:
-            show_table(("process", "version", "state", "since (UTC)", "seen (UTC)", "why"), rows)
+            show_table(("process", "tier", "version", "state", "since (UTC)", "seen (UTC)", "why"), rows)
         say(_who(version.version, version.author, version.created_at, version.reason))
         if found.canary is not None:
             say(f"the workers of {found.canary.tier} try policy {found.canary.version}: `mdtasks policy canary`")

@@ -251,7 +251,14 @@ def enqueue(wanted: Iterator[requests.NewJob], deps: Deps, answer: Answer) -> No
     """
     while batch := list(islice(wanted, BATCH)):
         with deps.database.transaction() as connection:
-            done = requests.enqueue(connection, batch, _room(deps), deps.settings.max_attempts, answer.request_id)
+            done = requests.enqueue(
+                connection,
+                batch,
+                _room(deps),
+                deps.settings.max_attempts,
+                answer.request_id,
+                policy_version=deps.running.version,
+            )
         refused = _push(done.queued, deps)
         _count("merged", done.merged_jobs)
         _count("deferred", done.deferred_jobs)

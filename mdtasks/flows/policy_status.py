@@ -36,7 +36,7 @@ class Standing:
     def as_dict(self) -> dict[str, Any]:
         word = self.word
         about = {"policy_version": word.version, "hash": word.hash, "since": word.since, "seen": word.seen}
-        return {"process": word.process, "state": self.state, **about, "error": self.why}
+        return {"process": word.process, "serves": word.serves, "state": self.state, **about, "error": self.why}
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,8 @@ def enqueue(
     room: Mapping[Tier, int],
     max_attempts: int,
     request_id: str | None = None,
+    *,
+    policy_version: int | None = None,
 ) -> Enqueued:
     """Insert what is not wanted yet, as 'queued' while there is ``room``, else as 'deferred'; newest windows first.
 
@@ -100,7 +102,7 @@ def enqueue(
     pieces = _named(connection, fresh)
     pieces.sort(key=lambda new: new.job.time_window.end, reverse=True)
     queued, deferred = _placed(pieces, room)
-    _insert(connection, queued, deferred, (request_id or _NULL, max_attempts))
+    _insert(connection, queued, deferred, (request_id or _NULL, max_attempts, policy_version))
     merged_with = known | _met(jobs, active) if active else known
     if request_id is not None and merged_with:
         connection.execute(_SQL["link"], {"request_id": request_id, "ids": list(merged_with)})
@@ -193,23 +195,24 @@ def _met(jobs: Iterable[NewJob], active: Iterable[_Active]) -> set[str]:
 
 
 def _insert(
-    connection: Connection, queued: Iterable[NewJob], deferred: Iterable[NewJob], common: tuple[str, int]
+    connection: Connection, queued: Iterable[NewJob], deferred: Iterable[NewJob], common: tuple[str, int, int | None]
 ) -> None:
-    """``common``: the request's id and the most attempts of each job."""
+    """``common``: the request's id, the most attempts of each job, and the policy that it is asked for under."""
     columns = 'id, instrument_id, symbol, interval, "window", tier, provider_hint, status, queued_at, request_id'
     # Not now(): that is before the wait for the lock, and a job queued so long ago without a message looks lost.
     clock: datetime = connection.execute(_SQL["clock"]).scalar_one()
-    request_id, max_attempts = common
+    request_id, max_attempts, version = common
+    ends = f"{request_id}\t{max_attempts}\t{_NULL if version is None else version}"
     # Text lines made by hand: no value of a job can hold a tab, a newline or a backslash, and thousands come at a time.
     lines = "".join(
         f"{job.job_id}\t{new.instrument_id}\t{job.symbol}\t{job.interval}\t[{window.start},{window.end})\t"
-        f"{job.priority}\t{job.provider_hint or _NULL}\t{state}\t{request_id}\t{max_attempts}\n"
+        f"{job.priority}\t{job.provider_hint or _NULL}\t{state}\t{ends}\n"
         for pieces, state in ((queued, f"queued\t{clock}"), (deferred, f"deferred\t{_NULL}"))
         for new in pieces
         for job in (new.job,)
         for window in (job.time_window,)
     )
     if lines:
-        statement = f"COPY backfill_jobs ({columns}, max_attempts) FROM STDIN"
+        statement = f"COPY backfill_jobs ({columns}, max_attempts, policy_version) FROM STDIN"
         with raw_psycopg(connection).cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(lines)

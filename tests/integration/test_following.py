@@ -20,11 +20,12 @@ from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import dispatch_once
 from mdtasks.flows.following import Follower
 from mdtasks.flows.ingest import run_backfill
-from mdtasks.flows.monitor import forget_once
+from mdtasks.flows.monitor import forget_once, run_once
 from mdtasks.flows.policy_facts import desk_of
 from mdtasks.flows.policy_status import status
 from mdtasks.queue.app import make_app
 from mdtasks.settings import Settings
+from mdtasks.store.letters import Letter, record
 from mdtasks.store.reference import Instrument, add_instruments
 from mdtasks.worker.schedule import Scheduler
 from tests.integration.cli_calls import environment_of
@@ -136,7 +137,9 @@ def test_looks_are_kept_as_long_as_the_policy_says(follower: Follower, apply: Ca
     assert forget_once(later(follower), NOW)["pruned"] == 2
 
 
-def test_an_attempt_bears_the_version_that_it_was_made_under(follower: Follower, apply: Callable[..., int]) -> None:
+def test_jobs_attempts_letters_and_looks_bear_the_version_that_they_were_made_under(
+    follower: Follower, apply: Callable[..., int]
+) -> None:
     version = apply(retry={"attempts": 9})
     deps = later(follower)
     window = TimeWindow(start=NOW - timedelta(hours=2), end=NOW - timedelta(hours=1))
@@ -145,9 +148,12 @@ def test_an_attempt_bears_the_version_that_it_was_made_under(follower: Follower,
     with deps.database.transaction() as connection:
         job_id = connection.execute(text("SELECT id FROM backfill_jobs")).scalar_one()
     run_backfill(BackfillJob(job_id=job_id, symbol="BTC-USD", time_window=window), deps, "t0@here/1", NOW)
+    assert run_once(deps, NOW)["snapshots"]
     with deps.database.transaction() as connection:
-        found = connection.execute(text("SELECT policy_version, outcome FROM job_attempts")).one()
-    assert tuple(found) == (version, "done")
+        record(connection, Letter("letter", "backfill", "{}", "lost", "its worker was killed", job_id=job_id))
+        for table in ("backfill_jobs", "job_attempts", "dead_letters", "slo_snapshots"):
+            found = connection.execute(text(f"SELECT DISTINCT policy_version FROM {table}")).scalars().all()
+            assert found == [version], table
 
 
 def test_a_process_that_lacks_a_provider_of_the_order_keeps_the_old_policy_and_says_why(

@@ -193,12 +193,6 @@ def test_a_key_that_was_lost_or_is_wrong_is_put_right(
     assert deps.state.get(canaries.CANARY_KEY) is None
 
 
-def test_letters_and_looks_at_the_objectives_bear_the_version(deps: Deps) -> None:
-    with deps.database.transaction() as connection:
-        for table in ("dead_letters", "slo_snapshots", "job_attempts", "provider_snapshots"):
-            connection.execute(text(f"SELECT policy_version FROM {table}"))
-
-
 def test_a_trial_reads_as_json(desk: Desk) -> None:
     flow.apply(desk, attempts(4), TRY, NOW)
     found = policy_canaries.trial(desk, datetime.now(UTC))

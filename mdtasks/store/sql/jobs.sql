@@ -186,7 +186,8 @@ LIMIT :limit
 
 -- name: one
 SELECT id, symbol, interval, lower("window") AS start, upper("window") AS "end", tier, provider_hint, status, attempts,
-       max_attempts, bars, last_error_class, last_error, created_at, updated_at, queued_at, not_before, lease_until
+       max_attempts, bars, last_error_class, last_error, created_at, updated_at, queued_at, not_before, lease_until,
+       policy_version
 FROM backfill_jobs WHERE id = :job_id
 
 -- name: attempts

@@ -47,6 +47,7 @@ backfill_jobs = Table(
         comment="claims in this life; a requeue starts afresh",
     ),
     Column("max_attempts", Integer, nullable=False),
+    Column("policy_version", BigInteger, comment="that it was asked for under; each attempt bears its own"),
     Column(
         "fence",
         BigInteger,
