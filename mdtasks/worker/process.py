@@ -65,7 +65,7 @@ def _look_while_idle(held: _Held) -> None:
     """Follow the policy also while nothing is to be done: who waits for work shall not be the last to know."""
     while not held.over.wait(EVERY_S):
         with held.lock:
-            if not held.at_work:
+            if not held.at_work and not held.over.is_set():
                 held.follower.refresh(datetime.now(UTC))
 
 
@@ -74,7 +74,8 @@ def close_deps() -> None:
     global _held  # noqa: PLW0603
     if _held is not None and _held.pid == os.getpid():
         _held.over.set()
-        _held.follower.close()
+        with _held.lock:  # not in the midst of a look
+            _held.follower.close()
     _held = None
 
 

@@ -91,6 +91,13 @@ def test_reloads_while_jobs_run_and_workers_are_killed(tmp_path: Path, full_size
         assert {row["jobs"] for row in rows(deps.database, _TWICE)} == set()
 
         last = reload()
+
+        def all_look() -> bool:
+            told = status(desk, datetime.now(UTC)).standings
+            return all(each.word.version == last for each in told if each.word.process.startswith("worker"))
+
+        # Idle by now, they look all the same; a child in the place of a killed one leaves word with its first job.
+        until(all_look, "the last policy", told=lambda: str(status(desk, datetime.now(UTC)).as_dict()))
         more = [job_of(symbol, windows + number) for number in range(8) for symbol in SYMBOLS]
         enqueue_jobs(more, "tests", deps)
         wanted = {"done": len(jobs) + len(more)}

@@ -132,7 +132,7 @@ def test_who_follows_it_is_listed(cli: Cli, cli_deps: Deps) -> None:
     cli_deps.policy.refresh(datetime.now(UTC))
     told = cli("policy", "status", "--check")
     assert told.code == 0
-    assert told.out.splitlines()[1].split()[:3] == [cli_deps.policy._process, "0", "current"]
+    assert told.out.splitlines()[1].split()[:4] == [cli_deps.policy._process, "-", "0", "current"]
     assert cli("policy", "status", "--json").json["behind"] == 0
 
 

@@ -8,10 +8,14 @@ import anyio
 import httpx
 import pytest
 
+from mdtasks.domain.jobs import Tier
+from mdtasks.domain.policy.canaries import Decision
 from mdtasks.flows import policies as flow
+from mdtasks.flows import policy_canaries
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.policies import Asked
 from mdtasks.flows.policy_facts import desk_of
-from mdtasks.flows.policy_watch import EVERY_S, RUNNING_KEY
+from mdtasks.flows.policy_watch import EVERY_S, RUNNING_KEY, PolicyWatch
 from mdtasks.observe import metrics
 from mdtasks.settings import Settings
 from mdtasks.store import policies
@@ -111,3 +115,22 @@ def test_a_word_that_cannot_be_read_hides_nothing_but_who_runs_what(deps: Deps) 
     parts = {each.labels["part"]: each.value for each in readings(looked, now) if each.gauge is metrics.UP}
     assert parts == {"broker": 1, "redis": 1, "postgresql": 1}
     assert told(deps) == {"policy_newest_version": 0}
+
+
+def test_what_a_tier_tries_is_told_while_it_does(deps: Deps, clock: Clock) -> None:
+    desk = desk_of(deps)
+    tries = PolicyWatch(deps.database, deps.state, {}, process="t2@here/1", serves=Tier.T2, clock=clock)
+    other = watch(deps, clock, "t0@here/1")
+    flow.apply(desk, b"retry: {attempts: 7}", ME, NOW)
+    flow.apply(desk, b"retry: {attempts: 8}", Asked("me@here", canary=Tier.T2), NOW)
+    for each in (tries, other):
+        each.refresh(datetime.now(UTC))
+    found = told(deps)
+    assert (found["policy_canary_version T2"], found["policy_newest_version"], found["policy_reload_success"]) == (
+        2,
+        1,
+        1,
+    )
+    assert (found["policy_version t2@here/1"], found["policy_version t0@here/1"]) == (2, 1)
+    policy_canaries.end(desk, Decision.WITHDRAWN, "me@here", "", datetime.now(UTC))
+    assert "policy_canary_version T2" not in told(deps)

@@ -119,8 +119,9 @@ def test_a_scrape_reads_every_declared_gauge(client: httpx.Client, deps: Deps, r
     found = _samples(client)
     declared = {gauge.name for gauge in metrics.DECLARED if isinstance(gauge, Gauge)}
     # There is no outside coordinator here; tests/integration/test_intake.py reads the depths of one's lists,
-    # test_web_providers.py what is left of a rate, and test_policy_gauges.py when the policy was changed.
-    elsewhere = {"intake_depth", "provider_budget_remaining", "policy_last_reload_timestamp_seconds"}
+    # test_web_providers.py what is left of a rate, and test_policy_gauges.py what only a change of the policy tells.
+    changes = {"policy_last_reload_timestamp_seconds", "policy_canary_version"}
+    elsewhere = {"intake_depth", "provider_budget_remaining", *changes}
     assert declared - elsewhere <= {name for name, _ in found}
     assert {tier: found["backfill_queue_depth", tier] for tier in ("T0", "T1", "T2")} == {"T0": 0, "T1": 3, "T2": 0}
     assert found["backfill_deferred", "T1"] == 0

@@ -45,7 +45,7 @@ class Tally:
 
         Wilson, E. B. (1927), "Probable inference, the law of succession, and statistical inference".
         """
-        if not self.attempts:
+        if not self.errors:
             return 0.0
         n, p, z2 = self.attempts, self.share, _Z * _Z
         spread = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
