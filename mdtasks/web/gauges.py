@@ -18,7 +18,7 @@ from mdtasks.observe import metrics
 from mdtasks.observe.metrics import Reading
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
-from mdtasks.store import gaps, policies, reference, snapshots
+from mdtasks.store import gaps, outbox, policies, reference, snapshots
 from mdtasks.store.policies import Version
 from mdtasks.store.snapshots import Snapshot
 from mdtasks.web.calendars import read_horizons
@@ -47,6 +47,7 @@ class Rows:
     gaps: Mapping[tuple[Tier, Interval], int]
     members: Mapping[Tier, Mapping[str, int]]
     policy: Version
+    replay: outbox.Pending
 
 
 async def look_for_scrape(deps: Deps, now: datetime) -> Look:
@@ -86,6 +87,7 @@ def read_rows(deps: Deps, now: datetime) -> Rows:
             kept | gaps.open_count(connection),
             snapshots.population(connection, now),
             policies.newest(connection),
+            outbox.pending(connection),
         )
 
 
@@ -166,6 +168,8 @@ def _of_providers(standings: Sequence[Standing]) -> Iterator[Reading]:
 
 
 def _of_rows(rows: Rows, trades: Mapping[str, bool] | None) -> Iterator[Reading]:
+    yield Reading(metrics.REPLAY_PENDING, rows.replay.rows, {})
+    yield Reading(metrics.REPLAY_OLDEST_AGE, rows.replay.oldest_age_s, {})
     for tier, waiting in rows.waiting.items():
         yield Reading(metrics.BACKFILL_DEFERRED, waiting.deferred, {"tier": tier})
         yield Reading(metrics.BACKFILL_OLDEST_AGE, waiting.oldest_age_s, {"tier": tier})

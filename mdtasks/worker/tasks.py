@@ -9,7 +9,7 @@ from celery import Task, shared_task
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
-from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, providers, scan, ticks, traces
+from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, providers, replay, scan, ticks, traces
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
 from mdtasks.worker.process import deps, worker_name
@@ -121,6 +121,12 @@ def forget_snapshots() -> dict[str, dict[str, int]]:
     """Thin out old looks at the objectives and at providers."""
     now = datetime.now(UTC)
     return {"slo": monitor.forget_once(deps(), now), "providers": providers.forget_once(deps(), now)}
+
+
+@shared_task(base=Housekeeping, name="mdtasks.replay")
+def tell_replay_buffer() -> int:
+    """Publish what was committed and is not published yet."""
+    return replay.sweep(deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.forget_traces")
