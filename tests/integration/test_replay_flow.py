@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -297,6 +297,40 @@ def test_a_redis_that_was_emptied_between_telling_and_filling_misses_nothing(
     monkeypatch.setattr(outbox, "newest", race)
     assert publish(deps, one) == 1
     assert shown(window(deps, one).entries) == [(1, 1.0), (2, 1.0)]
+
+
+def test_who_publishes_waits_for_who_began_before(
+    deps: Deps, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    one = number_of(deps, "S1")
+    start = window(deps, one).position
+    commit(deps, one, [1])
+    took, go_on = threading.Event(), threading.Event()
+    tell = ReplayBuffer.publish
+
+    def slowly(self: ReplayBuffer, drafts: Mapping[StreamKey, Sequence[Draft]], committed_us: int) -> Told:
+        if not took.is_set():
+            took.set()
+            assert go_on.wait(timeout=60)
+        return tell(self, drafts, committed_us)
+
+    def waits_or_is_done() -> bool:
+        with deps.database.transaction() as connection:
+            locked = (
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            return bool(connection.execute(text(locked)).scalar_one()) or second.done()
+
+    monkeypatch.setattr(ReplayBuffer, "publish", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(publish, deps, one)
+        assert took.wait(timeout=60)
+        commit(deps, one, [2])
+        second = pool.submit(publish, deps, one)
+        eventually(waits_or_is_done)
+        go_on.set()
+        assert (first.result(), second.result()) == (1, 1)
+    assert shown(window(deps, one, start).entries) == [(1, 1.0), (2, 1.0)]
 
 
 def test_publishers_that_race_keep_the_order_of_the_commits(deps: Deps) -> None:
