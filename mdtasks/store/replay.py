@@ -28,8 +28,8 @@ _BIRTH_MS: Final = 60_000
 #: After Redis was away, commits leave what they have to tell to the sweep for so long, seconds.
 _REST_S: Final = 3.0
 #: Drafts, and streams, of one script: Redis does nothing else meanwhile, some milliseconds.
-_MOST_DRAFTS: Final = 500
-_MOST_STREAMS: Final = 100
+_MOST_DRAFTS: Final = 250
+_MOST_STREAMS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
 -- What every script of the replay buffer begins with: of whom this Redis vouches, and how entries are told.
 --
--- A stream lies under its root: the root itself, a hash (epoch; offset of the last entry; born: the offset it began
--- with; max: bars it may hold; held: those that it holds; run: which run of the server vouches for it; or only birth: the token of who may fill it);
--- root:log, a stream of its last entries, ids OFFSET-0 without a hole; root:bars, a sorted set by start of its newest
--- bars, "VERSION OFFSET BODY"; root:quiet, a sorted set of starts that were complete without a bar.
+-- A stream lies under its root:
+--   root        hash: epoch; offset of the last entry; born: the offset it began with; max: bars it may hold; held: those
+--               that it holds; run: which run of the server vouches for it. Or only run and birth: the token of who may
+--               fill it
+--   root:log    stream of its last entries, ids OFFSET-0 without a hole
+--   root:bars   sorted set of its newest bars, by start: "VERSION OFFSET BODY"
+--   root:quiet  sorted set of the newest starts that were complete without a bar
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 
 local function forget(root)

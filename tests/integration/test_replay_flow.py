@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import numpy as np
 import orjson
 import pytest
@@ -35,6 +36,7 @@ from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument, add_instruments, resolve
 from mdtasks.store.replay import ReplayBuffer, Told
 from mdtasks.testing import backfill_job, bars_fetch_job
+from mdtasks.web.gauges import look_for_scrape, readings
 
 NOW = datetime(2026, 11, 20, 15, 30, 20, tzinfo=UTC)  # a Friday, an hour into the session
 FIRST = datetime(2026, 11, 20, 13, 0, tzinfo=UTC)
@@ -317,7 +319,7 @@ def test_who_publishes_waits_for_who_began_before(
     def waits_or_is_done() -> bool:
         with deps.database.transaction() as connection:
             locked = (
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
             return bool(connection.execute(text(locked)).scalar_one()) or second.done()
 
@@ -399,6 +401,21 @@ def test_a_note_that_waited_longer_than_a_stream_lives_is_dropped_with_the_strea
     again = window(deps, one, before[one])
     assert (again.resumed, shown(again.entries)) == (False, [(1, 1.0)])
     assert window(deps, two, before[two]).resumed
+
+
+def test_a_scrape_tells_what_waits_and_for_how_long(deps: Deps) -> None:
+    def told() -> dict[str, float]:
+        now = datetime.now(UTC)
+        found = readings(anyio.run(look_for_scrape, deps, now), now)
+        return {each.gauge.name: each.value for each in found if each.gauge.name.startswith("replay_")}
+
+    assert told() == {"replay_pending": 0, "replay_oldest_age_seconds": 0}
+    one = number_of(deps, "S1")
+    commit(deps, one, [1])
+    commit(deps, one, [2])
+    waits = told()
+    assert waits["replay_pending"] == 2
+    assert waits["replay_oldest_age_seconds"] > 0
 
 
 def test_a_new_policy_changes_how_much_is_kept(deps: Deps) -> None:
