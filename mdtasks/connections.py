@@ -13,6 +13,9 @@ from typing import Any
 
 import psycopg
 import redis
+import redis.asyncio
+import redis.asyncio.retry
+from redis.backoff import NoBackoff
 from sqlalchemy import Connection, Engine, TextClause, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -31,8 +34,9 @@ _AWAY = ("08", "57P")
 _FULL = ("53100", "53200")
 
 
-#: The client type, for those who hold one and may not know the driver.
+#: The client types, for those who hold one and may not know the driver.
 Redis = redis.Redis
+AsyncRedis = redis.asyncio.Redis
 
 
 class Database:
@@ -132,6 +136,20 @@ def open_redis(url: str, *, socket_timeout_s: float = 5.0, setting: str = "MDTAS
             socket_connect_timeout=3,
             health_check_interval=10,
             socket_keepalive=True,
+        )
+    except ValueError as exc:
+        raise ConfigurationError(f"{setting} is not a Redis URL", name=setting) from exc
+
+
+def open_async_redis(url: str, *, setting: str = "MDTASKS_REDIS_URL") -> redis.asyncio.Redis:
+    """A Redis client on asyncio that never connects again behind its user's back. Raises as ``open_redis``."""
+    try:
+        return redis.asyncio.Redis.from_url(
+            url,
+            socket_timeout=5,
+            socket_connect_timeout=3,
+            socket_keepalive=True,
+            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
         )
     except ValueError as exc:
         raise ConfigurationError(f"{setting} is not a Redis URL", name=setting) from exc

@@ -7,9 +7,11 @@ its server came back from an older state). So a reader who knows epoch and offse
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from mdtasks.domain.errors import InvalidRequestError
@@ -61,13 +63,64 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a reader gets of a stream at one instant: ``entries`` in order of offsets, the last one at ``position``.
+    """What a reader gets of a stream at one instant, after which it is at ``position``.
 
-    ``resumed``: the entries are exactly those after the position that the reader gave. Otherwise they are a snapshot,
-    the newest entry of each interval in order of time, and say nothing of what the reader had before.
+    ``resumed``: the entries are exactly those after the position that the reader gave, in order of offsets. Otherwise
+    they are a snapshot, the newest bars that there are, one of each interval in order of time; they say nothing of what
+    the reader had before.
     """
 
     key: StreamKey
     position: Position
     entries: Sequence[Entry]
     resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to be published and has no offset yet. ``version``: grows with every change of the same bar; 0: there is
+    none, the interval ended without a trade.
+    """
+
+    ts_us: int
+    version: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Entries as they were published together. ``committed_us``: when the oldest of them was written, us since 1970,
+    by PostgreSQL's clock.
+    """
+
+    committed_us: int
+    entries: Sequence[tuple[StreamKey, str, Entry]]
+
+
+@dataclass(frozen=True, slots=True)
+class LatestQuotes:
+    """The newest quotes of instruments, ``{"type": "quote", "ts", "bid", …}`` each; they have no positions."""
+
+    committed_us: int
+    quotes: Sequence[tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The feed begins here, or begins again: what was published before may have been missed, so read anew."""
+
+
+#: No exchange's regular session is shorter; none was shut for longer since 2010 (XTAI: not quite 12 days).
+_SHORTEST_SESSION_S: Final = 3 * 3600
+_LONGEST_SHUT: Final = timedelta(days=14)
+
+
+def heard_since(interval: Interval, max_bars: int, now: datetime) -> datetime:
+    """A moment before which the last ``max_bars`` intervals of trading do not reach, whatever the exchange.
+
+    >>> from datetime import UTC
+    >>> heard_since(Interval.M1, 120, datetime(2026, 11, 20, tzinfo=UTC)).date().isoformat()
+    '2026-11-04'
+    """
+    sessions = max_bars if interval is Interval.D1 else math.ceil(max_bars * interval.seconds / _SHORTEST_SESSION_S)
+    return now - _LONGEST_SHUT - timedelta(days=math.ceil(sessions * 7 / 5))

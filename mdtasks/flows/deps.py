@@ -25,6 +25,7 @@ from mdtasks.settings import Settings, load_settings, policy_variables, under
 from mdtasks.store.calendars import KeptCalendars
 from mdtasks.store.gates import SharedGate
 from mdtasks.store.health import PROBE_S, HealthBook
+from mdtasks.store.replay import ReplayBuffer
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Deps:
     #: Watches for a newer policy; ``running`` is the one that these Deps were made under.
     policy: PolicyWatch
     running: Running
+    replay: ReplayBuffer
     #: The outside coordinator's lists; None where there is none.
     coordinator: Coordinator | None = None
     #: Of slow provider calls; None where it is switched off.
@@ -90,6 +92,7 @@ def open_deps(settings: Settings | None = None, *, application: str = "mdtasks",
         watch=CalendarWatch(database, calendars, settings),
         policy=policy,
         running=policy.current,
+        replay=_buffer(settings, state),
         coordinator=open_coordinator(settings) if settings.use_rlc else None,
         recorder=open_recorder(settings),
     )
@@ -99,6 +102,10 @@ def _asking(settings: Settings, calendars: Calendars, state: Redis) -> tuple[Hea
     """The providers, and their health, under these settings."""
     health = HealthBook(state, rules(settings), max(PROBE_S, 2 * settings.vendor_timeout_s))
     return health, Registry(settings, calendars, lambda name, rates: SharedGate(name, rates, health))
+
+
+def _buffer(settings: Settings, state: Redis) -> ReplayBuffer:
+    return ReplayBuffer(state, settings.replay_max_bars, settings.replay_ttl_s)
 
 
 def equipped(deps: Deps, running: Running) -> dict[str, Any]:
@@ -116,6 +123,7 @@ def equipped(deps: Deps, running: Running) -> dict[str, Any]:
         "recorder": deps.recorder if same else open_recorder(settings),
         "enqueuer": deps.enqueuer.under(settings),
         "running": running,
+        "replay": _buffer(settings, deps.state),
     }
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from mdtasks.domain.errors import HeldBackError, ProviderError, StaleClaimError, UnknownJobError, error_class
 from mdtasks.domain.jobs import BackfillJob
+from mdtasks.flows import replay
 from mdtasks.flows.attempts import held_pause_s, next_pause_s
 from mdtasks.flows.deps import Deps, patience_s, patiently
 from mdtasks.flows.fetch import Ask, count_written, fetch, make_partitions
@@ -99,7 +100,7 @@ def _attempt(job_id: str, deps: Deps, worker: str, now: datetime) -> Report:
         metrics.STALE_MESSAGES.labels(reason="no_claim").inc()
         return Report(Outcome.STALE)
     try:
-        return _commit(deps, claim, _fetched(deps, claim, worker, now))
+        return _commit(deps, claim, _fetched(deps, claim, worker, now), now)
     except StaleClaimError as error:
         metrics.STALE_MESSAGES.labels(reason="fenced").inc()
         return Report(Outcome.STALE, error=error)
@@ -126,7 +127,7 @@ def _fetched(deps: Deps, claim: jobs.Claim, worker: str, now: datetime) -> Fetch
     return fetch(deps, [Subject(claim.instrument_id, claim.listing)], ask, lambda _parts: None)
 
 
-def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
+def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome, now: datetime) -> Report:
     """Everything the attempt leaves behind, in one transaction. A shortfall fails the job but keeps what was answered.
 
     Raises StaleClaimError when the claim was taken over: nothing was written.
@@ -134,10 +135,11 @@ def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
     parts = outcome.brought.get(claim.instrument_id, [])
     make_partitions(deps, [part.bars for part in parts])
     provider = ",".join(dict.fromkeys(part.provider for part in parts))
+    notes = [replay.note(deps, [part], claim.interval, now) for part in parts]
     with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
         counts = [
-            store_bars.write_bars(connection, claim.interval, [part.batch], part.provider, claim.attempt_id)
-            for part in parts
+            store_bars.write_bars(connection, claim.interval, [part.batch], part.provider, claim.attempt_id, note=note)
+            for part, note in zip(parts, notes, strict=True)
         ]
         bars = sum(len(part.bars) for part in parts)
         if outcome.shortfall is None:
@@ -147,6 +149,8 @@ def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome) -> Report:
         else:
             left = _Left(bars, outcome.route.record, outcome.words, outcome.route.anybody_asked)
             report = _fail(connection, claim, outcome.shortfall, deps.settings, left)
+    if any(note.concerns([part.bars]) for part, note in zip(parts, notes, strict=True)):
+        replay.publish_pending(deps, [claim.instrument_id], claim.interval)
     for part, written in zip(parts, counts, strict=True):
         count_written(claim.interval, [part], written)
     if report.outcome in (Outcome.DONE, Outcome.FAILED):

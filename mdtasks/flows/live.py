@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import HeldBackError, ProviderError, TimeSpentError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
+from mdtasks.flows import replay
 from mdtasks.flows.deps import Deps, patiently, work_until
 from mdtasks.flows.fetch import Ask, called, count_written, fetch, make_partitions
 from mdtasks.flows.judging import Fetched, Subject
@@ -193,9 +194,10 @@ class _Quotes:
         if found:
             times_us = [to_us(quote.ts) for quote in found.values()]
             ensure_partitions(deps.database, "quotes", min(times_us), max(times_us))
+            by_id = {member.id: found[member.symbol] for member in packet if member.symbol in found}
             with deps.database.transaction() as connection:
-                by_id = {member.id: found[member.symbol] for member in packet if member.symbol in found}
                 quotes.write_quotes(connection, by_id, name)
+            replay.publish_quotes(deps, by_id, name, datetime.now(UTC))
         return found
 
 
@@ -219,7 +221,7 @@ def _fetch_and_store(
         nonlocal inserted
         if parts:
             providers[parts[0].provider] = None
-            inserted += _stored(parts, ask.interval, attempt_id, deps)
+            inserted += _stored(parts, ask, attempt_id, deps)
 
     outcome = fetch(deps, [Subject(member.id, member.listing) for member in members], ask, keep)
     failed = len(members) - len(outcome.brought)
@@ -230,13 +232,16 @@ def _fetch_and_store(
     return ending, {hole.subject.instrument_id for hole in outcome.holes}
 
 
-def _stored(parts: Sequence[Fetched], interval: Interval, attempt_id: int, deps: Deps) -> int:
-    """Commit what one call brought; returns how many bars were new."""
+def _stored(parts: Sequence[Fetched], ask: Ask, attempt_id: int, deps: Deps) -> int:
+    """Commit what one call brought, and tell the replay buffer; returns how many bars were new."""
+    interval, note = ask.interval, replay.note(deps, parts, ask.interval, ask.now)
     make_partitions(deps, [part.bars for part in parts])
     batches = [part.batch for part in parts]
     with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
-        counts = store_bars.write_bars(connection, interval, batches, parts[0].provider, attempt_id)
+        counts = store_bars.write_bars(connection, interval, batches, parts[0].provider, attempt_id, note=note)
     count_written(interval, parts, counts)
+    if note.concerns(batch.bars for batch in batches):
+        replay.publish_pending(deps, [batch.instrument_id for batch in batches], interval)
     return counts.inserted
 
 

@@ -137,6 +137,16 @@ GAP_REPAIR = Histogram(
     ("tier", "interval"),
     buckets=(10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 86_400),
 )
+REPLAY_PUBLISHED = Counter(
+    "replay_published_total",
+    "Entries that the replay buffer was given: bars that are new, revised or final, and intervals without a trade",
+    ("interval",),
+)
+REPLAY_FAILURES = Counter(
+    "replay_publish_failures_total",
+    "Times that the replay buffer could not be told of what was committed, for a server was away; it is told later",
+    ("interval",),
+)
 STALE_MESSAGES = Counter(
     "stale_messages_total", "Messages dropped because another attempt owns or ended their job", ("reason",)
 )
@@ -226,6 +236,10 @@ POLICY_LAST_RELOAD = Gauge(
 POLICY_RELOAD_SUCCESS = Gauge(
     "policy_reload_success",
     "Whether every process that has looked since the newest version was made runs it (1), or one lags or refuses (0)",
+)
+REPLAY_PENDING = Gauge("replay_pending", "Commits of a series that the replay buffer has not heard of yet")
+REPLAY_OLDEST_AGE = Gauge(
+    "replay_oldest_age_seconds", "Age of the oldest commit that the replay buffer has not heard of; 0: it knows all"
 )
 UP = Gauge(
     "mdtasks_up",

@@ -119,6 +119,10 @@ class Settings(TracingSettings):
     silence_odds: float = declared(
         "MDTASKS_SILENCE_ODDS", 1e-6, "Silence that is less likely than this by itself is not believed", ge=0, lt=1
     )
+    replay_max_bars: int = declared("WS_REPLAY_MAX_BARS", 120, "Bars that the replay buffer keeps of a series", ge=1)
+    replay_ttl_s: int = declared(
+        "WS_REPLAY_TTL_SEC", 14_400, "What it keeps of a series that gets no bar is dropped after this, seconds", ge=1
+    )
     slo_every_s: float = declared("SLO_EVERY_S", 30.0, "Lateness is looked at this often, seconds; 0: never", ge=0)
     slo_grace_s: float = declared(
         "SLO_GRACE_S", 30.0, "Lateness forgiven beside cadence, settle and provider delay, seconds", ge=0

@@ -27,9 +27,15 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.silence import Silence
 from mdtasks.store import silences
 from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
+from mdtasks.store.outbox import Note
 from mdtasks.store.partitions import forget
 
 _SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "bars.sql").items()}
+#: The write, without and with a note of it for the replay buffer.
+_WRITE: Final = {
+    noted: "\n".join(_SQL[name] for name in ("write", *(["write_note"] if noted else []), "write_counts"))
+    for noted in (False, True)
+}
 _PRICES: Final = ("open", "high", "low", "close", "volume")
 _STAGED: Final = RowFormat(instrument_id="i4", ts="i8", **dict.fromkeys(_PRICES, "f8"), final="?")
 #: The columns of a read, in their order, as PostgreSQL's send functions write them.
@@ -90,9 +96,17 @@ class StoredBars:
 
 
 def write_bars(
-    connection: Connection, interval: Interval, batches: Sequence[BarBatch], provider: str, attempt_id: int
+    connection: Connection,
+    interval: Interval,
+    batches: Sequence[BarBatch],
+    provider: str,
+    attempt_id: int,
+    *,
+    note: Note | None = None,
 ) -> WriteCounts:
     """Store the batches, at most one per instrument, in the caller's transaction; 1 bar or 1,000,000.
+
+    ``note``: what of it the replay buffer is to hear of, once this has committed; None: nothing.
 
     Idempotent: an identical second write touches no row. Writers of overlapping instruments wait for each other
     without deadlock as long as a transaction calls this once, or in ascending order of instruments. The partitions must
@@ -114,7 +128,8 @@ def write_bars(
         _stage(cursor, batches)
         try:
             values = {**about, **_extent(batches), **_covered(batches), **_reached(batches, interval)}
-            cursor.execute(_SQL["write"], values, prepare=False)
+            noted = note is not None and note.concerns(batch.bars for batch in batches)
+            cursor.execute(_WRITE[noted], {**values, **note.as_dict(interval)} if note else values, prepare=False)
         except psycopg.errors.CheckViolation as exc:
             forget(connection.engine)
             raise StoreUnavailableError(

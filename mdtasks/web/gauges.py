@@ -18,7 +18,7 @@ from mdtasks.observe import metrics
 from mdtasks.observe.metrics import Reading
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
-from mdtasks.store import canaries, gaps, policies, reference, snapshots
+from mdtasks.store import canaries, gaps, outbox, policies, reference, snapshots
 from mdtasks.store.canaries import Canary
 from mdtasks.store.policies import Version
 from mdtasks.store.snapshots import Snapshot
@@ -50,6 +50,7 @@ class Rows:
     members: Mapping[Tier, Mapping[str, int]]
     policy: Version
     canary: Canary | None
+    replay: outbox.Pending
 
 
 async def look_for_scrape(deps: Deps, now: datetime) -> Look:
@@ -90,6 +91,7 @@ def read_rows(deps: Deps, now: datetime) -> Rows:
             snapshots.population(connection, now),
             policies.newest(connection),
             canaries.being_tried(connection),
+            outbox.pending(connection),
         )
 
 
@@ -173,6 +175,8 @@ def _of_providers(standings: Sequence[Standing]) -> Iterator[Reading]:
 
 
 def _of_rows(rows: Rows, trades: Mapping[str, bool] | None) -> Iterator[Reading]:
+    yield Reading(metrics.REPLAY_PENDING, rows.replay.rows, {})
+    yield Reading(metrics.REPLAY_OLDEST_AGE, rows.replay.oldest_age_s, {})
     for tier, waiting in rows.waiting.items():
         yield Reading(metrics.BACKFILL_DEFERRED, waiting.deferred, {"tier": tier})
         yield Reading(metrics.BACKFILL_OLDEST_AGE, waiting.oldest_age_s, {"tier": tier})

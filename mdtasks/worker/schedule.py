@@ -45,6 +45,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "forget_snapshots": _every(3600.0, "mdtasks.forget_snapshots"),
         "provider_health": _at_once(_every(10.0, "mdtasks.provider_health")),
         "policy_canary": _every(5.0, "mdtasks.policy_canary"),
+        "replay": _every(5.0, "mdtasks.replay"),
         "forget_traces": _every(3600.0, "mdtasks.forget_traces"),
         "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),
         **{

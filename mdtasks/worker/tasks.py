@@ -18,6 +18,7 @@ from mdtasks.flows import (
     policy_canaries,
     presence,
     providers,
+    replay,
     scan,
     ticks,
     traces,
@@ -139,6 +140,12 @@ def forget_snapshots() -> dict[str, dict[str, int]]:
     """Thin out old looks at the objectives and at providers."""
     now = datetime.now(UTC)
     return {"slo": monitor.forget_once(deps(), now), "providers": providers.forget_once(deps(), now)}
+
+
+@shared_task(base=Housekeeping, name="mdtasks.replay")
+def tell_replay_buffer() -> int:
+    """Publish what was committed and is not published yet."""
+    return replay.sweep(deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.forget_traces")

@@ -198,13 +198,13 @@ class Retry(_Section):
 
 
 class Replay(_Section):
-    """What a client that returns may still get without a loss. Nothing reads it yet: it is for the replay buffer."""
+    """What a client that returns may still get without a loss: how much the replay buffer keeps of each series."""
 
     max_bars: Whole = said(
-        120, "Bars that the replay buffer keeps of a symbol; nothing reads it yet", unit="bars", ge=1, le=100_000
+        120, "Bars that the replay buffer keeps of a symbol and interval", unit="bars", ge=1, le=100_000
     )
     ttl_s: Whole = said(
-        14_400, "A buffer that gets no bar is dropped after this; nothing reads it yet", unit="s", ge=1, le=2_592_000
+        14_400, "What it keeps of a symbol that gets no bar is dropped after this", unit="s", ge=1, le=2_592_000
     )
 
 

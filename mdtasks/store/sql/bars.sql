@@ -35,6 +35,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('mdtasks.bars.' || %(interval)s, 0
 -- name: write
 -- Judge each staged bar against the one we have, archive what is replaced, write what is new or better, extend coverage.
 -- Answers how many bars were inserted, revised, promoted, unchanged. An identical second write touches no row.
+-- It is this, "write_note" where somebody is to hear of it, and "write_counts".
 WITH spans AS (
     SELECT * FROM unnest(%(instruments)s::integer[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
         AS s (instrument_id, first_ts, last_ts)
@@ -127,6 +128,45 @@ WITH spans AS (
                   + excluded.covered,
         fresh_until = greatest(c.fresh_until, excluded.fresh_until), updated_at = excluded.updated_at
 )
+
+-- name: write_note
+-- Goes on from "write": what of it the replay buffer is to hear of, a row per series (store/outbox.py). Bars that the
+-- buffer has no place for are left out: those before :noted_since, and those older than the newest :most of the series.
+-- That is counted only where the clock cannot tell: a bar less than :most intervals behind is among them for certain.
+, changed AS (
+    SELECT instrument_id, (array_agg(ts ORDER BY ts DESC))[1:%(most)s] AS starts
+    FROM judged
+    WHERE fate <> 'unchanged' AND ts >= %(noted_since)s::timestamptz
+    GROUP BY instrument_id
+), placed AS (
+    SELECT c.instrument_id, c.starts,
+           CASE WHEN k.fresh_until IS NULL OR c.starts[array_upper(c.starts, 1)] < k.fresh_until - %(reach)s::interval THEN (
+               SELECT b.ts FROM bars b
+               WHERE b.instrument_id = c.instrument_id AND b.interval = %(interval)s::bar_interval
+                 AND b.ts >= %(noted_since)s::timestamptz
+               ORDER BY b.ts DESC OFFSET %(most)s - 1 LIMIT 1
+           ) END AS oldest
+    FROM changed c
+    LEFT JOIN coverage k ON k.instrument_id = c.instrument_id AND k.interval = %(interval)s::bar_interval
+), heard AS (
+    SELECT instrument_id, array_agg(ts ORDER BY ts) AS starts
+    FROM unnest(%(silent)s::integer[], %(silent_at)s::timestamptz[]) AS h (instrument_id, ts)
+    GROUP BY instrument_id
+), news AS (
+    SELECT instrument_id, ARRAY(
+               SELECT ts FROM unnest(p.starts) AS n (ts) WHERE (ts >= p.oldest) IS NOT FALSE ORDER BY ts
+           ) AS bars, coalesce(h.starts, '{}') AS silent
+    FROM placed p FULL JOIN heard h USING (instrument_id)
+), noted AS (
+    INSERT INTO bar_outbox (instrument_id, interval, bars, silent)
+    SELECT instrument_id, %(interval)s::bar_interval, bars, silent
+    FROM news
+    WHERE cardinality(bars) > 0 OR cardinality(silent) > 0
+    ORDER BY instrument_id
+)
+
+-- name: write_counts
+-- Ends "write".
 SELECT count(*) FILTER (WHERE fate = 'inserted'), count(*) FILTER (WHERE fate = 'revised'),
        count(*) FILTER (WHERE fate = 'promoted'), count(*) FILTER (WHERE fate = 'unchanged')
 FROM judged

@@ -17,7 +17,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TSTZMULTIRANGE, TSTZRANGE
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSTZMULTIRANGE, TSTZRANGE
 
 from mdtasks.store.tables.types import bar_interval, bar_status, metadata, tier, utc
 
@@ -65,6 +65,21 @@ bar_quarantine = Table(
     Column("seen_at", utc, nullable=False, server_default=func.now()),
     # A retry that meets the same bad bar again adds nothing; readers look by instrument and time.
     Index("bar_quarantine_once", "instrument_id", "interval", "ts", "reason", "provider", unique=True),
+)
+
+bar_outbox = Table(
+    "bar_outbox",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("instrument_id", Integer, nullable=False),
+    Column("interval", bar_interval, nullable=False),
+    Column("bars", ARRAY(utc), nullable=False, comment="starts of the bars that are new, revised or final now"),
+    Column("silent", ARRAY(utc), nullable=False, comment="starts of intervals that are complete without a bar"),
+    Column("written_at", utc, nullable=False, server_default=func.clock_timestamp()),
+    Index("bar_outbox_series", "instrument_id", "interval", "id"),
+    comment="what the replay buffer has not heard of yet; ids of a series are in the order of its commits",
+    # Rows live for milliseconds: what is left of them is cleared away early.
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0, "autovacuum_vacuum_threshold": 2000},
 )
 
 coverage = Table(
