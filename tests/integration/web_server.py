@@ -49,9 +49,12 @@ def served(settings: Settings, host: str = "127.0.0.1") -> Iterator[httpx.Client
 
 
 def says_what_next(answer: httpx.Response) -> None:
-    """Whatever is refused says in JSON what is wrong and what to do about it."""
+    """Whatever is refused says what is wrong and what to do about it, in JSON or on a page."""
     if answer.is_error and answer.request.method != "HEAD":
         answer.read()
+        if answer.headers["content-type"].startswith("text/html"):
+            assert "<h1>" in answer.text
+            return
         said = answer.json()
         for error in [said] if "error" in said else [part for part in said["parts"].values() if not part["ok"]]:
             assert error["error"], said
