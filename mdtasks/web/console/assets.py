@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import mimetypes
+import re
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -23,6 +24,8 @@ from mdtasks.web.parsing import Query, parse_query
 
 #: The name under which pages load Plotly.
 PLOTLY: Final = "plotly.js"
+_MAPS_STYLE: Final = re.compile(rb'getElementById\("([0-9a-f]{64})"\)')
+#: Bytes that are not worth being compressed.
 _SMALL: Final = 1000
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
@@ -82,6 +85,16 @@ def asset_of(name: str) -> Asset:
     compressed = gzip.compress(content, mtime=0) if len(content) > _SMALL else b""
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return Asset(media_type, content, compressed)
+
+
+@cache
+def maps_style() -> str:
+    """The id of the style that Plotly puts into a page for its maps, unless an element has it; "" when there is none.
+
+    The policy refuses that style, and we draw no maps: pages give the id away.
+    """
+    found = _MAPS_STYLE.search(asset_of(PLOTLY).content)
+    return found[1].decode() if found else ""
 
 
 @cache

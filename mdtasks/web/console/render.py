@@ -35,7 +35,7 @@ _templates: Final = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(FILTERS)
-_templates.globals.update(asset=assets.url_of)
+_templates.globals.update(asset=assets.url_of, maps_style=assets.maps_style)
 
 
 def digest(content: str) -> str:

@@ -11,6 +11,7 @@ from mdtasks.web import runbooks
 from mdtasks.web.calendars import CurrentCalendars
 from mdtasks.web.console import api, assets, deadletters, events, login, overview, traces
 from mdtasks.web.console.session import Sessions
+from mdtasks.web.traces import raw_trace
 
 _OPEN = Middleware(Sessions, closed=False)
 _CLOSED = [Middleware(Sessions), Middleware(CurrentCalendars)]
@@ -28,6 +29,7 @@ def routes() -> list[BaseRoute]:
         Route("/dead-letters/purge", deadletters.purge, methods=["POST"]),
         Route("/dead-letters/{id:name}", deadletters.show_letter),
         Route("/dead-letters/{id:name}/requeue", deadletters.requeue, methods=["POST"]),
+        Route("/traces/{id:int}.json", raw_trace),
         Route("/traces/{id:int}", traces.show),
     ]
     open_route = partial(Route, middleware=[_OPEN])

@@ -16,4 +16,4 @@ def show(request: Request) -> Response:
     parse_query(request, Query)
     call_id = request.path_params["id"]
     flame, title = flame_of(call_id, request.state.deps)
-    return page(request, "trace.html", raw=f"/ops/traces/{call_id}.json", **chart(flame, title))
+    return page(request, "trace.html", raw=f"{request.url.path}.json", **chart(flame, title))

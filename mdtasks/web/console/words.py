@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from markupsafe import Markup
 
+_CODE: Final = re.compile(r"`([^`]+)`")
 #: What is not known.
 UNKNOWN: Final = "\N{EN DASH}"
 
@@ -71,7 +73,13 @@ def age(at: datetime | None) -> str | Markup:
     )
 
 
+def coded(words: str) -> Markup:
+    """Words in which `what is between backticks` is code."""
+    parts = _CODE.split(words)  # every second one is code
+    return Markup("").join(Markup("<code>{}</code>").format(each) if at % 2 else each for at, each in enumerate(parts))
+
+
 #: By these names templates use them.
 FILTERS: Final[dict[str, Any]] = {
-    each.__name__: each for each in (count, percent, score, span, seconds, minute, moment, age)
+    each.__name__: each for each in (count, percent, score, span, seconds, minute, moment, age, coded)
 }
