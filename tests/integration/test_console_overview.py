@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 
 import httpx
 import orjson
@@ -156,3 +161,28 @@ def test_the_overview_shows_who_is_aside_and_why(client: httpx.Client, deps: Dep
     page = client.get("/").text
     assert "paused by ann: &lt;wrong&gt; splits" in page
     assert "<wrong>" not in page
+
+
+def test_a_server_that_is_asked_to_stop_lets_its_listeners_go(
+    settings: Settings, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    log = tmp_path / "log"
+    environ = os.environ | {
+        "MDTASKS_HOME": str(settings.home),
+        "MDTASKS_DATABASE_URL": settings.require_database_url(),
+        "MDTASKS_REDIS_URL": settings.require_redis_url(),
+    }
+    command = [sys.executable, "-m", "uvicorn", "mdtasks.web.app:app", "--port", "0", "--no-access-log"]
+    with log.open("w") as output, subprocess.Popen(command, env=environ, stderr=output) as process:
+        try:
+            eventually(lambda: "running on" in log.read_text(), within_s=60, what="uvicorn is up")
+            (url,) = re.findall(r"running on (\S+)", log.read_text())
+            with httpx.stream("GET", f"{url}/console/events", timeout=60) as answer:
+                lines = answer.iter_lines()
+                next(line for line in lines if line.startswith("data: "))
+                process.terminate()
+                list(lines)  # the stream ends: nobody cuts it off, and nobody waits for it
+            assert process.wait(60) in (0, -15)
+        finally:
+            process.kill()
+    assert "Traceback" not in log.read_text()
