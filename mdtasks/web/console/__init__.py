@@ -13,9 +13,13 @@ How a page is added:
 4. A form posts (``parts.form`` brings its token): the endpoint gets it checked and parsed as ``request.state.form``,
    changes what it is asked to, and answers ``render.after_post(path, "what became of it")``. ``request.state.actor``
    is who asked.
-5. A test in ``tests/integration/test_console_*.py`` over HTTP, and one in ``tests/browser/`` in a real Chromium, at
-   1280 and at 390 pixels, light and dark: its fixture fails on whatever the browser's console complains of.
+5. A test in ``tests/integration/test_console_*.py`` over HTTP, and one in ``tests/browser/`` in a real Chromium: the
+   fixture ``console`` fails on whatever the browser complains of, ``console.looked_at(path, name)`` on a page that is
+   wider than its screen; it keeps pictures in ``.cache/console`` at 1280 and 390 pixels, light and dark. Look at them.
 
 Charts that a script draws: ``render.page(…, charts=True)`` loads Plotly (``assets.py``) before the page's own module;
-small ones are SVG from ``sparkline.py``. A page works without scripts; ``static/*.js`` are modules that add to it.
+its data stand in ``<script type="application/json">``, its colours are the page's (``getComputedStyle``, transparent
+backgrounds). Small ones are SVG from ``sparkline.py``. A page works without scripts; ``static/*.js`` add to it.
+
+What a page shows of a server that is away is a dash and the reason, never a zero: ``looks.look`` asks parts at once.
 """
