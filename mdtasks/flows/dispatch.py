@@ -26,6 +26,8 @@ from mdtasks.store import jobs, letters
 PROOF_KEY: Final = "mdtasks:reconciler:proof"
 #: A message may be on its way between two places for this long, seconds; a row without one for longer was lost.
 GRACE_S: Final = 10.0
+#: The reconciler runs every 10 s: a proof older than this says that it does not.
+PROOF_LATE_S: Final = 60.0
 #: Jobs taken per round and tier: bounds the size of a transaction, not the rate (rounds follow each other).
 ROUND: Final = 20_000
 #: Jobs taken per round and tier while every provider is left aside.

@@ -24,7 +24,7 @@ from mdtasks.connections import translated_redis_errors
 from mdtasks.domain.errors import PROVIDER_SETTINGS, MdtasksError, UnavailableError
 from mdtasks.domain.known_sessions import verify
 from mdtasks.flows.deps import Deps
-from mdtasks.flows.dispatch import last_proof
+from mdtasks.flows.dispatch import PROOF_LATE_S, last_proof
 from mdtasks.flows.provider_reports import why_aside
 from mdtasks.queue import backlog
 from mdtasks.settings import Settings
@@ -49,8 +49,6 @@ _NO_DISK_BYTES: Final = 200_000_000
 #: Celery's workers say that they are alive every 2 seconds, on this channel of the broker's database.
 _HEARTBEATS: Final = "/{db}.celeryev/worker.heartbeat"
 _HEARTBEAT_EVERY_S: Final = 2.0
-#: The reconciler runs every 10 s: past this, beat or the control worker stand still.
-_PROOF_LATE_S: Final = 60.0
 _SKEW_S: Final = 2.0
 #: A calendar that ends within this is to be renewed: vendors of calendars publish the next year in its last months.
 _HORIZON_NEAR: Final = timedelta(days=60)
@@ -248,7 +246,7 @@ def _beat(deps: Deps, now: datetime) -> tuple[State, str, str]:
         return "bad", "the reconciler has never run", todo
     age_s = max((now - datetime.fromisoformat(proof.at)).total_seconds(), 0.0)
     found = f"reconciled {age_s:.0f} s ago: {proof.lost} lost, {proof.doubled} doubled, {proof.orphans} orphans"
-    return ("bad", found, todo) if age_s > _PROOF_LATE_S else ("ok", found, "")
+    return ("bad", found, todo) if age_s > PROOF_LATE_S else ("ok", found, "")
 
 
 def _jobs(deps: Deps) -> tuple[State, str, str]:

@@ -22,6 +22,9 @@ WORKERS_KEY: Final = "mdtasks:workers:seen"
 TICK_KEY: Final = "mdtasks:beat:tick"
 #: A node that was not heard of for so long is no longer expected, seconds.
 EXPECTED_S: Final = 86_400.0
+#: A worker, and beat, that said nothing for so long is silent, seconds: as the alerts WorkerMissing and BeatMissing.
+WORKER_SILENT_S: Final = 120.0
+BEAT_SILENT_S: Final = 60.0
 
 
 def worker_seen(state: Redis, node: str, now: datetime) -> None:

@@ -33,7 +33,9 @@ class Settings(TracingSettings):
     broker_url: SecretStr | None = declared(
         "MDTASKS_BROKER_URL", None, "Redis for the queues; default: MDTASKS_REDIS_URL"
     )
-    api_token: SecretStr | None = declared("MDTASKS_API_TOKEN", None, "Bearer token of everything under /ops")
+    api_token: SecretStr | None = declared(
+        "MDTASKS_API_TOKEN", None, "Token of everything under /ops, and of the console"
+    )
 
     policy_file: Path | None = declared(
         "MDTASKS_POLICY_FILE",

@@ -48,7 +48,10 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which open letters. ``backfills``: only those of backfills (True), only others (False), or both (None)."""
+    """Which open letters. ``backfills``: only those of backfills (True), only others (False), or both (None).
+
+    A ``provider`` or ``task`` of "": letters that have none.
+    """
 
     backfills: bool | None = None
     tier: Tier | None = None
@@ -56,6 +59,7 @@ class LetterFilter:
     provider: str | None = None
     error_class: str | None = None
     since: datetime | None = None
+    task: str | None = None
 
     def as_dict(self) -> dict[str, object]:
         return {name: str(value) for name, value in asdict(self).items() if value is not None}
@@ -157,6 +161,13 @@ def take_plan(connection: Connection, plan_id: str) -> Plan:
 def close_plan(connection: Connection, plan_id: str, result: dict[str, object]) -> None:
     """Remember that a plan was carried out, and with what result: doing it again only tells that result."""
     connection.execute(SQL["plan_close"], {"id": plan_id, "result": json.dumps(result)})
+
+
+def plan_progress(connection: Connection, plan_id: str) -> dict[str, int]:
+    """How many backfills of a plan's letters stand in which status. Raises NotFoundError."""
+    frozen = take_plan(connection, plan_id)
+    rows = connection.execute(SQL["plan_progress"], {"ids": json.dumps(frozen.letter_ids)})
+    return {row.status: row.jobs for row in rows}
 
 
 def requeue_jobs(connection: Connection, letter_ids: Sequence[str], actor: str, max_attempts: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Final
+from typing import Final, Self
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -27,7 +27,8 @@ from mdtasks.web.answers import refusal
 
 log = logging.getLogger(__name__)
 
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Methods that change nothing.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Set by proxies: behind one, the address that we see is the proxy's.
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _SET_A_TOKEN: Final = "set MDTASKS_API_TOKEN to serve others, or speak to http://127.0.0.1"  # noqa: S105 - advice
@@ -40,7 +41,7 @@ class LoopbackOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or _token(scope) is not None:
+        if scope["type"] == "lifespan" or token_of(scope) is not None:
             await self._app(scope, receive, send)
             return
         why = why_not_local(scope)
@@ -66,7 +67,7 @@ def why_not_local(scope: Scope) -> str:
     host = headers.get("host", "")
     if not _is_loopback(_host_name(host)):
         return f"only the names localhost, 127.0.0.1 and [::1] are served, not {host or 'a request without one'}"
-    if scope.get("method") not in _SAFE_METHODS:
+    if scope.get("method") not in SAFE_METHODS:
         return _foreign_page(headers, host)
     return ""
 
@@ -75,9 +76,12 @@ def _foreign_page(headers: Mapping[str, str], host: str) -> str:
     origin = headers.get("origin")
     if origin is not None and origin.rpartition("://")[2].lower() != host.lower():
         return f"a page of {origin} may not change anything here"
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return "a page of another site may not change anything here"
-    return ""
+    return "a page of another site may not change anything here" if from_another_site(headers) else ""
+
+
+def from_another_site(headers: Mapping[str, str]) -> bool:
+    """Whether the browser says that a page of another site sends this."""
+    return headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 
 def _host_name(host: str) -> str:
@@ -108,15 +112,9 @@ class TokenGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope["client"][0] if scope.get("client") else "unknown"
-        written = _Written(scope, client, send)
-        try:
-            scope["state"]["actor"] = written.actor = _actor(scope, client)
-            await self._app(scope, receive, written.send)
-        except Exception as error:
-            written.status = _status_of(error)
-            raise
-        finally:
-            written.log()
+        with WriteLog(scope, client, send) as log:
+            scope["state"]["actor"] = log.actor = _actor(scope, client)
+            await self._app(scope, receive, log.send)
 
 
 def _status_of(error: Exception) -> int:
@@ -127,25 +125,30 @@ def _status_of(error: Exception) -> int:
 
 
 def _actor(scope: Scope, client: str) -> str:
-    token = _token(scope)
+    token = token_of(scope)
     if token is None:
         return client
     scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise UnauthorizedError("this needs the API token", hint="send `Authorization: Bearer $MDTASKS_API_TOKEN`")
-    # Digests of one length: the comparison tells nothing, not even how long the token is. Headers are Latin-1 here.
-    if not hmac.compare_digest(sha256(given.strip().encode("latin-1")).digest(), sha256(token.encode()).digest()):
+    if not is_token(given.strip().encode("latin-1"), token):  # as headers are read here
         raise UnauthorizedError("this is not the API token", hint="send what MDTASKS_API_TOKEN says to the server")
     return "api"
 
 
-def _token(scope: Scope) -> str | None:
+def is_token(given: bytes, token: str) -> bool:
+    """Whether this is the token. Digests of one length: the time it takes tells nothing, not even how long that is."""
+    return hmac.compare_digest(sha256(given).digest(), sha256(token.encode()).digest())
+
+
+def token_of(scope: Scope) -> str | None:
+    """The API token; None where there is none."""
     settings: Settings = scope["state"]["deps"].settings
     return settings.api_token.get_secret_value() if settings.api_token is not None else None
 
 
-class _Written:
-    """The log line of a request that may change something."""
+class WriteLog:
+    """The log line of a request that may change something: written where the block ends, with the answer's status."""
 
     def __init__(self, scope: Scope, client: str, send: Send) -> None:
         self._scope, self._client, self._send = scope, client, send
@@ -153,13 +156,22 @@ class _Written:
         self.actor = "nobody"
         self.status = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, Exception):
+            self.status = _status_of(error)
+        self._write()
+
     async def send(self, message: Message) -> None:
+        """Send the answer on, and keep its status."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
         await self._send(message)
 
-    def log(self) -> None:
-        if self._scope.get("method", "GET") in _SAFE_METHODS:
+    def _write(self) -> None:
+        if self._scope.get("method", "GET") in SAFE_METHODS:
             return
         # As JSON: what a client sends cannot make a line of its own.
         line = {

@@ -71,9 +71,9 @@ def on_http_error(known: Sequence[Endpoint]) -> Callable[[Request, Exception], A
             return Json({"ok": False, **said, "hint": f"allowed: {allowed}"}, 405, {"Allow": allowed})
         if error.status_code == 404:
             near = [by_path[each] for each in difflib.get_close_matches(path, by_path, n=1, cutoff=0.5)]
-            hint = f"did you mean {near[0].method} {near[0].path}?" if near else "GET / lists the endpoints"
+            hint = f"did you mean {near[0].method} {near[0].path}?" if near else "GET /console/api lists the endpoints"
             return Json({"ok": False, "error": f"no such path {path}", "code": "not_found", "hint": hint}, 404)
-        said = {"error": error.detail, "code": "http", "hint": "GET / lists the endpoints"}
+        said = {"error": error.detail, "code": "http", "hint": "GET /console/api lists the endpoints"}
         return Json({"ok": False, **said}, error.status_code, error.headers)
 
     return handler

@@ -27,17 +27,18 @@ from mdtasks.web import (
     calendars,
     deadletters,
     gaps,
-    landing,
     live,
     policies,
     probes,
     providers,
-    runbooks,
     slo,
     traces,
 )
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
+from mdtasks.web.console import routes as console
+from mdtasks.web.console.errors import for_people
+from mdtasks.web.console.events import living
 from mdtasks.web.endpoints import endpoints
 from mdtasks.web.following import Followed, following
 
@@ -53,10 +54,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
         lifespan=_lifespan(settings),
         middleware=[Middleware(OneLineStart), Middleware(LoopbackOnly), Middleware(Followed)],
         exception_handlers={
-            MdtasksError: on_our_error,
-            HTTPException: on_http_error(list(endpoints(routes))),
+            MdtasksError: for_people(on_our_error),
+            HTTPException: for_people(on_http_error(list(endpoints(routes)))),
             ClientDisconnect: on_disconnect,
-            Exception: on_unexpected,
+            Exception: for_people(on_unexpected),
         },
     )
     app.router.redirect_slashes = False  # a path has one spelling; the other is told the nearest
@@ -91,7 +92,6 @@ def _routes() -> list[BaseRoute]:
     ]
     current = Middleware(calendars.CurrentCalendars)
     return [
-        Route("/", landing.page),
         Route("/health", probes.health),
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
@@ -103,8 +103,7 @@ def _routes() -> list[BaseRoute]:
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),
-        Route("/runbooks", runbooks.list_runbooks),
-        Route("/runbooks/{alert}", runbooks.show_runbook),
+        *console.routes(),
         Mount("/ops", Router(ops, redirect_slashes=False), middleware=[Middleware(TokenGuard), current]),
     ]
 
@@ -120,8 +119,8 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         tell_ready()
         try:
             follower = Follower(deps)
-            async with following(follower):
-                yield {"follower": follower, "deps": deps}
+            async with following(follower), living(follower) as live:
+                yield {"follower": follower, "deps": deps, "live": live}
         finally:
             deps.close()
 

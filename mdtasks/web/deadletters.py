@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
@@ -13,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mdtasks.domain.errors import InvalidRequestError, NotFoundError, UnavailableError
+from mdtasks.domain.errors import InvalidRequestError, NotFoundError
 from mdtasks.domain.jobs import ProviderName, Symbol, Tier
+from mdtasks.flows import letter_reports
 from mdtasks.flows import letters as flow
 from mdtasks.flows.deps import Deps
-from mdtasks.queue.letters import job_document
 from mdtasks.store import job_reports, jobs, letters
 from mdtasks.store.letters import LetterFilter
 from mdtasks.web.answers import Json
@@ -143,17 +144,12 @@ def stats(request: Request) -> Response:
         counts = letters.stats(connection)
         groups = letters.groups(connection)
     others = counts["open"] - counts["backfills"]
-    return Json({**counts, "others": others, "letters": others, "in_queue": _in_queue(deps), "groups": groups})
+    return Json(
+        {**counts, "others": others, "letters": others, "in_queue": letter_reports.in_queue(deps), "groups": groups}
+    )
 
 
-def _in_queue(deps: Deps) -> int | None:
-    try:
-        return flow.in_queue(deps)
-    except UnavailableError:
-        return None
-
-
-def letter_entry(row: dict[str, Any], backfills: bool) -> dict[str, Any]:
+def letter_entry(row: Mapping[str, Any], backfills: bool) -> dict[str, Any]:
     """A letter as lists show it. A backfill's ``id`` is its job's, as users know it; ``letter`` is the record's."""
     return {
         "id": row["job_id"] if backfills else row["id"],
@@ -177,12 +173,11 @@ def letter_entry(row: dict[str, Any], backfills: bool) -> dict[str, Any]:
 
 
 def _whole(letter_or_job_id: str, backfills: bool, deps: Deps) -> dict[str, Any]:
-    with deps.database.transaction() as connection:
-        row = letters.one(connection, letter_or_job_id)
-        history = job_reports.attempts(connection, row["job_id"]) if row["job_id"] else []
+    found = letter_reports.whole(letter_or_job_id, deps)
+    row = found.row
     _refuse_other_kind(row, backfills)
     said = {name: row[name] for name in ("state", "requeued_by", "traceback", "envelope")}
-    return {**letter_entry(row, backfills), **said, "payload": job_document(row["envelope"]), "history": history}
+    return {**letter_entry(row, backfills), **said, "payload": found.payload, "history": found.history}
 
 
 def _requeue_one(letter_or_job_id: str, backfills: bool, actor: str, deps: Deps) -> dict[str, Any]:
@@ -200,7 +195,7 @@ def _requeue_one(letter_or_job_id: str, backfills: bool, actor: str, deps: Deps)
     return flow.requeue_job(letter_or_job_id, actor, deps)
 
 
-def _refuse_other_kind(row: dict[str, Any], backfills: bool) -> None:
+def _refuse_other_kind(row: Mapping[str, Any], backfills: bool) -> None:
     if (row["kind"] == "backfill") != backfills:
         kind, path = ("a backfill", "backfills") if row["kind"] == "backfill" else (f"a {row['kind']}", "letters")
         raise NotFoundError(f"{row['id']} is the letter of {kind}", hint=f"it is under /ops/dlq/{path}")

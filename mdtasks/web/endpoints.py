@@ -1,4 +1,4 @@
-"""What the app's routes are, read off the table itself: for hints, and for the landing page."""
+"""What the app's routes are, read off the table itself: for hints, and for the page that lists them."""
 
 from __future__ import annotations
 

@@ -6,56 +6,46 @@ nothing without it.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from functools import cache
-from hashlib import sha256
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any, Final
 
 import orjson
 
 from mdtasks.observe.flames import Flame, named, tops
+from mdtasks.web.console import assets
+from mdtasks.web.console.render import digest, rendered
 
 #: Functions in the table below the chart.
 _TOPS: Final = 40
 
 
 def flame_page(flame: Flame, title: str) -> str:
-    """The page, whole. ``policy`` is in it too, for when no server says it."""
+    """The page, whole. Its policy is in it too, for when no server says it."""
+    style, script = assets.text_of("console.css"), assets.text_of("flame.js")
+    inline = {"inline": True, "raw": "", "style": style, "script": script, "policy": policy()}
+    return rendered("trace.html", **inline, **chart(flame, title))
+
+
+def chart(flame: Flame, title: str) -> dict[str, Any]:
+    """What the template of a flame chart shows."""
     told = flame.context
-    values = {
-        "policy": policy(),
-        "title": escape(title),
-        "summary": escape(_summary(told)) + (" The oldest functions are missing." if flame.overflow else ""),
-        "facts": "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(told).items()),
-        "tops": "".join(_row(top) for top in tops(flame, _TOPS)),
+    return {
+        "title": title,
+        "summary": _summary(told) + (" The oldest functions are missing." if flame.overflow else ""),
+        "facts": _facts(told),
+        "tops": tops(flame, _TOPS),
         # Within a script element only its end and comments mean something.
         "data": chart_data(flame).replace("<", "\\u003c"),
-        "style": _file("flame.css"),
-        "script": _file("flame.js"),
     }
-    return Template(_file("flame.html")).substitute(values)
 
 
 @cache
 def policy() -> str:
     """The Content-Security-Policy of the page: its own script and style work, nothing else does, and nothing loads."""
-    return (
-        f"default-src 'none'; script-src '{_digest('flame.js')}'; style-src '{_digest('flame.css')}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _digest(name: str) -> str:
-    return f"sha256-{base64.b64encode(sha256(_file(name).encode()).digest()).decode()}"
-
-
-@cache
-def _file(name: str) -> str:
-    return files("mdtasks.web").joinpath(name).read_text()
+    style, script = (digest(assets.text_of(name)) for name in ("console.css", "flame.js"))
+    own = f"script-src {script}; style-src {style}; img-src data:"
+    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
 
 
 def _summary(told: Mapping[str, Any]) -> str:
@@ -78,13 +68,6 @@ def _facts(told: Mapping[str, Any]) -> dict[str, str]:
         "policy version": told["policy_version"],
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
-
-
-def _row(top: Any) -> str:
-    numbers = "".join(
-        f'<td class="number">{each}</td>' for each in (f"{top.own_s:.3f}", f"{top.total_s:.3f}", top.calls)
-    )
-    return f"<tr>{numbers}<td>{escape(top.function)}</td><td>{escape(top.where)}</td></tr>"
 
 
 def chart_data(flame: Flame) -> str:

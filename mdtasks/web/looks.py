@@ -1,4 +1,4 @@
-"""A look at the stack's parts, all at once and never for long: what /ready, /metrics and the landing page go by.
+"""A look at the stack's parts, all at once and never for long: what /ready, /metrics and the overview go by.
 
 Each part is asked in a thread of its own. One that is away, or does not answer in time, is a fact to be shown, and
 does not keep the others from being seen.
@@ -21,7 +21,7 @@ from mdtasks.domain.jobs import Tier
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import Proof, last_proof
 from mdtasks.queue import backlog
-from mdtasks.store import bar_reports, job_reports, letters
+from mdtasks.store import job_reports
 from mdtasks.store.schema import current_revision, head_revision
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 PATIENCE_S: Final = 4.0
 #: What a stack cannot do without; all else that is looked at is read from these.
 PARTS: Final = ("broker", "redis", "postgresql")
-#: Series on the landing page.
-_SERIES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +40,6 @@ class Waiting:
     queued: int = 0
     running: int = 0
     oldest_age_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the landing page shows of PostgreSQL beside the backlog."""
-
-    waiting: Mapping[Tier, Waiting]
-    letters: Mapping[str, Any]
-    newest: list[bar_reports.NewestBar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +114,6 @@ def _waiting(found: Mapping[str, job_reports.Backlog]) -> Waiting:
     counts = {status: row.jobs for status, row in found.items()}
     waits = [found[status].oldest_age_s for status in ("deferred", "queued") if status in found]
     return Waiting(**counts, oldest_age_s=max(waits, default=0.0))
-
-
-def read_stored(deps: Deps) -> Stored:
-    """What the landing page shows. Raises UnavailableError as ``read_waiting``."""
-    waiting = read_waiting(deps)
-    with deps.database.transaction() as connection:
-        return Stored(waiting, letters.stats(connection), bar_reports.newest_bars(connection, _SERIES))
 
 
 def proof_age_s(proof: Proof, now: datetime) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from html import escape
 from typing import Final
 
 from markdown_it import MarkdownIt
@@ -13,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mdtasks.flows.runbooks import books
-from mdtasks.web.pages import page
+from mdtasks.web.console.render import page
 from mdtasks.web.parsing import Query, parse_query
 
 #: Links between the files are links between the pages.
@@ -23,23 +22,18 @@ _LINK: Final = re.compile(r'href="(\w+)\.md"')
 async def list_runbooks(request: Request) -> Response:
     """Every alert, and its runbook."""
     parse_query(request, Query)
-    content = await run_in_threadpool(_table)
-    return page("runbook.html", {"title": "Runbooks", "content": content})
+    return await run_in_threadpool(_list, request)
 
 
 async def show_runbook(request: Request) -> Response:
     """What an alert means and what to do, for people."""
     parse_query(request, Query)
     alert = await run_in_threadpool(books.known, request.path_params["alert"])
-    return page("runbook.html", {"title": escape(alert), "content": await run_in_threadpool(_rendered, alert)})
+    return page(request, "runbook.html", alert=alert, content=await run_in_threadpool(_rendered, alert))
 
 
-def _table() -> str:
-    rows = "".join(
-        f'<tr><td><a href="/runbooks/{name}">{name}</a></td><td class="wrap">{escape(books.meaning_of(name))}</td></tr>'
-        for name in books.names()
-    )
-    return f'<h1>Runbooks</h1><div class="table"><table class="endpoints"><tbody>{rows}</tbody></table></div>'
+def _list(request: Request) -> Response:
+    return page(request, "runbooks.html", books=[(name, books.meaning_of(name)) for name in books.names()])
 
 
 @cache

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from mdtasks.domain.jobs import ProviderName
-from mdtasks.observe.flames import read_flame
+from mdtasks.flows.deps import Deps
+from mdtasks.observe.flames import Flame, read_flame
 from mdtasks.store import traces
 from mdtasks.store.traces import TraceFilter
 from mdtasks.web.answers import Json
@@ -46,9 +47,7 @@ def list_traces(request: Request) -> Response:
 def show_trace(request: Request) -> Response:
     """The flame chart of a traced call, a page."""
     parse_query(request, Query)
-    call_id = request.path_params["id"]
-    flame = read_flame(_trace(request, call_id))
-    title = f"{flame.context['provider']} {flame.context['capability']}: slow call {call_id}"
+    flame, title = flame_of(request.path_params["id"], request.state.deps)
     headers = {**_HEADERS, "Content-Security-Policy": f"{policy()}; frame-ancestors 'none'"}
     return HTMLResponse(flame_page(flame, title), headers=headers)
 
@@ -58,11 +57,17 @@ def raw_trace(request: Request) -> Response:
     parse_query(request, Query)
     call_id = request.path_params["id"]
     name = {"Content-Disposition": f'attachment; filename="mdtasks-trace-{call_id}.json"'}
-    return Response(_trace(request, call_id), headers={**_HEADERS, **name}, media_type="application/json")
+    return Response(_trace(call_id, request.state.deps), headers={**_HEADERS, **name}, media_type="application/json")
 
 
-def _trace(request: Request, call_id: int) -> bytes:
-    with request.state.deps.database.transaction() as connection:
+def flame_of(call_id: int, deps: Deps) -> tuple[Flame, str]:
+    """A trace to be looked at, and what to call it. Raises NotFoundError."""
+    flame = read_flame(_trace(call_id, deps))
+    return flame, f"{flame.context['provider']} {flame.context['capability']}: slow call {call_id}"
+
+
+def _trace(call_id: int, deps: Deps) -> bytes:
+    with deps.database.transaction() as connection:
         return traces.trace_of(connection, call_id)
 
 

@@ -150,7 +150,7 @@ def test_a_page_of_another_site_cannot_requeue(open_client: httpx.Client) -> Non
 
 
 def test_what_is_not_under_ops_needs_no_token(guarded_client: httpx.Client) -> None:
-    for path in ("/", "/health", "/ready", "/metrics"):
+    for path in ("/runbooks", "/console/api", "/health", "/ready", "/metrics"):
         assert guarded_client.get(path).status_code == 200, path
 
 

@@ -1,4 +1,4 @@
-"""Probes, metrics and the landing page; and how the app answers what no endpoint answers."""
+"""Probes and metrics; and how the app answers what no endpoint answers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,9 @@ from mdtasks.observe.metrics import Gauge
 from mdtasks.settings import Settings
 from mdtasks.store.reference import Instrument, add_instruments
 from mdtasks.store.schema import head_revision
-from mdtasks.web.app import create_app
-from mdtasks.web.endpoints import endpoints
 from mdtasks.web.gauges import look_for_scrape, read_markets, readings
 from mdtasks.web.parsing import MAX_BODY
-from tests.integration.web_server import asked, dies, request_document, served, waiting_ids
+from tests.integration.web_server import asked, request_document, served
 
 
 def _without(settings: Settings, **urls: str) -> Settings:
@@ -221,85 +219,6 @@ def test_a_scrape_while_postgresql_is_away_tells_what_redis_knows(settings: Sett
     assert not any(name == "backfill_deferred" for name, _ in found)
 
 
-def test_the_landing_page_shows_the_stack(settings: Settings, deps: Deps) -> None:
-    addresses = {"flower_url": "http://127.0.0.1:5555", "prometheus_url": "http://127.0.0.1:5556"}
-    known = settings.model_copy(update=addresses)
-    with served(known) as client:
-        asked(client)
-        dies(deps, waiting_ids(deps.broker)[0])
-        reconcile_once(deps, datetime.now(UTC))
-        page = client.get("/")
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    shown = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
-    for words in ("All parts answer", "2 of 20,000 queued", "1 open", "lost, sent again 0", "None yet. Ask for some"):
-        assert words in shown
-    for link in ("/metrics", "/ready", "http://127.0.0.1:5555", "http://127.0.0.1:5556/alerts"):
-        assert f'href="{link}"' in page.text
-
-
-#: A bar of 1999 under a name that is no good symbol.
-_ONE_OLD_BAR = """
-INSERT INTO instruments (mic) VALUES ('24/7');
-INSERT INTO symbols (instrument_id, symbol) SELECT max(id), '<b>X&Y' FROM instruments;
-CREATE TABLE bars_here PARTITION OF bars FOR VALUES FROM ('1999-01-01') TO ('1999-02-01');
-INSERT INTO bars SELECT max(id), '1m', '1999-01-04 10:30Z', 1, 2, 0.5, 1234.5, 9, 'files', 'final', 1, now()
-FROM instruments;
-INSERT INTO coverage (instrument_id, interval, covered, fresh_until)
-SELECT max(id), '1m', '{[1999-01-04 10:30Z,1999-01-04 10:31Z)}', '1999-01-04 10:31Z' FROM instruments
-"""
-
-
-def test_the_landing_page_shows_the_newest_bars_as_they_are(client: httpx.Client, deps: Deps) -> None:
-    with deps.database.transaction() as connection:
-        for statement in _ONE_OLD_BAR.split(";"):
-            connection.execute(text(statement))
-    page = client.get("/").text
-    assert "<b>X&Y" not in page
-    assert "&lt;b&gt;X&amp;Y" in page
-    assert "1999-01-04 10:30" in page
-    assert "1,234.5" in page
-
-
-def test_a_narrow_landing_page_lays_its_tables_out_in_lines_and_cuts_nothing(client: httpx.Client, deps: Deps) -> None:
-    with deps.database.transaction() as connection:
-        for statement in _ONE_OLD_BAR.split(";"):
-            connection.execute(text(statement))
-    page = client.get("/").text
-    tables = set(re.findall(r'<table class="(\w*)"', page))
-    assert tables == {"newest", "endpoints"}
-    assert len(tables) == page.count("<table")
-    # A phone is at most 40rem wide; what is not a line or a grid there runs out of its frame.
-    narrow = "".join(re.findall(r"@media \(max-width: 4\drem\) \{(.*?)\n\}", page, re.DOTALL))
-    for table in tables:
-        assert re.search(rf"\.{table} tr \{{ display: (grid|block)", narrow), table
-        assert re.search(rf"\.{table} td[^{{]*\{{[^}}]*white-space: normal; overflow-wrap: anywhere", narrow), table
-
-
-def test_the_landing_page_says_what_is_away(settings: Settings) -> None:
-    with served(_without(settings, **NO_REDIS, **NO_POSTGRES)) as client:
-        page = client.get("/")
-    assert page.status_code == 200
-    assert "Redis and PostgreSQL cannot be used" in page.text
-    assert page.text.count('class="away"') == 2  # each error once
-
-
-def test_the_landing_page_needs_nothing_else_and_allows_no_script(client: httpx.Client) -> None:
-    page = client.get("/")
-    policy = page.headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert "<script" not in page.text
-    assert not re.search(r"\son\w+=|\sstyle=", page.text)  # handlers and styles that the policy would refuse
-    assert not re.search(r'(src|href)="https?://', page.text)
-
-
-def test_the_landing_page_lists_every_endpoint_with_its_purpose(client: httpx.Client) -> None:
-    page = client.get("/").text
-    for endpoint in endpoints(create_app().routes):
-        assert endpoint.purpose.endswith("."), endpoint
-        assert endpoint.path == "/" or endpoint.path in page
-
-
 def test_head_answers_as_get_without_a_body(client: httpx.Client) -> None:
     for path in ("/", "/health", "/ready", "/metrics", "/ops/jobs", "/ops/dlq/stats"):
         answer = client.head(path)
@@ -336,7 +255,7 @@ def test_a_method_that_is_not_allowed_is_told_which_are(client: httpx.Client) ->
 
 
 def test_an_unknown_query_is_refused_everywhere_it_could_mislead(client: httpx.Client) -> None:
-    for path in ("/?x=1", "/ready?x=1", "/ops/dlq/stats?x=1", "/ops/jobs?x=1", "/ops/dlq/backfills?x=1"):
+    for path in ("/ready?x=1", "/ops/dlq/stats?x=1", "/ops/jobs?x=1", "/ops/dlq/backfills?x=1"):
         assert (client.get(path).status_code, client.get(path).json()["field"]) == (422, "x"), path
 
 

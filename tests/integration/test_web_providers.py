@@ -238,12 +238,3 @@ def test_a_scrape_reads_score_breaker_and_budget(rated: httpx.Client, deps: Deps
 
 def test_without_a_rate_there_is_no_budget(client: httpx.Client) -> None:
     assert gauges(client) == {"provider_health_score": 1.0, "circuit_state": 1.0}
-
-
-def test_the_landing_page_shows_who_is_aside_and_why(client: httpx.Client, deps: Deps) -> None:
-    assert "<h3>simulator</h3>" in client.get("/").text
-    assert "paused by" not in client.get("/").text
-    pause(NAME, "<wrong> splits", "ann", deps, datetime.now(UTC))
-    page = client.get("/").text
-    assert "paused by ann: &lt;wrong&gt; splits" in page
-    assert "<wrong>" not in page

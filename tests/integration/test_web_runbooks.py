@@ -28,7 +28,7 @@ def test_every_runbook_is_a_page_and_the_list_leads_to_all(client: httpx.Client)
 
 def test_an_unknown_runbook_is_told_the_nearest(client: httpx.Client) -> None:
     answer = client.get("/runbooks/PartDwn")
-    assert (answer.status_code, "PartDown" in answer.json()["error"]) == (404, True)
+    assert (answer.status_code, "PartDown" in answer.text) == (404, True)
 
 
 @pytest.mark.parametrize("path", ["/runbooks/..%2Falerts", "/runbooks/%2e%2e%2f%2e%2e%2fREADME", "/runbooks/"])

@@ -35,7 +35,11 @@ def served(settings: Settings, host: str = "127.0.0.1") -> Iterator[httpx.Client
         # It listens before the server runs: the first request waits for it, no test has to.
         listening.bind((host, 0))
         listening.listen()
-        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False, lifespan="on"))
+        # A stream that a failed test left open ends with the server, not the other way round.
+        config = uvicorn.Config(
+            create_app(settings), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5
+        )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
@@ -49,9 +53,12 @@ def served(settings: Settings, host: str = "127.0.0.1") -> Iterator[httpx.Client
 
 
 def says_what_next(answer: httpx.Response) -> None:
-    """Whatever is refused says in JSON what is wrong and what to do about it."""
+    """Whatever is refused says what is wrong and what to do about it, in JSON or on a page."""
     if answer.is_error and answer.request.method != "HEAD":
         answer.read()
+        if answer.headers["content-type"].startswith("text/html"):
+            assert "<h1>" in answer.text
+            return
         said = answer.json()
         for error in [said] if "error" in said else [part for part in said["parts"].values() if not part["ok"]]:
             assert error["error"], said

@@ -50,7 +50,7 @@ def looked_at(*moves: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
     if node is None:
         pytest.skip("node is not on the PATH")
     data = chart_data(Flame(SLICES, {1: "main", 2: "other"}, {}, overflow=False))
-    script = files("mdtasks.web").joinpath("flame.js").read_text()
+    script = files("mdtasks.web.console").joinpath("static", "flame.js").read_text()
     given = json.dumps({"script": script, "data": data, "moves": moves})
     done = subprocess.run([node, "-e", _PAGE], input=given, capture_output=True, text=True, check=True)
     seen: list[dict[str, Any]] = json.loads(done.stdout)

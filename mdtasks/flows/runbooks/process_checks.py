@@ -17,8 +17,6 @@ from mdtasks.queue.letters import DLQ
 _CONTROL: Final = "control"
 _START_CONTROL: Final = "celery -A mdtasks worker -Q control,dlq -n control@%h --concurrency 1"
 _START_ALL: Final = "mdtasks up, or on each machine: celery -A mdtasks worker -Q T0.live,T0 -n t0@%h, and so on"
-#: The reconciler runs every 10 s.
-_PROOF_LATE_S: Final = 60.0
 #: Beat sends one message a second, each of which expires: more than so many wait only when nobody takes them.
 _CONTROL_DEEP: Final = 20
 #: Processes that are named one by one.
@@ -50,7 +48,7 @@ def workers_silent(view: View) -> Iterator[Finding]:
 
 def beat_silent(view: View) -> Iterator[Finding]:
     """The reconciler has not run: beat does not tick, or nobody serves its queue."""
-    if view.proof_age_s <= _PROOF_LATE_S:
+    if view.proof_age_s <= dispatch.PROOF_LATE_S:
         return
     never = view.proof is None
     seen = "the reconciler has never run" if never else f"its last proof is {spoken(view.proof_age_s)} old"
@@ -77,7 +75,7 @@ def room_unused(view: View) -> Iterator[Finding]:
     places = {str(tier): view.deps.settings.cap(tier) - view.depths[backfill_queue(tier)] for tier in view.work}
     idle = {tier: work.due for tier, work in view.work.items() if work.due and places[tier] > 0}
     # A round a second sends them: they are stuck when the proof is late too, which the same beat asks for.
-    if idle and view.proof_age_s > _PROOF_LATE_S:
+    if idle and view.proof_age_s > dispatch.PROOF_LATE_S:
         evidence = tuple(f"{tier}: {due:,} are due, room for {places[tier]:,}" for tier, due in idle.items())
         yield Finding("what is deferred is not sent", 0.8, Repair("dispatch: send what has room", _round), evidence)
 

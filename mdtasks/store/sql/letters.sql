@@ -38,9 +38,10 @@ WHERE state = 'open'
   AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
   AND (CAST(:tier AS text) IS NULL OR tier = CAST(:tier AS tier))
   AND (CAST(:symbol AS text) IS NULL OR symbol = :symbol)
-  AND (CAST(:provider AS text) IS NULL OR provider = :provider)
+  AND (CAST(:provider AS text) IS NULL OR coalesce(provider, '') = :provider)
   AND (CAST(:error_class AS text) IS NULL OR error_class = :error_class)
   AND (CAST(:since AS timestamptz) IS NULL OR died_at >= :since)
+  AND (CAST(:task AS text) IS NULL OR coalesce(task, '') = :task)
 ORDER BY died_at DESC, id
 LIMIT :limit
 
@@ -93,6 +94,15 @@ FROM requeue_plans WHERE id = CAST(:id AS uuid) FOR UPDATE
 
 -- name: plan_close
 UPDATE requeue_plans SET executed_at = now(), result = CAST(:result AS jsonb) WHERE id = CAST(:id AS uuid)
+
+-- name: plan_progress
+-- How the jobs of a plan's letters stand.
+SELECT j.status, count(*) AS jobs
+FROM backfill_jobs j
+WHERE j.id IN (
+    SELECT d.job_id FROM dead_letters d
+    WHERE d.id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))) AND d.kind = 'backfill')
+GROUP BY j.status
 
 -- name: requeue_jobs
 -- Give failed jobs another life, unless an active job already asks for their window: attempts count afresh, history
