@@ -11,6 +11,7 @@ from __future__ import annotations
 from mdtasks.domain.errors.asked import (
     PROVIDER_SETTINGS,
     BodyTooLargeError,
+    CannotAdjustError,
     ConfigurationError,
     ConflictError,
     ForbiddenError,
@@ -26,6 +27,7 @@ from mdtasks.domain.errors.asked import (
     UnknownSymbolError,
 )
 from mdtasks.domain.errors.base import MdtasksError
+from mdtasks.domain.errors.findings import ActionWithoutJumpError, JumpWithoutActionError, SuspectBarsError
 from mdtasks.domain.errors.servers import (
     BrokerUnavailableError,
     JobsFailedError,
@@ -58,11 +60,13 @@ from mdtasks.domain.errors.vendors import (
 
 __all__ = [
     "PROVIDER_SETTINGS",
+    "ActionWithoutJumpError",
     "AuthError",
     "BadBarsError",
     "BadPayloadError",
     "BodyTooLargeError",
     "BrokerUnavailableError",
+    "CannotAdjustError",
     "CircuitOpenError",
     "ConfigurationError",
     "ConflictError",
@@ -72,6 +76,7 @@ __all__ = [
     "InvalidPolicyError",
     "InvalidRequestError",
     "JobsFailedError",
+    "JumpWithoutActionError",
     "MdtasksError",
     "MediaTypeError",
     "NoDataError",
@@ -90,6 +95,7 @@ __all__ = [
     "StaleClaimError",
     "StoreFullError",
     "StoreUnavailableError",
+    "SuspectBarsError",
     "TimeSpentError",
     "UnauthorizedError",
     "UnavailableError",

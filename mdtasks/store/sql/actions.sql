@@ -1,0 +1,108 @@
+-- Corporate actions: statements, in the order in which they were told; the closes that dividends go by; what is checked.
+
+-- name: lock
+-- One writer at a time until its commit, and none while somebody reads as of an instant: what that reader does not see is
+-- dated after it.
+SELECT pg_advisory_xact_lock(hashtext('mdtasks.actions'))
+
+-- name: lock_shared
+-- Wait for whoever is writing: what is committed after this is dated after it.
+SELECT pg_advisory_xact_lock_shared(hashtext('mdtasks.actions'))
+
+-- name: told
+-- Every statement about these instruments that was known then (null: by now), in the order told.
+SELECT id, instrument_id, kind, ex_date, value, currency, symbol, reference, declared_on, record_on, pay_on, source,
+       withdrawn, known_at, reason
+FROM corporate_actions
+WHERE instrument_id = ANY (CAST(:instruments AS integer[]))
+  AND (CAST(:as_of AS timestamptz) IS NULL OR known_at <= :as_of)
+ORDER BY id
+
+-- name: tell
+-- Put statements on record, dated by the server's clock, later than all before them even when it was set back; each
+-- takes the place of its source's latest one on the same instrument, kind and day (of spin-offs: and company).
+WITH moment AS MATERIALIZED (
+    SELECT greatest(clock_timestamp(), (SELECT max(known_at) FROM corporate_actions) + interval '1 microsecond') AS at
+), given AS (
+    SELECT * FROM unnest(
+        CAST(:instruments AS integer[]), CAST(:kinds AS text[]), CAST(:ex_dates AS date[]),
+        CAST(:values AS double precision[]), CAST(:currencies AS text[]), CAST(:symbols AS text[]),
+        CAST(:references AS double precision[]), CAST(:declared AS date[]), CAST(:record AS date[]),
+        CAST(:pay AS date[]), CAST(:withdrawn AS boolean[]), CAST(:reasons AS text[]))
+        WITH ORDINALITY AS g (instrument_id, kind, ex_date, value, currency, symbol, reference, declared_on, record_on,
+                              pay_on, withdrawn, reason, place)
+)
+INSERT INTO corporate_actions (instrument_id, kind, ex_date, value, currency, symbol, reference, declared_on, record_on,
+                               pay_on, source, withdrawn, supersedes, actor, reason, known_at)
+SELECT g.instrument_id, g.kind, g.ex_date, g.value, g.currency, g.symbol, g.reference, g.declared_on, g.record_on,
+       g.pay_on, :source, g.withdrawn,
+       (SELECT max(o.id) FROM corporate_actions o
+        WHERE o.instrument_id = g.instrument_id AND o.kind = g.kind AND o.ex_date = g.ex_date AND o.source = :source
+          AND (g.kind <> 'spin_off' OR o.symbol IS NOT DISTINCT FROM g.symbol)),
+       CAST(:actor AS text), g.reason, moment.at
+FROM given g, moment
+ORDER BY g.place
+RETURNING id
+
+-- name: answered
+-- Remember that a provider has answered for these days.
+INSERT INTO action_answers AS a (instrument_id, source, first_day, last_day)
+SELECT i.id, :source, :first_day, :last_day FROM unnest(CAST(:instruments AS integer[])) AS i (id) ORDER BY i.id
+ON CONFLICT (instrument_id, source) DO UPDATE
+SET first_day = least(a.first_day, excluded.first_day), last_day = greatest(a.last_day, excluded.last_day),
+    asked_at = now()
+
+-- name: answers
+-- Who has answered for which days of these instruments.
+SELECT instrument_id, source, first_day, last_day, asked_at
+FROM action_answers
+WHERE instrument_id = ANY (CAST(:instruments AS integer[]))
+ORDER BY instrument_id, source
+
+-- name: closes
+-- The close of the last bar that starts before each bound, and not long before it, as it stands or as it was known then.
+SELECT b.place, last.close
+FROM unnest(CAST(:befores AS timestamptz[])) WITH ORDINALITY AS b (before, place)
+CROSS JOIN LATERAL (
+    SELECT close, ts FROM bars
+    WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval)
+      AND ts < b.before AND ts >= b.before - CAST(:reach AS interval)
+      AND (CAST(:as_of AS timestamptz) IS NULL OR known_at <= :as_of)
+    UNION ALL
+    SELECT close, ts FROM bar_revisions
+    WHERE CAST(:as_of AS timestamptz) IS NOT NULL
+      AND instrument_id = :instrument AND interval = CAST(:interval AS bar_interval)
+      AND ts < b.before AND ts >= b.before - CAST(:reach AS interval)
+      AND known_at <= :as_of AND superseded_at > :as_of
+    ORDER BY ts DESC
+    LIMIT 1
+) last
+
+-- name: steps
+-- The daily bars of these instruments since a day, each with the close of the one before it and that one's day.
+SELECT * FROM (
+    SELECT instrument_id, ts, open, high, low, close, volume, provider, attempt_id,
+           lag(close) OVER w AS close_before, lag(ts) OVER w AS ts_before
+    FROM bars
+    WHERE instrument_id = ANY (CAST(:instruments AS integer[])) AND interval = '1d'
+      AND ts >= CAST(:since AS timestamptz) - interval '14 days'
+    WINDOW w AS (PARTITION BY instrument_id ORDER BY ts)
+) b
+WHERE ts >= CAST(:since AS timestamptz) AND ts_before IS NOT NULL
+ORDER BY instrument_id, ts
+
+-- name: suspect
+-- Keep the bar of a suspicion once, with the attempt that brought it.
+INSERT INTO bar_quarantine (instrument_id, interval, ts, reason, provider, attempt_id, bar)
+VALUES (:instrument, '1d', :ts, :reason, :provider, :attempt_id, CAST(:bar AS jsonb))
+ON CONFLICT (instrument_id, interval, ts, reason, provider) DO NOTHING
+RETURNING id
+
+-- name: open_findings
+-- The letters of findings about these instruments that are open.
+SELECT id FROM dead_letters WHERE kind = 'action' AND state = 'open' AND id LIKE ANY (CAST(:prefixes AS text[]))
+
+-- name: resolve
+-- Close the letters of findings that no longer hold.
+UPDATE dead_letters SET state = 'resolved', updated_at = now()
+WHERE id = ANY (CAST(:ids AS text[])) AND state = 'open'
