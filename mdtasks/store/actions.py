@@ -84,6 +84,12 @@ def remember_answer(connection: Connection, instrument_ids: Sequence[int], sourc
     connection.execute(_SQL["answered"], values)
 
 
+def bars_since(connection: Connection, instrument_ids: Iterable[int]) -> dict[int, date]:
+    """The first day of which there are bars, of any interval; an instrument without any is absent."""
+    rows = connection.execute(_SQL["since"], {"instruments": list(instrument_ids)})
+    return {row.instrument_id: row.since.date() for row in rows}
+
+
 def answers(connection: Connection, instrument_ids: Iterable[int]) -> list[Answered]:
     """Who has answered for which days of these instruments, by instrument and source."""
     rows = connection.execute(_SQL["answers"], {"instruments": list(instrument_ids)})
@@ -151,12 +157,12 @@ def keep_suspect(connection: Connection, step: DailyStep, reason: str, bar: str)
     return connection.execute(_SQL["suspect"], values).scalar_one_or_none() is not None
 
 
-def open_findings(connection: Connection, prefixes: Sequence[str]) -> list[str]:
-    """The ids of the open letters of findings that begin with one of these."""
-    patterns = [prefix.replace("_", r"\_") + "%" for prefix in prefixes]
-    return list(connection.execute(_SQL["open_findings"], {"prefixes": patterns}).scalars())
+def reopen(connection: Connection, letter_id: str, message: str) -> bool:
+    """Open the letter of a finding again that was closed as mended; False when it was not."""
+    return connection.execute(_SQL["reopen"], {"id": letter_id, "message": storable(message)}).rowcount > 0
 
 
-def resolve_findings(connection: Connection, letter_ids: Sequence[str]) -> int:
-    """Close the letters of findings that no longer hold; returns how many."""
-    return connection.execute(_SQL["resolve"], {"ids": list(letter_ids)}).rowcount if letter_ids else 0
+def resolve(connection: Connection, instrument_ids: Iterable[int], since: date, held: Sequence[str]) -> int:
+    """Close the letters of findings about these instruments' days since one, but for those that hold; how many."""
+    asked = {"instruments": list(map(str, instrument_ids)), "since": since.isoformat(), "held": list(held)}
+    return connection.execute(_SQL["resolve"], asked).rowcount

@@ -31,18 +31,26 @@ WITH moment AS MATERIALIZED (
         CAST(:pay AS date[]), CAST(:withdrawn AS boolean[]), CAST(:reasons AS text[]))
         WITH ORDINALITY AS g (instrument_id, kind, ex_date, value, currency, symbol, reference, declared_on, record_on,
                               pay_on, withdrawn, reason, place)
+), made AS (
+    INSERT INTO corporate_actions (instrument_id, kind, ex_date, value, currency, symbol, reference, declared_on,
+                                   record_on, pay_on, source, withdrawn, supersedes, actor, reason, known_at)
+    SELECT g.instrument_id, g.kind, g.ex_date, g.value, g.currency, g.symbol, g.reference, g.declared_on,
+           g.record_on, g.pay_on, :source, g.withdrawn,
+           (SELECT max(o.id) FROM corporate_actions o
+            WHERE o.instrument_id = g.instrument_id AND o.kind = g.kind AND o.ex_date = g.ex_date
+              AND o.source = :source AND (g.kind <> 'spin_off' OR o.symbol IS NOT DISTINCT FROM g.symbol)),
+           CAST(:actor AS text), g.reason, moment.at
+    FROM given g, moment
+    ORDER BY g.place
+    RETURNING *
+), audited AS (
+    -- What a person did is in the audit log too.
+    INSERT INTO audit_log (actor, action, details)
+    SELECT actor, CASE WHEN bool_and(withdrawn) THEN 'actions.withdraw' ELSE 'actions.tell' END,
+           jsonb_build_object('source', min(source), 'ids', jsonb_agg(id ORDER BY id), 'reason', min(reason))
+    FROM made WHERE actor IS NOT NULL GROUP BY actor
 )
-INSERT INTO corporate_actions (instrument_id, kind, ex_date, value, currency, symbol, reference, declared_on, record_on,
-                               pay_on, source, withdrawn, supersedes, actor, reason, known_at)
-SELECT g.instrument_id, g.kind, g.ex_date, g.value, g.currency, g.symbol, g.reference, g.declared_on, g.record_on,
-       g.pay_on, :source, g.withdrawn,
-       (SELECT max(o.id) FROM corporate_actions o
-        WHERE o.instrument_id = g.instrument_id AND o.kind = g.kind AND o.ex_date = g.ex_date AND o.source = :source
-          AND (g.kind <> 'spin_off' OR o.symbol IS NOT DISTINCT FROM g.symbol)),
-       CAST(:actor AS text), g.reason, moment.at
-FROM given g, moment
-ORDER BY g.place
-RETURNING id
+SELECT id FROM made
 
 -- name: answered
 -- Remember that a provider has answered for these days.
@@ -51,6 +59,13 @@ SELECT i.id, :source, :first_day, :last_day FROM unnest(CAST(:instruments AS int
 ON CONFLICT (instrument_id, source) DO UPDATE
 SET first_day = least(a.first_day, excluded.first_day), last_day = greatest(a.last_day, excluded.last_day),
     asked_at = now()
+
+-- name: since
+-- From when on there are bars of these instruments, of any interval, as far as providers have answered.
+SELECT instrument_id, min(lower(covered)) AS since
+FROM coverage
+WHERE instrument_id = ANY (CAST(:instruments AS integer[])) AND NOT isempty(covered)
+GROUP BY instrument_id
 
 -- name: answers
 -- Who has answered for which days of these instruments.
@@ -98,11 +113,13 @@ VALUES (:instrument, '1d', :ts, :reason, :provider, :attempt_id, CAST(:bar AS js
 ON CONFLICT (instrument_id, interval, ts, reason, provider) DO NOTHING
 RETURNING id
 
--- name: open_findings
--- The letters of findings about these instruments that are open.
-SELECT id FROM dead_letters WHERE kind = 'action' AND state = 'open' AND id LIKE ANY (CAST(:prefixes AS text[]))
+-- name: reopen
+-- Open again the letter of a finding that was closed as mended and holds again.
+UPDATE dead_letters SET state = 'open', message = left(:message, 4000), died_at = now(), updated_at = now()
+WHERE id = :id AND state = 'resolved'
 
 -- name: resolve
--- Close the letters of findings that no longer hold.
+-- Close the letters of findings about these instruments' days since one that do not hold (any more).
 UPDATE dead_letters SET state = 'resolved', updated_at = now()
-WHERE id = ANY (CAST(:ids AS text[])) AND state = 'open'
+WHERE kind = 'action' AND state = 'open' AND id <> ALL (CAST(:held AS text[]))
+  AND split_part(id, ':', 2) = ANY (CAST(:instruments AS text[])) AND split_part(id, ':', 3) >= :since
