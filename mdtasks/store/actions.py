@@ -127,7 +127,7 @@ class DailyStep:
 
 
 def steps(connection: Connection, instrument_ids: Sequence[int], since: datetime) -> list[DailyStep]:
-    """The daily bars of these instruments since a day that follow another one, by instrument and day."""
+    """Those daily bars of these instruments since a day by which the price jumped, or should have by an action."""
     rows = connection.execute(_SQL["steps"], {"instruments": list(instrument_ids), "since": since})
     names = ("open", "high", "low", "close", "volume")
     return [

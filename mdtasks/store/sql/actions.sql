@@ -94,8 +94,10 @@ CROSS JOIN LATERAL (
 ) last
 
 -- name: steps
--- The daily bars of these instruments since a day, each with the close of the one before it and that one's day.
-SELECT * FROM (
+-- Those daily bars of these instruments since a day that may say something of corporate actions, each with the close of
+-- the one before it: the price jumped by more than any news but the worst does (0.6: by 1.8), or an action that changes
+-- it by much is told for that day.
+SELECT b.* FROM (
     SELECT instrument_id, ts, open, high, low, close, volume, provider, attempt_id,
            lag(close) OVER w AS close_before, lag(ts) OVER w AS ts_before
     FROM bars
@@ -103,7 +105,14 @@ SELECT * FROM (
       AND ts >= CAST(:since AS timestamptz) - interval '14 days'
     WINDOW w AS (PARTITION BY instrument_id ORDER BY ts)
 ) b
-WHERE ts >= CAST(:since AS timestamptz) AND ts_before IS NOT NULL
+WHERE ts >= CAST(:since AS timestamptz) AND close_before > 0 AND open > 0
+  AND (abs(ln(close_before / open)) > 0.6
+       OR EXISTS (
+           SELECT FROM corporate_actions a
+           WHERE a.instrument_id = b.instrument_id AND a.ex_date > CAST(b.ts_before AT TIME ZONE 'UTC' AS date)
+             AND a.ex_date <= CAST(b.ts AT TIME ZONE 'UTC' AS date)
+             AND (a.kind IN ('split', 'stock_dividend', 'spin_off')
+                  OR (a.kind = 'dividend' AND a.value > 0.1 * b.close_before))))
 ORDER BY instrument_id, ts
 
 -- name: suspect
