@@ -114,9 +114,10 @@ def import_file(args: argparse.Namespace) -> int:
     from mdtasks.flows.action_records import source_name, tell
 
     symbol = None if args.symbol is None else symbols_of([args.symbol])[0]
+    source = source_name(args.source)
     given = read_actions_file(Path(args.file).expanduser(), symbol)
     with opened_database(args) as database:
-        change = tell(database, given, source_name(args.source), actor())
+        change = tell(database, given, source, actor())
     return _said(args, {"read": len(given), **change.as_dict()})
 
 

@@ -35,7 +35,6 @@ from mdtasks.store.reference import Instrument, add_instruments, resolve
 
 MONDAY = date(2014, 6, 9)
 FRIDAY = date(2014, 6, 6)
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 WINDOW = TimeWindow(start=datetime(2014, 6, 1, tzinfo=UTC), end=datetime(2014, 7, 1, tzinfo=UTC))
 
 
@@ -204,8 +203,8 @@ def test_an_announced_action_changes_nothing_before_its_day(here: Here) -> None:
     window = TimeWindow(start=from_us(int(week.ts_us[0])), end=from_us(int(week.ts_us[-1]) + 1))
     assert here.read(Adjust.SPLIT, window=window).bars.close.tolist() == [10.0, 10.0, 10.0]
     with here.database.transaction() as connection:
-        found = listed(connection, "AAPL", here.calendars, NOW)
-    assert [begun for _, begun in found.stands] == [NOW.date() >= today + timedelta(days=9)]
+        found = listed(connection, "AAPL", here.calendars, here.now())
+    assert [begun for _, begun in found.stands] == [False]
 
 
 STATEMENTS = st.lists(
