@@ -38,6 +38,9 @@ class Checked:
     new: int = 0
     resolved: int = 0
 
+    def __add__(self, other: Checked) -> Checked:
+        return Checked(self.suspect + other.suspect, self.new + other.new, self.resolved + other.resolved)
+
 
 @dataclass(slots=True)
 class _Found:

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from mdtasks.domain.actions import Action, Days, News, news
@@ -33,6 +33,8 @@ _DUE_AFTER: Final = timedelta(hours=20)
 #: Announced actions are asked for so far ahead, and corrections of past ones so far back.
 _AHEAD: Final = timedelta(days=60)
 _BACK: Final = timedelta(days=30)
+#: Histories that are looked at in one transaction.
+_AT_ONCE: Final = 50
 #: Of an instrument without bars, so much of its past.
 _WITHOUT_BARS: Final = timedelta(days=365)
 
@@ -52,7 +54,7 @@ class Refreshed:
             "answered": self.answered,
             "unanswered": self.unanswered,
             **{name: self.told[name] for name in ("added", "corrected", "withdrawn")},
-            "suspect": self.checked.suspect,
+            "suspect": self.checked.new,
             "resolved": self.checked.resolved,
             "errors": self.errors,
         }
@@ -78,28 +80,28 @@ def refresh(deps: Deps, now: datetime, which: Which = Which()) -> Refreshed:
     if not members:
         return done
     turns = route(deps, "actions", {member.mic for member in members}, which.source).turns
-    left, oldest = list(members), now.date() - LOOK_BACK
+    left = list(members)
     until = work_until(deps.settings)
     for turn in turns:
         try:
-            left, since = _ask(_Round(deps, turn, now, until, done), left)
-            oldest = min(oldest, since)
+            left = _ask(_Round(deps, turn, now, until, done), left)
         finally:
             turn.gate.give_up_probe()
         if not left:
             break
     done.unanswered = len(left)
-    done.checked = action_checks.check(deps.database, members, oldest)
+    done.checked += action_checks.check(deps.database, members, now.date() - LOOK_BACK)
     return done
 
 
 def refresh_due(deps: Deps, now: datetime) -> Refreshed:
-    """``refresh`` of all that are due; where nobody has actions there is nothing to do."""
+    """``refresh`` of all that are due; where nobody may be asked, bars are held against what files and people told."""
     try:
         return refresh(deps, now)
     except (UnsupportedError, HeldBackError) as error:
         log.info("corporate actions: %s", error)
-        return Refreshed()
+    members = _members(deps, now, Which())
+    return Refreshed(checked=action_checks.check(deps.database, members, now.date() - LOOK_BACK))
 
 
 def _members(deps: Deps, now: datetime, which: Which) -> list[Instrument]:
@@ -132,11 +134,10 @@ class _Round:
     done: Refreshed
 
 
-def _ask(round_: _Round, members: Sequence[Instrument]) -> tuple[list[Instrument], date]:
-    """Ask one provider about those it serves; returns those not answered for, and the oldest day that has news."""
-    provider, today = round_.turn.provider, round_.now.date()
+def _ask(round_: _Round, members: Sequence[Instrument]) -> list[Instrument]:
+    """Ask one provider about those it serves; returns those not answered for."""
+    provider = round_.turn.provider
     left = [member for member in members if not provider.capabilities.serves(member.listing)]
-    oldest = today
     for days, packet in _packets(round_, [member for member in members if member not in left]):
         if time.monotonic() > round_.until:
             left += packet
@@ -155,8 +156,8 @@ def _ask(round_: _Round, members: Sequence[Instrument]) -> tuple[list[Instrument
                 round_.done.errors[member.symbol] = str(failed)
                 left.append(member)
         brought = {member: answer.actions[member.symbol] for member in packet if member.symbol in answer.actions}
-        oldest = min(oldest, _keep(round_, brought, days))
-    return left, oldest
+        _keep(round_, brought, days)
+    return left
 
 
 def _packets(round_: _Round, members: Sequence[Instrument]) -> Iterable[tuple[Days, list[Instrument]]]:
@@ -182,8 +183,8 @@ def _packets(round_: _Round, members: Sequence[Instrument]) -> Iterable[tuple[Da
             yield days, wanting[start : start + size]
 
 
-def _keep(round_: _Round, brought: Mapping[Instrument, Sequence[Action]], days: Days) -> date:
-    """Put what is new of an answer on record; returns the oldest day of it."""
+def _keep(round_: _Round, brought: Mapping[Instrument, Sequence[Action]], days: Days) -> None:
+    """Put what is new of an answer on record, and look at the bars of its days where those lie far back."""
     source, today = round_.turn.provider.name, round_.now.date()
     made: list[tuple[int, News]] = []
     with round_.deps.database.transaction() as connection:
@@ -202,4 +203,9 @@ def _keep(round_: _Round, brought: Mapping[Instrument, Sequence[Action]], days: 
         actions.remember_answer(connection, kept, source, days)
     round_.done.answered += len(kept)
     round_.done.told += counted(made, source)
-    return min((each.action.ex_date for _, each in made), default=today)
+    oldest = min((each.action.ex_date for _, each in made), default=today)
+    if oldest < today - LOOK_BACK:
+        touched = {instrument for instrument, _ in made}
+        about = [member for member in brought if member.id in touched]
+        for start in range(0, len(about), _AT_ONCE):
+            round_.done.checked += action_checks.check(round_.deps.database, about[start : start + _AT_ONCE], oldest)

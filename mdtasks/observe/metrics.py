@@ -94,7 +94,9 @@ BARS_WRITTEN = Counter(
     ("interval", "kind"),
 )
 BARS_QUARANTINED = Counter(
-    "bars_quarantined_total", "Bars of a provider that broke a rule and were not stored", ("provider", "reason")
+    "bars_quarantined_total",
+    "Bars of a provider that broke a rule and were not stored, or do not fit the corporate actions and were",
+    ("provider", "reason"),
 )
 ACTIONS_TOLD = Counter(
     "corporate_actions_told_total",

@@ -96,24 +96,44 @@ CROSS JOIN LATERAL (
 -- name: steps
 -- Those daily bars of these instruments since a day that may say something of corporate actions, each with the close of
 -- the one before it: the price jumped by more than any news but the worst does (0.6: by 1.8), or an action that changes
--- it by much is told for that day.
-SELECT b.* FROM (
-    SELECT instrument_id, ts, open, high, low, close, volume, provider, attempt_id,
-           lag(close) OVER w AS close_before, lag(ts) OVER w AS ts_before
-    FROM bars
-    WHERE instrument_id = ANY (CAST(:instruments AS integer[])) AND interval = '1d'
-      AND ts >= CAST(:since AS timestamptz) - interval '14 days'
-    WINDOW w AS (PARTITION BY instrument_id ORDER BY ts)
-) b
-WHERE ts >= CAST(:since AS timestamptz) AND close_before > 0 AND open > 0
-  AND (abs(ln(close_before / open)) > 0.6
-       OR EXISTS (
-           SELECT FROM corporate_actions a
-           WHERE a.instrument_id = b.instrument_id AND a.ex_date > CAST(b.ts_before AT TIME ZONE 'UTC' AS date)
-             AND a.ex_date <= CAST(b.ts AT TIME ZONE 'UTC' AS date)
-             AND (a.kind IN ('split', 'stock_dividend', 'spin_off')
-                  OR (a.kind = 'dividend' AND a.value > 0.1 * b.close_before))))
-ORDER BY instrument_id, ts
+-- it by much is told for that day. Actions are followed to their bars, which are many more.
+WITH jumped AS (
+    SELECT instrument_id, ts FROM (
+        SELECT instrument_id, ts, open, lag(close) OVER (PARTITION BY instrument_id ORDER BY ts) AS close_before
+        FROM bars
+        WHERE instrument_id = ANY (CAST(:instruments AS integer[])) AND interval = '1d'
+          AND ts >= CAST(:since AS timestamptz) - interval '14 days'
+    ) b
+    WHERE close_before > 0 AND open > 0 AND abs(ln(close_before / open)) > 0.6
+), told AS (
+    SELECT DISTINCT instrument_id, kind, ex_date, value
+    FROM corporate_actions
+    WHERE instrument_id = ANY (CAST(:instruments AS integer[])) AND NOT withdrawn
+      AND kind IN ('split', 'stock_dividend', 'spin_off', 'dividend')
+      AND ex_date >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date) - 14
+), looked_at AS (
+    SELECT instrument_id, ts, CAST(NULL AS double precision) AS paid FROM jumped
+    UNION ALL
+    SELECT t.instrument_id, n.ts, CASE t.kind WHEN 'dividend' THEN t.value END
+    FROM told t
+    CROSS JOIN LATERAL (
+        SELECT ts FROM bars
+        WHERE instrument_id = t.instrument_id AND interval = '1d'
+          AND ts >= t.ex_date AT TIME ZONE 'UTC' AND ts < (t.ex_date + 14) AT TIME ZONE 'UTC'
+        ORDER BY ts LIMIT 1
+    ) n
+)
+SELECT DISTINCT b.instrument_id, b.ts, b.open, b.high, b.low, b.close, b.volume, b.provider, b.attempt_id,
+       before.close AS close_before, before.ts AS ts_before
+FROM looked_at l
+JOIN bars b ON b.instrument_id = l.instrument_id AND b.interval = '1d' AND b.ts = l.ts
+CROSS JOIN LATERAL (
+    SELECT ts, close FROM bars
+    WHERE instrument_id = l.instrument_id AND interval = '1d' AND ts < l.ts AND ts >= l.ts - interval '14 days'
+    ORDER BY ts DESC LIMIT 1
+) before
+WHERE l.ts >= CAST(:since AS timestamptz) AND (l.paid IS NULL OR l.paid > 0.1 * before.close)
+ORDER BY b.instrument_id, b.ts
 
 -- name: suspect
 -- Keep the bar of a suspicion once, with the attempt that brought it.
