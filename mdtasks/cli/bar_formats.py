@@ -28,7 +28,7 @@ _ROWS: Final = 50_000
 class Found:
     """The bars of one symbol in a window, as they stand or as they were known at ``as_of``.
 
-    ``known_later``: where none was known then, how many are now.
+    ``adjust``: for what prices and volumes are adjusted. ``known_later``: where none was known then, how many are now.
     """
 
     symbol: str
@@ -36,6 +36,7 @@ class Found:
     window: TimeWindow
     as_of: datetime | None
     stored: StoredBars
+    adjust: str = "none"
     known_later: int = 0
 
     def __len__(self) -> int:
@@ -91,6 +92,7 @@ def write_json(found: Found, stream: IO[bytes]) -> None:
         "start": iso(found.window.start),
         "end": iso(found.window.end),
         "as_of": None if found.as_of is None else iso(found.as_of),
+        "adjust": found.adjust,
     }
     stream.write(orjson.dumps(about)[:-1] + b', "bars": [')
     for number, row in enumerate(found.rows()):
@@ -111,7 +113,7 @@ def write_parquet(found: Found, stream: IO[bytes]) -> None:
         "status": pa.array(_status(stored), pa.string()),
         "known_at": pa.array(stored.known_at_us, utc),
     }
-    about = {"symbol": found.symbol, "interval": found.interval.value}
+    about = {"symbol": found.symbol, "interval": found.interval.value, "adjust": found.adjust}
     pq.write_table(pa.table(columns, metadata=about), stream)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,9 +16,12 @@ from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from mdtasks.cli.bar_formats import Found
+    from mdtasks.domain.sessions import Calendars
     from mdtasks.store.bar_reports import BarCount, Series
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
+#: The values of ``Adjust``.
+ADJUST: Final = ("none", "split", "total")
 #: Bars that a table shows when it is not told to show all.
 _SHOWN: Final = 20
 #: The last sessions that are shown when no window is given.
@@ -32,8 +35,11 @@ examples:
   mdtasks bars AAPL --start 2026-01-01 --output aapl.parquet
   mdtasks bars AAPL --start 2026-11-02 --end 2026-11-03 --as-of 2026-11-02T21:00Z --json
 
+  mdtasks bars AAPL --interval 1d --start 2014-01-01 --adjust total
+
 A bar is stamped with the start of its interval, in UTC. A date alone is 00:00 UTC. Prices are raw, as the provider
-gave them, and written so that they read back as the same numbers. In a pipe the format is csv.
+gave them, unless --adjust asks for more, and written so that they read back as the same numbers. In a pipe the format
+is csv.
 """
 
 
@@ -45,6 +51,9 @@ def add_parser(commands: Commands) -> None:
     add_window(read, default=f" (default: {_SESSIONS}, when there is no --start)")
     formats = f"{', '.join(FORMATS)} (default: table on a terminal, csv in a pipe, or by the name of --output)"
     read.add_argument("--format", choices=FORMATS, metavar="F", help=formats)
+    read.add_argument(
+        "--adjust", choices=ADJUST, default="none", metavar="A", help="none, split, or total: for dividends too"
+    )
     read.add_argument("--as-of", metavar="TIME", help="as it was known at this time, revisions undone")
     read.add_argument("--output", metavar="FILE", help="write to a file, whole or not at all")
     read.add_argument("--all", action="store_true", help=f"the whole table, not only its last {_SHOWN} bars")
@@ -96,11 +105,20 @@ def _format(args: argparse.Namespace) -> str:
     return chosen or ("table" if to_terminal else "csv")
 
 
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What adjusting needs of a process."""
+
+    calendars: Calendars
+
+
 def _read(args: argparse.Namespace) -> tuple[Found, BarCount | list[Series]]:
     """The bars asked for; where there are none, how many there are at other times, or else of other intervals."""
     from mdtasks.cli.bar_formats import Found
     from mdtasks.cli.opened import calendars_of, opened_database
+    from mdtasks.domain.adjustment import Adjust
     from mdtasks.domain.jobs import Interval
+    from mdtasks.flows.adjusting import adjusted
     from mdtasks.store import bar_reports, reference
     from mdtasks.store import bars as store_bars
 
@@ -113,9 +131,11 @@ def _read(args: argparse.Namespace) -> tuple[Found, BarCount | list[Series]]:
     as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
     with opened_database(args) as database, database.transaction() as connection:
         member = reference.resolve(connection, [symbol])[symbol]
-        window = asked.on(calendars_of(args, database).get(member.mic), interval, datetime.now(UTC))
+        here = _Here(calendars_of(args, database))
+        window = asked.on(here.calendars.get(member.mic), interval, datetime.now(UTC))
         stored = store_bars.read_bars(connection, member.id, interval, window, as_of)
-        found = Found(symbol, interval, window, as_of, stored)
+        stored = adjusted(here, connection, member, interval, stored, Adjust(args.adjust), as_of)
+        found = Found(symbol, interval, window, as_of, stored, args.adjust)
         if len(found):
             return found, []
         if as_of is not None:

@@ -31,6 +31,7 @@ MODULES: Final = (
     "gaps",
     "quarantine",
     "universe",
+    "actions",
     "calendar",
     "policy",
     "slo",

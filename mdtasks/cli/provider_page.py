@@ -90,15 +90,15 @@ def _asked(found: Report) -> Iterator[str]:
     words = [
         f"bars {intervals}" if intervals else "no bars",
         "quotes" if declared.quotes else "no quotes",
+        "corporate actions" if declared.actions else "",
         f"{plural(declared.max_symbols, 'symbol')} a call",
         f"back {declared.history.days:,} days" if declared.history is not None else "",
         f"{declared.delay_s:g} s late" if declared.delay_s else "",
         "complete answers" if declared.complete else "silence proves nothing",
     ]
     yield "declares: " + ", ".join(filter(None, words))
-    unfetched = [("splits and dividends", declared.actions), ("a list of its instruments", declared.listing)]
-    if more := " and ".join(what for what, has in unfetched if has):
-        yield f"has {more} too, which nobody fetches yet"
+    if declared.listing:
+        yield "has a list of its instruments too, which nobody fetches yet"
 
 
 def _show_samples(title: str, samples: Sequence[Mapping[str, Any]]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from mdtasks.connections import Database
 from mdtasks.domain.bars import from_us
+from mdtasks.domain.errors import HeldBackError
 from mdtasks.domain.jobs import Interval, Tier, TimeWindow
+from mdtasks.flows.actions import Which, refresh
 from mdtasks.flows.backfill import Answer, BackfillRequest, request_backfill
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.scan import scan_tier
@@ -26,6 +29,8 @@ UNIVERSE: Final = (
     Instrument("BTC-USD", "24/7", "crypto", Tier.T0),
     Instrument("ETH-USD", "24/7", "crypto", Tier.T0),
 )
+#: Those that have corporate actions.
+EQUITIES: Final = tuple(each.symbol for each in UNIVERSE if each.kind == "equity")
 #: Those that trade at any hour, so that live bars arrive whenever the demonstration is looked at.
 ALWAYS: Final = tuple(each.symbol for each in UNIVERSE if each.mic == "24/7")
 
@@ -42,6 +47,8 @@ def seed(deps: Deps, now: datetime) -> Answer:
     answer = request_backfill(asked, ACTOR, deps, now)
     for tier in Tier:
         scan_tier(tier, deps, now)
+    with suppress(HeldBackError):  # beat's next round asks again
+        refresh(deps, now, Which(symbols=EQUITIES, source="simulator"))
     return answer
 
 

@@ -94,7 +94,14 @@ BARS_WRITTEN = Counter(
     ("interval", "kind"),
 )
 BARS_QUARANTINED = Counter(
-    "bars_quarantined_total", "Bars of a provider that broke a rule and were not stored", ("provider", "reason")
+    "bars_quarantined_total",
+    "Bars of a provider that broke a rule and were not stored, or do not fit the corporate actions and were",
+    ("provider", "reason"),
+)
+ACTIONS_TOLD = Counter(
+    "corporate_actions_told_total",
+    "Statements about corporate actions put on record: added, corrected, withdrawn",
+    ("provider", "kind", "result"),
 )
 PROVIDER_SELECTED = Counter(
     "provider_selected_total", "Times a provider was chosen to answer", ("capability", "provider")
@@ -253,16 +260,20 @@ LABELS: Final[Mapping[str, str]] = {
     "interval": "`1m` `5m` `15m` `1h` `1d`",
     "type": "of a job: `backfill` `bars_fetch` `quotes_fetch`; empty for what was refused before it had one",
     "list": "`jobs`, `T0` `T1` `T2`: the coordinator's lists; `held`: taken from them and not done with",
-    "provider": "its name; of several that one job asked, joined by commas; `none` where nobody was asked",
+    "provider": "its name; of several that one job asked, joined by commas; `none` where nobody was asked; of a told "
+    "action also `file`, `person`",
     "outcome": "of a job: `done` `failed` `retry` ...",
-    "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`; of a tick its cadence: `bars_1m` `quotes_l1`",
-    "endpoint": "which call failed: `bars`, `quotes`",
+    "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`, `actions`; of a tick its cadence: "
+    "`bars_1m` `quotes_l1`",
+    "endpoint": "which call failed: `bars`, `quotes`, `actions`",
     "code": "class of an error, as docs/errors.md names it; of a request also `ok`",
     "error_class": "class of an error, as docs/errors.md names it",
     "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped; of a tick: why none",
-    "result": "of a request's job: `queued` `deferred` `merged` `refused`",
+    "result": "of a request's job: `queued` `deferred` `merged` `refused`; of a told action: "
+    "`added` `corrected` `withdrawn`",
     "status": "of a job that ended: `done` `failed`",
-    "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
+    "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison` "
+    "`action`; of a told action: `split` `dividend` ...",
     "mic": "an exchange as its instruments name it: `XNYS`, `24/7`",
     "node": "a worker's node name: `t0@host`",
     "decision": "what became of a canary: `promoted` `withdrawn`",

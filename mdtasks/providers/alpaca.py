@@ -16,14 +16,23 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from mdtasks.domain.actions import Action, Days
 from mdtasks.domain.bars import Bars, Quote
-from mdtasks.domain.errors import AuthError, NoDataError, NotEntitledError, ProviderError, RefusedRequestError
+from mdtasks.domain.errors import (
+    AuthError,
+    InvalidRequestError,
+    NoDataError,
+    NotEntitledError,
+    ProviderError,
+    RefusedRequestError,
+)
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.access import Access, Plan
-from mdtasks.providers.base import BarsAnswer, Capabilities
+from mdtasks.providers.alpaca_actions import actions_of
+from mdtasks.providers.base import ActionsAnswer, BarsAnswer, Capabilities
 from mdtasks.providers.gate import GateFor, open_gate
 from mdtasks.providers.http import Answer, Wire
 from mdtasks.providers.shaping import NEW_YORK, session_labels
@@ -49,7 +58,9 @@ _FRAMES: Final = {
     Interval.D1: (1, "Day"),
 }
 _INVALID: Final = re.compile(r"invalid symbols?:?\s*(.*)", re.IGNORECASE)
-_HOLDS: Final = {"bars": "bars", "quotes": "quotes"}
+_HOLDS: Final = {"bars": "bars", "quotes": "quotes", "actions": "corporate_actions"}
+#: How long before and after its ex-date an action is processed: dividends when they are paid.
+_PROCESSED_EARLY, _PROCESSED_LATE = timedelta(days=10), timedelta(days=100)
 
 
 class AlpacaProvider(VendorProvider):
@@ -129,6 +140,38 @@ class AlpacaProvider(VendorProvider):
         rows, _ = self._without_invalid(symbols, ask)
         return {symbol: self._quote(rows[symbol]) for symbol in symbols if rows.get(symbol)}
 
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:  # noqa: ARG002
+        """One call for all symbols, in as many pages as it takes.
+
+        The vendor goes by the day on which it processes an action, for dividends weeks after the ex-date.
+        """
+        data = loaded("alpaca.data")
+
+        def ask(symbols: list[str]) -> Mapping[str, list[Mapping[str, Any]]]:
+            request = data.CorporateActionsRequest(
+                symbols=symbols, start=days.first - _PROCESSED_EARLY, end=days.last + _PROCESSED_LATE, limit=None
+            )
+            found: Mapping[str, list[Mapping[str, Any]]] = self._sdk_of_actions.get_corporate_actions(request)
+            return found
+
+        served = [listing.symbol for listing in listings if self.capabilities.serves(listing)]
+        rows, errors = self._without_invalid(served, ask)
+        try:
+            found = actions_of(rows)
+        except (KeyError, ValueError, TypeError, InvalidRequestError) as exc:
+            raise self._wire.garbled(f"an action cannot be read: {exc!r}") from exc
+        actions: dict[str, list[Action]] = {
+            symbol: [each for each in found.get(symbol, ()) if each.ex_date in days]
+            for symbol in served
+            if symbol not in errors
+        }
+        unserved = {
+            each.symbol: NoDataError(f"does not serve {each.mic}", provider=NAME)
+            for each in listings
+            if not self.capabilities.serves(each)
+        }
+        return ActionsAnswer(actions, {**unserved, **errors})
+
     def check(self) -> str:
         """Asks for one bar."""
         now = datetime.now(UTC)
@@ -179,6 +222,16 @@ class AlpacaProvider(VendorProvider):
         transport.gated_session(self._wire, client._session)
         return client
 
+    @cached_property
+    def _sdk_of_actions(self) -> Any:
+        """The SDK's client of corporate actions, like that of bars."""
+        transport = loaded("mdtasks.providers.requests_session")
+        module = loaded("alpaca.data.historical.corporate_actions")
+        client = module.CorporateActionsClient(*self._keys, raw_data=True)
+        client._retry = 0
+        transport.gated_session(self._wire, client._session)
+        return client
+
 
 class AlpacaWire(Wire):
     """Alpaca's addresses and words. A wrong key is told by 401 or by 403, as is a plan that does not include a feed."""
@@ -186,7 +239,9 @@ class AlpacaWire(Wire):
     provider = NAME
 
     def endpoint(self, path: str) -> str:
-        """``bars`` or ``quotes``."""
+        """``bars``, ``quotes`` or ``actions``."""
+        if path.endswith("/corporate-actions"):
+            return "actions"
         return "quotes" if "/quotes" in path else "bars"
 
     def verify(self, endpoint: str, body: bytes) -> None:

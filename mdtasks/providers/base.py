@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from mdtasks.domain.actions import Action, Days
 from mdtasks.domain.bars import Bars, Quote
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
@@ -44,7 +45,7 @@ class Capabilities:
     points: int | None = None
     #: The exchanges it serves, by MIC or other names of theirs; None: any.
     mics: frozenset[str] | None = None
-    #: It has splits and dividends.
+    #: It has corporate actions.
     actions: bool = False
     #: It lists the instruments that it serves.
     listing: bool = False
@@ -86,6 +87,16 @@ class BarsAnswer:
     unanswered: Mapping[str, tuple[Unanswered, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ActionsAnswer:
+    """Corporate actions per symbol, raw and in any order, of all ex-dates asked for; a symbol that failed alone is in
+    ``errors``. Every symbol asked for is in exactly one of the two: none is an answer.
+    """
+
+    actions: Mapping[str, Sequence[Action]]
+    errors: Mapping[str, ProviderError] = field(default_factory=dict)
+
+
 class Provider(Protocol):
     """A source of bars and quotes. Instances are used by one thread at a time."""
 
@@ -103,6 +114,14 @@ class Provider(Protocol):
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
         """The latest quote of each listing at ``now``; one without a quote is absent. Raises UnsupportedError."""
+        ...
+
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:
+        """The corporate actions of each listing whose ex-dates lie in ``days``, those announced for later ones too
+        where it knows of them. Amounts are those of the day, whatever was split since. At most ``max_symbols`` a call.
+
+        Raises UnsupportedError, and ProviderError when the whole call failed.
+        """
         ...
 
     def check(self) -> str:

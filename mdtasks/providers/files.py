@@ -14,12 +14,13 @@ from typing import Final
 
 import numpy as np
 
+from mdtasks.domain.actions import Days
 from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import NoDataError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
-from mdtasks.providers.base import Capabilities
+from mdtasks.providers.base import ActionsAnswer, Capabilities
 from mdtasks.providers.mapping import Dataset, load_mapping
 from mdtasks.providers.ondisk import Load, OnDiskProvider, Source
 from mdtasks.providers.tabular import read_bars
@@ -46,6 +47,10 @@ class FilesProvider(OnDiskProvider):
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:  # noqa: ARG002
         """Files hold no quotes. Raises UnsupportedError."""
         raise UnsupportedError("has no quotes", provider=NAME)
+
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:  # noqa: ARG002
+        """Files hold bars alone: `mdtasks actions import` reads a file of actions. Raises UnsupportedError."""
+        raise UnsupportedError("has no corporate actions", provider=self.name)
 
     def check(self) -> str:
         """Datasets and undated files found. Raises NoDataError when the root or one of those files is not there."""

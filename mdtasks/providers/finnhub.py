@@ -65,7 +65,6 @@ class FinnhubProvider(VendorProvider):
             rates=access.rates,
             windows=_WINDOWS,
             mics=US_EXCHANGES,
-            actions=settings.finnhub_candles,
             listing=True,
         )
         self._wire = FinnhubWire(gate_for(NAME, access.rates), access, [self._key])

@@ -19,13 +19,15 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtasks.domain.actions import Action, Days
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
-from mdtasks.domain.errors import BadPayloadError, NoDataError, VendorError
+from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, VendorError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.arrow import first_null, float64s, int64s
-from mdtasks.providers.base import Capabilities
+from mdtasks.providers.base import ActionsAnswer, Capabilities
+from mdtasks.providers.lean_actions import read_actions
 from mdtasks.providers.ondisk import Load, OnDiskProvider, Source, unzipped
 from mdtasks.providers.wallclock import DAY_US, LocalTimeError, day_bounds_us, local_to_utc, midnight_us, utc_to_local
 
@@ -66,7 +68,9 @@ class LeanProvider(OnDiskProvider):
     """Bars (1m, 1h, 1d) and quotes of a LEAN data folder. The folder is looked at when asked, not at construction."""
 
     name = NAME
-    capabilities = Capabilities(intervals=frozenset(_FOLDERS), max_symbols=1000, complete=True, quotes=True)
+    capabilities = Capabilities(
+        intervals=frozenset(_FOLDERS), max_symbols=1000, complete=True, quotes=True, actions=True
+    )
 
     def __init__(self, root: Path, calendars: Calendars) -> None:
         super().__init__(calendars)
@@ -89,6 +93,24 @@ class LeanProvider(OnDiskProvider):
                     quotes[listing.symbol] = quote
                     break
         return quotes
+
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:  # noqa: ARG002
+        """Splits and dividends out of factor files, renames and delistings out of map files; see Provider."""
+        actions: dict[str, Sequence[Action]] = {}
+        errors: dict[str, ProviderError] = {}
+        for listing in listings:
+            try:
+                actions[listing.symbol] = [each for each in self._actions(listing) if each.ex_date in days]
+            except ProviderError as exc:
+                errors[listing.symbol] = exc
+        return ActionsAnswer(actions, errors)
+
+    def _actions(self, listing: Listing) -> list[Action]:
+        """All actions of a listing. Raises NoDataError when no file tells of it, BadPayloadError."""
+        place, calendar = self._place(listing), self._calendars.get("XNYS")
+        if place.scale == 1.0:
+            return []  # of crypto there are none
+        return read_actions(place.folder, place.ticker, calendar)
 
     def check(self) -> str:
         """What the folder holds. Raises NoDataError when it is not a LEAN data folder."""

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar, Final
 from urllib.parse import quote as quoted
 
 import numpy as np
 
+from mdtasks.domain.actions import Action, Days, Kind
 from mdtasks.domain.bars import Bars, Quote, from_us
-from mdtasks.domain.errors import NoDataError, ProviderError
+from mdtasks.domain.errors import InvalidRequestError, NoDataError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.access import Access, Plan
-from mdtasks.providers.base import BarsAnswer, Capabilities
+from mdtasks.providers.base import ActionsAnswer, BarsAnswer, Capabilities
 from mdtasks.providers.gate import GateFor, open_gate
 from mdtasks.providers.http import Answer, Wire
 from mdtasks.providers.shaping import NEW_YORK, session_labels
@@ -52,6 +53,8 @@ _WINDOWS: Final[Mapping[Interval, timedelta]] = {
     interval: timedelta(days=30) for interval in _SPANS if interval is not Interval.D1
 }
 _LIMIT: Final = 50_000
+#: Most splits or dividends of a page.
+_ACTIONS: Final = 1000
 
 
 class MassiveProvider(VendorProvider):
@@ -95,6 +98,10 @@ class MassiveProvider(VendorProvider):
             return super().fetch_quotes(listings, now)
         return quotes_one_by_one([each for each in listings if self.capabilities.serves(each)], self._quote)
 
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:  # noqa: ARG002
+        """Splits and cash dividends, two calls a symbol. Amounts are not adjusted for later splits."""
+        return ActionsAnswer(*one_by_one(listings, lambda listing: self._actions(listing, days)))
+
     def check(self) -> str:
         """Asks for a week of daily bars."""
         now = datetime.now(UTC) - timedelta(days=14)
@@ -116,6 +123,19 @@ class MassiveProvider(VendorProvider):
         except (ValueError, TypeError) as exc:
             raise self._wire.garbled(f"a bar cannot be read: {exc!r}") from exc
         return Bars(session_labels(ts_us, NEW_YORK), *bars.columns) if daily else bars
+
+    def _actions(self, listing: Listing, days: Days) -> list[Action]:
+        if not self.capabilities.serves(listing):
+            raise NoDataError(f"does not serve {listing.mic}", provider=NAME)
+        first, last, symbol = days.first.isoformat(), days.last.isoformat(), listing.symbol
+        splits = self._sdk.list_splits(ticker=symbol, execution_date_gte=first, execution_date_lte=last, limit=_ACTIONS)
+        dividends = self._sdk.list_dividends(
+            ticker=symbol, ex_dividend_date_gte=first, ex_dividend_date_lte=last, limit=_ACTIONS
+        )
+        try:
+            return [*map(_split, splits), *(_dividend(each) for each in dividends if each.cash_amount)]
+        except (ValueError, TypeError, ZeroDivisionError, InvalidRequestError) as exc:
+            raise self._wire.garbled(f"an action cannot be read: {exc!r}") from exc
 
     def _quote(self, listing: Listing) -> Quote | None:
         found = self._sdk.get_last_quote(quoted(listing.symbol, safe=""))
@@ -143,7 +163,9 @@ class MassiveWire(Wire):
     provider = NAME
 
     def endpoint(self, path: str) -> str:
-        """``bars`` or ``quotes``."""
+        """``bars``, ``quotes`` or ``actions``."""
+        if path.startswith("/v3/reference/"):
+            return "actions"
         return "quotes" if "/last/nbbo/" in path else "bars"
 
     def verify(self, endpoint: str, body: bytes) -> None:
@@ -163,3 +185,20 @@ class MassiveWire(Wire):
         if answer.status == 404:
             return NoDataError(f"HTTP 404: {self.words(answer)}", provider=NAME)
         return super().refusal(endpoint, answer)
+
+
+def _split(row: Any) -> Action:
+    return Action(Kind.SPLIT, date.fromisoformat(row.execution_date), row.split_to / row.split_from)
+
+
+def _dividend(row: Any) -> Action:
+    dates = (row.declaration_date, row.record_date, row.pay_date)
+    return Action(
+        Kind.DIVIDEND,
+        date.fromisoformat(row.ex_dividend_date),
+        float(row.cash_amount),
+        row.currency or "USD",
+        None,
+        None,
+        *(date.fromisoformat(each) if each else None for each in dates),
+    )

@@ -30,8 +30,8 @@ _VENDORS: Final = {
     "yfinance": ("YfinanceProvider", "yfinance"),
 }
 
-#: What a request needs: bars of an interval, or quotes.
-Capability = Interval | Literal["quotes"]
+#: What a request needs: bars of an interval, quotes, or corporate actions.
+Capability = Interval | Literal["quotes", "actions"]
 
 _POLICIES: Final = {"policy_bars": "POLICY_BARS_1M", "policy_eod": "POLICY_EOD", "policy_quotes": "POLICY_QUOTES_L1"}
 
@@ -91,6 +91,9 @@ class Registry:
         """
         if hint is not None:
             candidates = [self.get(hint)]
+        elif capability == "actions":  # those of daily bars first, but a folder of bars knows none
+            names = dict.fromkeys([*self._policy(Interval.D1), *self._unnamed_order()])
+            candidates = [self._providers[name] for name in names]
         else:
             candidates = [self._providers[name] for name in self._policy(capability) or self._unnamed_order()]
         return [provider for provider in candidates if _serves(provider, capability)]
@@ -113,7 +116,7 @@ class Registry:
 def _serves(provider: Provider, capability: Capability) -> bool:
     if isinstance(capability, Interval):
         return capability in provider.capabilities.intervals
-    return provider.capabilities.quotes
+    return provider.capabilities.quotes if capability == "quotes" else provider.capabilities.actions
 
 
 def _configured(settings: Settings, calendars: Calendars, gate_for: GateFor) -> dict[str, Provider]:

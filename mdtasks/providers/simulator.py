@@ -9,22 +9,25 @@ the minutes that the exchange trades.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtasks.domain.actions import Days
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendar, Calendars
 from mdtasks.domain.universe import Listing
-from mdtasks.providers.base import BarsAnswer, Capabilities
+from mdtasks.providers.base import ActionsAnswer, BarsAnswer, Capabilities
 from mdtasks.providers.faults import Faults, drawn, key, mixed, spoilt, suffer, unit
 from mdtasks.providers.gate import Gate, OpenGate
 from mdtasks.providers.outages import Schedule
+from mdtasks.providers.shaping import session_from
+from mdtasks.providers.simulated_actions import simulated_actions, split_of
 
 NAME: Final = "simulator"
 
@@ -53,7 +56,7 @@ class SimulatorProvider:
     ) -> None:
         self.name = name
         self.capabilities = Capabilities(
-            intervals=frozenset(Interval), max_symbols=1000, complete=True, quotes=True, rates=rates
+            intervals=frozenset(Interval), max_symbols=1000, complete=True, quotes=True, rates=rates, actions=True
         )
         self._calendars = calendars
         self._gate = gate or OpenGate()
@@ -97,8 +100,26 @@ class SimulatorProvider:
                 last_us[listing.mic] = _last_traded_us(calendar, now)
             at_us = last_us[listing.mic]
             if at_us is not None:
-                quotes[listing.symbol] = self._quote(listing.symbol, at_us)
+                ratio = self._ratio(listing, calendar, np.array([at_us], dtype=np.int64))
+                quotes[listing.symbol] = self._quote(listing.symbol, at_us, float(ratio[0]))
         return quotes
+
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:
+        """Made-up splits and dividends; see ``simulated_actions``."""
+        call, faults = (self._seed, "actions", days.first, days.last, to_us(now)), self._schedule.at(now)
+        with self._gate.request("actions"):
+            suffer(faults, [listing.symbol for listing in listings], call, provider=self.name)
+        actions, errors = {}, {}
+        for listing in listings:
+            try:
+                calendar = self._calendar(listing, faults)
+            except NoDataError as exc:
+                errors[listing.symbol] = exc
+                continue
+            actions[listing.symbol] = simulated_actions(
+                self._seed, listing, calendar, days, self._level(listing.symbol)
+            )
+        return ActionsAnswer(actions, errors)
 
     def check(self) -> str:
         """Always well: what is simulated, for `doctor`."""
@@ -129,7 +150,7 @@ class SimulatorProvider:
     ) -> Bars:
         """The bars that start at ``starts``, each from the minutes it holds; one without minutes is left out."""
         if interval is Interval.M1:
-            return self._minutes(listing.symbol, starts)
+            return self._minutes(listing, calendar, starts)
         # A session may open on the day before its label (XASX), where the one before may still trade. So that each
         # minute finds its own bar, the first that ends after it, sessions before the first are made too and left out.
         before_us = _DAY_US if interval is Interval.D1 else 0
@@ -137,7 +158,7 @@ class SimulatorProvider:
         bars_us = calendar.expected(span, interval)
         ends_us = calendar.interval_end(bars_us, interval)
         opens = TimeWindow(start=from_us(int(bars_us[0]) - before_us), end=from_us(int(ends_us[-1])))
-        minutes = self._minutes(listing.symbol, calendar.expected(opens, Interval.M1))
+        minutes = self._minutes(listing, calendar, calendar.expected(opens, Interval.M1))
         owner = np.searchsorted(ends_us, minutes.ts_us, side="right")
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         made = Bars(
@@ -150,9 +171,10 @@ class SimulatorProvider:
         )
         return made.take(np.isin(made.ts_us, starts))
 
-    def _minutes(self, symbol: str, starts: NDArray[np.int64]) -> Bars:
+    def _minutes(self, listing: Listing, calendar: Calendar, starts: NDArray[np.int64]) -> Bars:
         """One-minute bars: each opens where the one before closed, wicks by hash, whole volumes."""
-        open_, close = self._price(symbol, starts), self._price(symbol, starts + _MINUTE_US)
+        symbol, ratio = listing.symbol, self._ratio(listing, calendar, starts)
+        open_, close = self._price(symbol, starts) * ratio, self._price(symbol, starts + _MINUTE_US) * ratio
         above, below, size = (drawn(starts, self._seed, symbol, what) for what in ("above", "below", "volume"))
         return Bars(
             starts,
@@ -164,9 +186,23 @@ class SimulatorProvider:
             np.floor(100 + 20_000 * size * size * size),
         )
 
+    def _ratio(self, listing: Listing, calendar: Calendar, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How many of today's shares one was at each time, shape (n,)."""
+        split = split_of(self._seed, listing)
+        # The calendar is asked about those years only where they are asked for.
+        if split is None or not len(starts) or int(starts.min()) > to_us(_midnight(split.day)) + 31 * _DAY_US:
+            return np.ones(len(starts))
+        label = session_from(calendar, split.day)
+        day = TimeWindow(start=_midnight(label) - timedelta(days=1), end=_midnight(label) + timedelta(days=2))
+        opens = [to_us(each.open) for each in calendar.sessions(day) if each.label >= label]
+        return np.where(starts < min(opens), split.ratio, 1.0)
+
+    def _level(self, symbol: str) -> float:
+        return 20 + 480 * float(unit(mixed(np.array([key(self._seed, symbol, "level")])))[0])
+
     def _price(self, symbol: str, at_us: NDArray[np.int64]) -> NDArray[np.float64]:
         """The unrounded price at each time, shape (n,): a level by symbol times one plus the sum of the noises."""
-        level = 20 + 480 * float(unit(mixed(np.array([key(self._seed, symbol, "level")])))[0])
+        level = self._level(symbol)
         total = np.zeros(len(at_us))
         for scale in _SCALES:
             width = _SLOWEST * float(np.sqrt(scale / _SCALES[-1]))  # sqrt is exact to the last bit by IEEE 754
@@ -182,9 +218,9 @@ class SimulatorProvider:
         smooth = part * part * (3 - 2 * part)
         return 2 * (left + (right - left) * smooth) - 1
 
-    def _quote(self, symbol: str, at_us: int) -> Quote:
+    def _quote(self, symbol: str, at_us: int, ratio: float) -> Quote:
         at = np.array([at_us], dtype=np.int64)
-        middle = float(self._price(symbol, at)[0])
+        middle = float(self._price(symbol, at)[0]) * ratio
         wide, bid_size, ask_size = (float(drawn(at, self._seed, symbol, what)[0]) for what in ("wide", "bid", "ask"))
         half = 0.006 + 0.01 * wide  # more than a tick apart, however they are rounded
         return Quote(
@@ -194,6 +230,10 @@ class SimulatorProvider:
             ask=float(_ticks(np.array([middle + half]))[0]),
             ask_size=float(100 * (1 + int(20 * ask_size))),
         )
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _ticks(prices: NDArray[np.float64]) -> NDArray[np.float64]:

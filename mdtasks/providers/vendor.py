@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
-from mdtasks.domain.bars import Bars, Quote, from_us, to_us
+from mdtasks.domain.actions import Days
+from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import (
     AuthError,
     ConfigurationError,
@@ -29,7 +30,7 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers import arrow
-from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
+from mdtasks.providers.base import ActionsAnswer, BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.planning import Declaration, in_reach
 from mdtasks.providers.shaping import ended, in_order
 from mdtasks.providers.wallclock import DAY_US
@@ -103,6 +104,10 @@ class VendorProvider(ABC):
         """See Provider. Raises UnsupportedError, unless an adapter has quotes."""
         raise UnsupportedError("has no quotes", provider=self.name)
 
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:  # noqa: ARG002
+        """Corporate actions where the vendor's adapter asks for them. Raises UnsupportedError where it does not."""
+        raise UnsupportedError("has no corporate actions", provider=self.name)
+
     @abstractmethod
     def check(self) -> str:
         """One line for `mdtasks doctor`, after one request. Raises ProviderError when it cannot serve."""
@@ -122,27 +127,30 @@ def _with(
     return {symbol: cuts for symbol, cuts in joined.items() if cuts}
 
 
+T = TypeVar("T")
+
+
 def one_by_one(
-    listings: Sequence[Listing], ask: Callable[[Listing], Bars]
-) -> tuple[dict[str, Bars], dict[str, ProviderError]]:
+    listings: Sequence[Listing], ask: Callable[[Listing], T]
+) -> tuple[dict[str, T], dict[str, ProviderError]]:
     """What a vendor answers that is asked for one symbol a call, and how it failed for others.
 
     Raises what concerns the whole account when no symbol was answered for; else those not asked bear that error.
     """
-    bars: dict[str, Bars] = {}
+    found: dict[str, T] = {}
     errors: dict[str, ProviderError] = {}
     for number, listing in enumerate(listings):
         try:
-            bars[listing.symbol] = ask(listing)
+            found[listing.symbol] = ask(listing)
         except _OF_THE_ACCOUNT as exc:
-            if not bars:
+            if not found:
                 raise
-            return bars, {**errors, **{each.symbol: exc for each in listings[number:]}}
+            return found, {**errors, **{each.symbol: exc for each in listings[number:]}}
         except ProviderError as exc:
             if len(listings) == 1 and not isinstance(exc, NoDataError):
                 raise
             errors[listing.symbol] = exc
-    return bars, errors
+    return found, errors
 
 
 def quotes_one_by_one(listings: Sequence[Listing], ask: Callable[[Listing], Quote | None]) -> dict[str, Quote]:

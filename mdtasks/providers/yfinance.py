@@ -9,10 +9,11 @@ chart's prices are adjusted for every split up to today: the splits since the wi
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar, Final
 from urllib.parse import quote as quoted
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,17 +21,25 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtasks.domain.bars import Bars, to_us
-from mdtasks.domain.errors import NoDataError, NotEntitledError, ProviderError, RateLimitedError, VendorError
+from mdtasks.domain.actions import Action, Days, Kind
+from mdtasks.domain.bars import Bars, from_us, to_us
+from mdtasks.domain.errors import (
+    InvalidRequestError,
+    NoDataError,
+    NotEntitledError,
+    ProviderError,
+    RateLimitedError,
+    VendorError,
+)
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.access import Access, Plan
-from mdtasks.providers.base import BarsAnswer, Capabilities
+from mdtasks.providers.base import ActionsAnswer, BarsAnswer, Capabilities
 from mdtasks.providers.gate import GateFor, open_gate
 from mdtasks.providers.http import Answer, Wire
-from mdtasks.providers.shaping import session_labels
+from mdtasks.providers.shaping import session_labels, shortest
 from mdtasks.providers.vendor import US_EXCHANGES, VendorProvider, loaded, one_by_one
 from mdtasks.settings.vendors import VendorSettings
 
@@ -81,6 +90,10 @@ class YfinanceProvider(VendorProvider):
         """One call a symbol, or two: for the bars, and for the splits since."""
         return BarsAnswer(*one_by_one(listings, lambda listing: self._bars(listing, interval, window, now)))
 
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:
+        """Splits and dividends of each listing, one call a symbol; none that is still to come."""
+        return ActionsAnswer(*one_by_one(listings, lambda listing: self._actions(listing, days, now)))
+
     def check(self) -> str:
         """Asks for a week of daily bars."""
         now = datetime.now(UTC)
@@ -101,6 +114,31 @@ class YfinanceProvider(VendorProvider):
         if len(bars) and now - window.start > _A_SESSION:
             chart = self._chart(symbol, Interval.D1, window.start, now)
         return unsplit(bars, self._splits(chart, now))
+
+    def _actions(self, listing: Listing, days: Days, now: datetime) -> list[Action]:
+        """Yahoo has dividends adjusted for the splits that came later: these are undone."""
+        # Every split up to now comes along; a session may open on the day before its date.
+        start = datetime(days.first.year, days.first.month, days.first.day, tzinfo=UTC) - timedelta(days=1)
+        if start >= now:
+            return []
+        chart = self._chart(yahoos(listing), Interval.D1, start, now)
+        if not chart.get("events"):
+            return []
+        splits = [(self._date(at_us, chart), ratio) for at_us, ratio in self._splits(chart, now).tolist()]
+        try:
+            paid = [
+                (self._date(float(each["date"]) * _SECOND_US, chart), float(each["amount"]))
+                for each in chart["events"].get("dividends", {}).values()
+            ]
+            found = [Action(Kind.SPLIT, day, ratio) for day, ratio in splits]
+            found += [_dividend(day, amount, splits, chart["meta"].get("currency")) for day, amount in paid if amount]
+        except (KeyError, ValueError, TypeError, AttributeError, InvalidRequestError) as exc:
+            raise self._wire.garbled(f"an action cannot be read: {exc!r}") from exc
+        return [each for each in found if each.ex_date in days]
+
+    def _date(self, at_us: float, chart: Mapping[str, Any]) -> date:
+        """The date of the session that opens at a moment."""
+        return from_us(int(session_labels(np.array([at_us], dtype=np.int64), self._zone(chart))[0])).date()
 
     def _chart(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Mapping[str, Any]:
         """Yahoo's chart of a symbol: ``{}`` when it says that there are no bars."""
@@ -238,3 +276,11 @@ def unsplit(bars: Bars, splits: NDArray[np.float64]) -> Bars:
         open_, high, low, close = (column * factor for column in bars.columns[:4])
         bars = Bars(bars.ts_us, open_, high, low, close, bars.volume / factor)
     return bars
+
+
+def _dividend(day: date, amount: float, splits: Sequence[tuple[date, float]], currency: str | None) -> Action:
+    """A dividend as it was declared: Yahoo divides it by the splits that came later, and rounds to six decimals."""
+    later = math.prod(ratio for split_on, ratio in splits if split_on > day)
+    # Prices in London are in pence, which Yahoo writes as GBp.
+    money = "GBX" if currency == "GBp" else currency
+    return Action(Kind.DIVIDEND, day, shortest(amount * later, 0.5e-6 * later), money)

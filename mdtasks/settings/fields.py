@@ -112,6 +112,12 @@ class Settings(TracingSettings):
     )
     keep_t2: tuple[Interval, ...] = declared("MDTASKS_KEEP_T2", (Interval.D1,), "Intervals kept complete in T2")
     gap_scan_s: float = declared("MDTASKS_GAP_SCAN_S", 60.0, "Gaps are looked for this often, seconds; 0: never", ge=0)
+    actions_every_s: float = declared(
+        "MDTASKS_ACTIONS_EVERY_S",
+        900.0,
+        "Corporate actions of symbols that are due, each once a day, are asked for this often, seconds; 0: never",
+        ge=0,
+    )
     look_back_sessions: int = declared(
         "MDTASKS_LOOK_BACK_SESSIONS", 5, "Gaps of intraday bars are looked for in so many last sessions", ge=1, le=1000
     )

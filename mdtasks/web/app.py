@@ -23,6 +23,7 @@ from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
 from mdtasks.web import (
+    actions,
     backfills,
     calendars,
     deadletters,
@@ -100,6 +101,7 @@ def _routes() -> list[BaseRoute]:
         Route("/stats/providers", providers.stats),
         Route("/stats/providers/{name}", providers.show),
         Route("/stats/policy", policies.status),
+        Route("/actions/{symbol:path}", actions.show, middleware=[current]),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),

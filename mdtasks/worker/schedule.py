@@ -47,6 +47,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "policy_canary": _every(5.0, "mdtasks.policy_canary"),
         "replay": _every(5.0, "mdtasks.replay"),
         "forget_traces": _every(3600.0, "mdtasks.forget_traces"),
+        "refresh_actions": _every(settings.actions_every_s, "mdtasks.refresh_actions"),
         "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),
         **{
             f"{_LIVE}{each.tier}_{each.feed}": _every(s, "mdtasks.live_tick", str(each.tier), s, str(each.feed))

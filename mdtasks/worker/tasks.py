@@ -10,6 +10,7 @@ from celery import Task, shared_task
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
 from mdtasks.flows import (
+    actions,
     dispatch,
     ingest,
     letters,
@@ -115,6 +116,12 @@ def gap_scan(tier: str) -> dict[str, dict[str, int]]:
 def make_partitions() -> None:
     """Make the coming months' partitions."""
     ensure_ahead(deps().database, now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.refresh_actions")
+def refresh_actions() -> dict[str, object]:
+    """Ask providers about corporate actions of those that were not asked about today."""
+    return actions.refresh_due(deps(), now=datetime.now(UTC)).as_dict()
 
 
 @shared_task(base=Housekeeping, name="mdtasks.monitor")

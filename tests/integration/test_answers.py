@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from mdtasks.domain.actions import Days
 from mdtasks.domain.bars import Bars, Quote, to_us
 from mdtasks.domain.errors import NoDataError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
@@ -20,7 +21,7 @@ from mdtasks.flows import fetch as asking
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.fetch import Ask
 from mdtasks.flows.judging import Fetched, Subject
-from mdtasks.providers.base import BarsAnswer, Capabilities, Unanswered
+from mdtasks.providers.base import ActionsAnswer, BarsAnswer, Capabilities, Unanswered
 from mdtasks.providers.registry import Registry
 from mdtasks.settings import Settings
 from mdtasks.store import silences
@@ -68,6 +69,9 @@ class Told:
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
         return {}
+
+    def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:
+        return ActionsAnswer({})
 
     def check(self) -> str:
         return "told"

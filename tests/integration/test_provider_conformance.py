@@ -6,13 +6,14 @@ An adapter joins by a world of ``provider_worlds``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mdtasks.domain.actions import Days, combined
 from mdtasks.domain.bars import Bars, to_us, validated
 from mdtasks.domain.errors import NoDataError, NotYetError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
@@ -150,3 +151,18 @@ def test_quotes_are_given_as_declared(world: World) -> None:
         assert quote.bid is not None
         assert quote.ask is not None
         assert 0 < quote.bid < quote.ask
+
+
+def test_corporate_actions_are_given_as_declared(world: World) -> None:
+    days = Days(date(2022, 1, 1), date(2024, 5, 1))
+    asked = [world.listing, UNKNOWN]
+    if not world.provider.capabilities.actions:
+        with pytest.raises(UnsupportedError):
+            world.provider.fetch_actions(asked, days, world.now)
+        return
+    answer = world.provider.fetch_actions(asked, days, world.now)
+    assert not set(answer.actions) & set(answer.errors)
+    assert set(answer.actions) | set(answer.errors) == {listing.symbol for listing in asked}
+    for found in answer.actions.values():
+        assert all(each.ex_date in days for each in found)
+        assert combined(found) == combined(reversed(found))

@@ -53,7 +53,7 @@ def test_a_provider_that_nobody_asked_is_well(client: httpx.Client) -> None:
     assert found["parts"] == {"breaker": 1.0, "latency": 1.0, "errors": 1.0, "completeness": 1.0}
     assert (found["rates"], found["budget"], found["policy"]) == (None, None, {"bars": 1, "eod": 1, "quotes": 1})
     assert found["capabilities"]["intervals"] == ["1m", "5m", "15m", "1h", "1d"]
-    assert (found["capabilities"]["actions"], found["capabilities"]["listing"]) == (False, False)
+    assert (found["capabilities"]["actions"], found["capabilities"]["listing"]) == (True, False)
     assert "transitions" not in found
 
 

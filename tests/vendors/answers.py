@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
+from math import prod
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -62,6 +64,8 @@ def alpaca(ask: Request, market: Market) -> Reply:
     if given != (KEYS["alpaca"], KEYS["alpaca_secret"]):
         return 403, {"message": "forbidden."}
     symbols = ask.query["symbols"].split(",")
+    if ask.path == "/v1/corporate-actions":
+        return 200, _alpaca_actions(ask, market, symbols)
     wrong = [symbol for symbol in symbols if not re.fullmatch(r"[A-Z.]+", symbol)]
     if wrong:
         return 400, {"message": f"invalid symbol: {wrong[0]}"}
@@ -93,6 +97,8 @@ def massive(ask: Request, market: Market) -> Reply:
         quote = market.quotes[symbol]
         row = {"T": symbol, "t": to_us(quote.ts) * 1000, "p": quote.bid, "s": quote.bid_size}
         return 200, {"status": "OK", "results": {**row, "P": quote.ask, "S": quote.ask_size}}
+    if ask.path.startswith("/v3/reference/"):
+        return 200, _massive_actions(ask, market)
     found = re.fullmatch(r"/v2/aggs/ticker/([^/]+)/range/(\d+)/(\w+)/([^/]+)/([^/]+)", ask.path)
     assert found, ask.path
     symbol, interval = found[1], INTERVALS[f"{found[2]}/{found[3]}"]
@@ -160,7 +166,17 @@ def yfinance(ask: Request, market: Market) -> Reply:
         for split in market.splits.get(symbol, ())
         if start_us <= to_us(split.at) < end_us
     }  # fmt: skip
-    return 200, {"chart": {"result": [{**result, "indicators": {"quote": [quote]}, "events": {"splits": splits}}]}}
+    dividends = {
+        str(to_us(paid.at) // 1_000_000): {
+            "date": to_us(paid.at) // 1_000_000,
+            # Adjusted for every split since, to six decimals.
+            "amount": round(paid.amount / prod(s.ratio for s in market.splits.get(symbol, ()) if s.at > paid.at), 6),
+        }
+        for paid in market.dividends.get(symbol, ())
+        if start_us <= to_us(paid.at) < end_us
+    }
+    events = {"splits": splits, "dividends": dividends}
+    return 200, {"chart": {"result": [{**result, "indicators": {"quote": [quote]}, "events": events}]}}
 
 
 def databento(ask: Request, market: Market) -> Reply:
@@ -191,6 +207,58 @@ def encoded(body: Any) -> bytes:
     if isinstance(body, bytes):
         return body
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
+
+
+def _alpaca_actions(ask: Request, market: Market, symbols: list[str]) -> dict[str, Any]:
+    """Those that were processed in the days asked for: a dividend on the day on which it is paid."""
+    rows = []
+    for symbol in symbols:
+        for split in market.splits.get(symbol, ()):
+            group = "forward_splits" if split.ratio > 1 else "reverse_splits"
+            day = str(split.at.date())
+            row = {"symbol": symbol, "new_rate": split.ratio, "old_rate": 1, "ex_date": day, "process_date": day}
+            rows.append((day, group, row))
+        for paid in market.dividends.get(symbol, ()):
+            day = str(paid.paid or paid.at.date())
+            row = {"symbol": symbol, "rate": paid.amount, "special": False, "foreign": False}
+            row |= {"ex_date": str(paid.at.date()), "payable_date": day, "process_date": day}
+            rows.append((day, "cash_dividends", row))
+    rows = sorted(
+        (each for each in rows if ask.query["start"] <= each[0] <= ask.query["end"]), key=lambda each: each[0]
+    )
+    first = int(base64.b64decode(ask.query.get("page_token", "")) or 0)
+    last = first + min(market.page, int(ask.query["limit"]))
+    groups: dict[str, list[Any]] = {}
+    for _, group, row in rows[first:last]:
+        groups.setdefault(group, []).append(row)
+    token = base64.b64encode(str(last).encode()).decode() if last < len(rows) else None
+    return {"corporate_actions": groups, "next_page_token": token}
+
+
+def _massive_actions(ask: Request, market: Market) -> dict[str, Any]:
+    """Splits or dividends of a ticker whose dates lie in the range, in pages."""
+    kind, symbol = ask.path.rpartition("/")[2], ask.query.get("ticker", "")
+    name = {"splits": "execution_date", "dividends": "ex_dividend_date"}[kind]
+    rows: list[dict[str, Any]]
+    if kind == "splits":
+        rows = [
+            {"ticker": symbol, name: str(each.at.date()), "split_from": 1, "split_to": each.ratio}
+            for each in market.splits.get(symbol, ())
+        ]
+    else:
+        rows = [
+            {"ticker": symbol, name: str(each.at.date()), "cash_amount": each.amount, "currency": "USD",
+             "pay_date": str(each.paid) if each.paid else None}
+            for each in market.dividends.get(symbol, ())
+        ]  # fmt: skip
+    first, last = ask.query[f"{name}.gte"], ask.query[f"{name}.lte"]
+    rows = [row for row in rows if first <= row[name] <= last]
+    start = int(ask.query.get("cursor", 0))
+    content: dict[str, Any] = {"status": "OK", "results": rows[start : start + market.page]}
+    if start + market.page < len(rows):
+        query = {**ask.query, "cursor": start + market.page}
+        content["next_url"] = f"https://api.massive.com{ask.path}?{urlencode(query)}"
+    return content
 
 
 def _rows(bars: Bars, stamped: np.ndarray) -> list[tuple[Any, ...]]:

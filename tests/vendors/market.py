@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 
@@ -30,15 +30,25 @@ class Split:
     ratio: float
 
 
+@dataclass(frozen=True, slots=True)
+class Dividend:
+    """``amount`` for one share as it was at ``at``, the open of the ex-date; ``paid`` where a vendor tells."""
+
+    at: datetime
+    amount: float
+    paid: date | None = None
+
+
 @dataclass(slots=True)
 class Market:
-    """Raw bars by symbol and interval, quotes and splits by symbol; since when a symbol is one (databento
+    """Raw bars by symbol and interval, quotes, splits and dividends by symbol; since when a symbol is one (databento
     says so); how many bars a page holds; what a call costs.
     """
 
     bars: dict[tuple[str, Interval], Bars] = field(default_factory=dict)
     quotes: dict[str, Quote] = field(default_factory=dict)
     splits: dict[str, tuple[Split, ...]] = field(default_factory=dict)
+    dividends: dict[str, tuple[Dividend, ...]] = field(default_factory=dict)
     since: dict[str, datetime] = field(default_factory=dict)
     page: int = 10_000
     cost: float = 0.01

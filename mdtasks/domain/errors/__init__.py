@@ -12,6 +12,7 @@ from mdtasks.domain.errors.asked import (
     PROVIDER_SETTINGS,
     BodyTooLargeError,
     CanaryError,
+    CannotAdjustError,
     ConfigurationError,
     ConflictError,
     ForbiddenError,
@@ -27,6 +28,7 @@ from mdtasks.domain.errors.asked import (
     UnknownSymbolError,
 )
 from mdtasks.domain.errors.base import MdtasksError
+from mdtasks.domain.errors.findings import ActionWithoutJumpError, JumpWithoutActionError, SuspectBarsError
 from mdtasks.domain.errors.servers import (
     BrokerUnavailableError,
     JobsFailedError,
@@ -59,12 +61,14 @@ from mdtasks.domain.errors.vendors import (
 
 __all__ = [
     "PROVIDER_SETTINGS",
+    "ActionWithoutJumpError",
     "AuthError",
     "BadBarsError",
     "BadPayloadError",
     "BodyTooLargeError",
     "BrokerUnavailableError",
     "CanaryError",
+    "CannotAdjustError",
     "CircuitOpenError",
     "ConfigurationError",
     "ConflictError",
@@ -74,6 +78,7 @@ __all__ = [
     "InvalidPolicyError",
     "InvalidRequestError",
     "JobsFailedError",
+    "JumpWithoutActionError",
     "MdtasksError",
     "MediaTypeError",
     "NoDataError",
@@ -92,6 +97,7 @@ __all__ = [
     "StaleClaimError",
     "StoreFullError",
     "StoreUnavailableError",
+    "SuspectBarsError",
     "TimeSpentError",
     "UnauthorizedError",
     "UnavailableError",

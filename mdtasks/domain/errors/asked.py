@@ -185,6 +185,12 @@ class ConfigurationError(MdtasksError):
         self.name = name
 
 
+class CannotAdjustError(ConflictError):
+    """Bars cannot be adjusted as asked: an action, or a close that it goes by, is missing or makes no sense."""
+
+    code = "cannot_adjust"
+
+
 class StackNotRunningError(ConfigurationError):
     """No stack runs in this home and no URL of one was given."""
 

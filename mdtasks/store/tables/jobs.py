@@ -125,7 +125,7 @@ dead_letters = Table(
     "dead_letters",
     metadata,
     Column("id", Text, primary_key=True, comment="derived from the envelope: recording twice changes nothing"),
-    Column("kind", Text, nullable=False, comment="backfill, bars_fetch, quotes_fetch, or poison"),
+    Column("kind", Text, nullable=False, comment="backfill, bars_fetch, quotes_fetch, poison, or action: a finding"),
     Column("job_id", Text),
     Column("task", Text),
     Column("queue", Text),

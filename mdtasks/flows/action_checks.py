@@ -1,0 +1,104 @@
+"""Bars held against corporate actions: a jump that nobody told of, or an action without its jump, for a person to see.
+
+What is found goes into the quarantine, with the bar as it came, and into the dead letters, with what to do. Nothing is
+changed: the bar stays stored, the action stands. Once the two fit, the letter is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection
+
+from mdtasks.connections import Database
+from mdtasks.domain.actions import PERSON, Told, standing
+from mdtasks.domain.errors import SuspectBarsError
+from mdtasks.domain.jumps import Overnight, suspicion
+from mdtasks.observe import metrics
+from mdtasks.store import actions, letters
+from mdtasks.store.actions import DailyStep
+from mdtasks.store.letters import Letter
+from mdtasks.store.reference import Instrument
+
+#: What letters of findings are called.
+KIND: Final = "action"
+#: How far back a round looks: daily bars come a day after, and a weekend may lie between.
+LOOK_BACK: Final = timedelta(days=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a look found: steps that do not fit, of them new ones, and letters that were closed."""
+
+    suspect: int = 0
+    new: int = 0
+    resolved: int = 0
+
+    def __add__(self, other: Checked) -> Checked:
+        return Checked(self.suspect + other.suspect, self.new + other.new, self.resolved + other.resolved)
+
+
+@dataclass(slots=True)
+class _Found:
+    held: list[str] = field(default_factory=list)
+    new: list[tuple[SuspectBarsError, DailyStep]] = field(default_factory=list)
+
+
+def check(database: Database, members: Sequence[Instrument], since: date) -> Checked:
+    """Hold the daily bars of these instruments since a day against the actions that stand. Idempotent.
+
+    A day of which a person told something by hand is settled, whatever the bars are.
+    """
+    by_id = {member.id: member for member in members}
+    found = _Found()
+    with database.transaction() as connection:
+        told = actions.told(connection, by_id)
+        start = datetime(since.year, since.month, since.day, tzinfo=UTC)
+        for step in actions.steps(connection, list(by_id), start):
+            _look_at(connection, by_id[step.instrument_id], step, told[step.instrument_id], found)
+        resolved = actions.resolve(connection, by_id, since, found.held)
+    for error, step in found.new:
+        metrics.BARS_QUARANTINED.labels(provider=step.provider, reason=error.code).inc()
+        metrics.DEAD_LETTERS.labels(kind=KIND, error_class=error.code).inc()
+    return Checked(len(found.held), len(found.new), resolved)
+
+
+def _look_at(connection: Connection, member: Instrument, step: DailyStep, told: Sequence[Told], found: _Found) -> None:
+    day = step.ts.date()
+    if any(each.source == PERSON and step.day_before < each.action.ex_date <= day for each in told):
+        return
+    stands = [each.action for each in standing(told)]
+    night = Overnight(step.day_before, step.close_before, day, step.bar["open"])
+    error = suspicion(member.symbol, night, stands)
+    if error is None:
+        return
+    letter = _letter(member, step, error)
+    found.held.append(letter.id)
+    actions.keep_suspect(connection, step, error.code, orjson.dumps(_as_it_is(step)).decode())
+    if letters.record(connection, letter) or actions.reopen(connection, letter.id, letter.message):
+        found.new.append((error, step))
+
+
+def _letter(member: Instrument, step: DailyStep, error: SuspectBarsError) -> Letter:
+    day = step.ts.date()
+    return Letter(
+        id=f"{KIND}:{member.id}:{day}:{error.code}",
+        kind=KIND,
+        envelope="",
+        error_class=error.code,
+        message=f"{error.message}; {error.hint}",
+        tier=member.tier,
+        symbol=member.symbol,
+        interval="1d",
+        window=f"[{day}T00:00:00Z,{day + timedelta(days=1)}T00:00:00Z)",
+        provider=step.provider,
+    )
+
+
+def _as_it_is(step: DailyStep) -> Mapping[str, object]:
+    """The bar, and the close that it does not follow from."""
+    return {**step.bar, "close_before": step.close_before, "day_before": str(step.day_before)}

@@ -1,0 +1,99 @@
+"""Adjusting what was read: the one seam between stored raw bars and readers who want them adjusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Final, Protocol
+
+import numpy as np
+from sqlalchemy import Connection
+
+from mdtasks.domain.actions import Action, in_force, standing
+from mdtasks.domain.adjustment import Adjust, factors, in_money_of, needs_close, trading_day, trading_days
+from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.jobs import Interval
+from mdtasks.domain.schedules import DAY_US
+from mdtasks.domain.sessions import Calendar, Calendars
+from mdtasks.store import actions
+from mdtasks.store.bars import StoredBars
+from mdtasks.store.reference import Instrument
+
+#: Where the close of a day is looked for when there is no daily bar: the last one that started in trading hours.
+_INTRADAY: Final = (Interval.M1, Interval.M5, Interval.M15, Interval.H1)
+
+
+class HasCalendars(Protocol):
+    """Deps, or as much of them as adjusting needs."""
+
+    @property
+    def calendars(self) -> Calendars: ...
+
+
+def adjusted(  # noqa: PLR0917 - the one seam: who reads, what was read, how it is wanted
+    deps: HasCalendars,
+    connection: Connection,
+    instrument: Instrument,
+    interval: Interval,
+    stored: StoredBars,
+    adjust: Adjust,
+    as_of: datetime | None,
+) -> StoredBars:
+    """Bars read raw, adjusted by the actions that were known and in force at ``as_of`` (None: now).
+
+    ``stored``: read with the same ``as_of``; any part of a series, its factors are those of the whole. The same
+    ``as_of``, once it has passed, gives the same answer for ever. ``none`` gives ``stored`` itself. Raises
+    CannotAdjustError where a close that a dividend goes by is not known.
+    """
+    if adjust is Adjust.NONE or not len(stored):
+        return stored
+    look = _Look(connection, instrument, deps.calendars.get(instrument.mic), as_of)
+    days_us = trading_days(look.calendar, stored.bars.ts_us, interval)
+    counted = look.actions()
+    if adjust is Adjust.TOTAL:
+        counted = in_money_of(counted, instrument.mic)
+    closes = look.closes(counted, needs_close(counted, days_us, adjust))
+    return replace(stored, bars=factors(counted, days_us, closes, adjust).adjusted(stored.bars))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was known of one instrument at ``as_of`` (None: now)."""
+
+    connection: Connection
+    instrument: Instrument
+    calendar: Calendar
+    as_of: datetime | None
+
+    def actions(self) -> list[Action]:
+        """The actions that stood and were in force."""
+        told = actions.told(self.connection, [self.instrument.id], self.as_of)[self.instrument.id]
+        day = trading_day(self.calendar, self.as_of or datetime.now(UTC))
+        return in_force([each.action for each in standing(told)], day)
+
+    def closes(self, counted: Sequence[Action], needed: Sequence[date]) -> Mapping[date, float]:
+        """The raw close before each of these ex-dates: of a daily bar, else of the last bar in trading hours, else the
+        one that the action's source tells. One that is nowhere is absent.
+        """
+        found: dict[date, float] = {}
+        for interval in (Interval.D1, *_INTRADAY):
+            left = [day for day in needed if day not in found]
+            if not left:
+                break
+            befores = [_midnight(day) if interval is Interval.D1 else self._close_before(day) for day in left]
+            closes = actions.closes_before(self.connection, self.instrument.id, interval, befores, self.as_of)
+            found |= {day: close for day, close in zip(left, closes, strict=True) if close is not None}
+        told = {each.ex_date: each.reference for each in counted if each.reference is not None}
+        return {**told, **found}
+
+    def _close_before(self, day: date) -> datetime:
+        """When the last session before ``day`` closed; the day's own midnight where none did."""
+        at_us = to_us(_midnight(day))
+        held = self.calendar.schedule(at_us - int(actions.CLOSE_REACH.total_seconds()) * 1_000_000, at_us + DAY_US)
+        before = int(np.searchsorted(held.labels, at_us))
+        return from_us(int(held.closes[before - 1])) if before else _midnight(day)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

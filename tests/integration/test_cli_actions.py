@@ -1,0 +1,146 @@
+"""`mdtasks actions` and `mdtasks bars --adjust`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mdtasks.flows.deps import Deps
+from tests.integration.cli_calls import Cli, work
+
+WEEK = ("--interval", "1d", "--start", "2026-11-02", "--end", "2026-11-07")
+FILE = """symbol,ex_date,kind,value,currency
+AAPL,2026-11-04,split,2:1,
+AAPL,2026-11-05,dividend,0.25,usd
+IBM,2026-11-04,rename,,
+"""
+
+
+@pytest.fixture
+def stored(cli: Cli, cli_deps: Deps) -> Cli:
+    """Commands on a stack with a week of AAPL's daily bars."""
+    cli("universe", "add", "AAPL", "IBM", "--mic", "XNYS")
+    cli("backfill", "AAPL", *WEEK)
+    assert work(cli_deps) == 1
+    return cli
+
+
+def closes(cli: Cli, *words: str) -> list[float]:
+    called = cli("bars", "AAPL", *WEEK, "--json", *words)
+    assert called.code == 0, called.err
+    return [bar["close"] for bar in called.json["bars"]]
+
+
+def test_what_a_file_tells_is_listed_and_adjusts_bars(stored: Cli, tmp_path: Path) -> None:
+    raw = closes(stored)
+    path = tmp_path / "actions.csv"
+    path.write_text(FILE.replace("rename,,", "delisting,,"))
+    read = stored("actions", "import", str(path), "--json")
+    assert (read.code, read.json["read"], read.json["added"]) == (0, 3, 3)
+    assert stored("actions", "import", str(path), "--json").json["added"] == 0  # once
+    listed = stored("actions", "list", "AAPL", "--json").json
+    shown = ("ex_date", "kind", "value", "currency", "in_force")
+    assert [tuple(one[name] for name in shown) for one in listed["actions"]] == [
+        ("2026-11-04", "split", 2.0, None, True),
+        ("2026-11-05", "dividend", 0.25, "USD", True),
+    ]  # fmt: skip
+    split = closes(stored, "--adjust", "split")
+    assert split == [raw[0] / 2, raw[1] / 2, *raw[2:]]
+    kept = 1 - 0.25 / raw[2]
+    assert closes(stored, "--adjust", "total") == pytest.approx(
+        [raw[0] / 2 * kept, raw[1] / 2 * kept, raw[2] * kept, *raw[3:]]
+    )
+    assert closes(stored, "--adjust", "none") == raw
+    assert stored("bars", "AAPL", *WEEK, "--json", "--adjust", "split").json["adjust"] == "split"
+    table = stored("actions", "list", "AAPL").out
+    assert "0.25 USD" in table
+
+
+def test_a_person_tells_withdraws_and_every_statement_is_on_record(stored: Cli) -> None:
+    raw = closes(stored)
+    told = stored("actions", "add", "AAPL", "2026-11-04", "split", "4:1", "--reason", "8-K")
+    assert (told.code, told.out.splitlines()[0].split(",")[0]) == (0, "1 added")
+    # Its own bars do not show it: a letter says so, and what to do.
+    assert stored("dlq", "list", "--json").json == []  # a person vouched for it
+    as_of = stored("actions", "list", "AAPL", "--json").json["actions"][0]["known_at"]
+    assert closes(stored, "--adjust", "split")[0] == raw[0] / 4
+    gone = stored("actions", "withdraw", "AAPL", "2026-11-04", "split", "--reason", "a hoax", "--json")
+    assert gone.json["withdrawn"] == 1
+    assert closes(stored, "--adjust", "split") == raw
+    history = stored("actions", "list", "AAPL", "--history", "--json").json
+    assert [(one["withdrawn"], one["reason"]) for one in history["history"]] == [(False, "8-K"), (True, "a hoax")]
+    assert history["actions"] == []
+    then = stored("actions", "list", "AAPL", "--as-of", as_of, "--json").json
+    assert [one["value"] for one in then["actions"]] == [4.0]
+    assert "a hoax" in stored("actions", "list", "AAPL", "--history").out
+
+
+def test_a_split_of_a_file_that_the_bars_do_not_show_is_told_of(stored: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "actions.csv"
+    path.write_text("ex_date,kind,value\n2026-11-04,split,2\n")
+    told = stored("actions", "import", str(path), "--symbol", "AAPL")
+    assert "1 suspect" in told.out
+    assert "mdtasks dlq list" in told.err
+    (letter,) = stored("dlq", "list", "--json").json
+    assert (letter["kind"], letter["error_class"], letter["symbol"]) == ("action", "action_without_jump", "AAPL")
+    refused = stored("requeue", letter["id"])
+    assert refused.code == 3
+    assert "a finding about stored bars" in refused.err
+    assert "action_without_jump" in stored("dlq", "show", letter["id"]).out
+    (bar,) = stored("quarantine", "--json").json
+    assert bar["reason"] == "action_without_jump"
+
+
+def test_refresh_asks_and_says_what_came(stored: Cli) -> None:
+    asked = stored("actions", "refresh", "AAPL", "--json")
+    assert (asked.code, asked.json["answered"], asked.json["unanswered"]) == (0, 1, 0)
+    answered = stored("actions", "list", "AAPL", "--json").json["answered"]
+    assert [one["source"] for one in answered] == ["simulator"]
+    nobody = stored("actions", "refresh", "--source", "yfinance")
+    assert nobody.code == 2
+    assert "is not configured" in nobody.err
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "said"),
+    [
+        ("symbol,ex_date,kind,value\nAAPL,2026-11-04,merger,1\n", "kind", "line 2: kind 'merger' is unknown"),
+        ("symbol,ex_date,kind,value\nAAPL,04/11/2026,split,2\n", "ex_date", "ex_date '04/11/2026' is not a date"),
+        ("symbol,ex_date,kind,value\nAAPL,2026-11-04,split,\n", "value", "line 2: a split without a value"),
+        ("symbol,ex_date,kind,value\nAAPL,2026-11-04,split,2\nAAPL,2026-11-05,split\n", "file", "line 3: not as many"),
+        ("ex_date,kind\n", "file", "has no column value"),
+        ("symbol,ex_date,kind,value,colour\n", "file", "unknown column 'colour'"),
+        ("ex_date,kind,value\n2026-11-04,split,2\n", "symbol", "has no column symbol"),
+        ("symbol,ex_date,kind,value\nNOPE,2026-11-04,split,2\n", "symbol", "unknown symbol NOPE"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_named_and_nothing_of_the_file_is_kept(
+    stored: Cli, tmp_path: Path, text: str, field: str, said: str
+) -> None:
+    path = tmp_path / "wrong.csv"
+    path.write_text(text)
+    refused = stored("actions", "import", str(path), "--json")
+    assert refused.code == 2
+    assert refused.json["field"] == field
+    assert said in refused.json["error"]
+    assert stored("actions", "list", "AAPL", "--json").json["actions"] == []
+
+
+def test_what_cannot_be_told_is_refused(stored: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(FILE)
+    for words, field in (
+        (("import", str(path), "--source", "yfinance"), "source"),
+        (("import", str(path), "--source", "person"), "source"),
+        (("import", str(tmp_path / "none.csv")), "file"),
+        (("add", "AAPL", "2026-11-04", "split", "0", "--reason", "x"), "value"),
+        (("add", "AAPL", "2026-11-04", "split", "2", "--reason", " "), "reason"),
+        (("add", "AAPL", "2026-11-04", "rename", "--reason", "x"), "symbol"),
+        (("add", "NOPE", "2026-11-04", "split", "2", "--reason", "x"), "symbol"),
+    ):
+        refused = stored("actions", *words, "--json")
+        assert (refused.code, refused.json["field"]) == (2, field), words
+        assert refused.json["hint"]
+    assert stored("actions", "withdraw", "AAPL", "2026-11-04", "dividend", "--reason", "x").code == 3
+    assert stored("actions", "import", str(path), "--json").code == 2  # a rename without its new symbol
