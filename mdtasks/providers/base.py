@@ -14,6 +14,7 @@ from typing import Protocol
 from mdtasks.domain.bars import Bars, Quote
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.universe import Listing
 
@@ -103,6 +104,14 @@ class Provider(Protocol):
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
         """The latest quote of each listing at ``now``; one without a quote is absent. Raises UnsupportedError."""
+        ...
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:
+        """The instruments that it has, as the source writes them (``providers.listings`` reads it), the oldest day
+        first: of the newest day alone, or where it keeps older ones, of the last ``days``.
+
+        Raises UnsupportedError where ``capabilities.listing`` is not declared, ProviderError when the call failed.
+        """
         ...
 
     def check(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import NoDataError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import Capabilities
@@ -46,6 +47,10 @@ class FilesProvider(OnDiskProvider):
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:  # noqa: ARG002
         """Files hold no quotes. Raises UnsupportedError."""
         raise UnsupportedError("has no quotes", provider=NAME)
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """A mapping says what is read, not what is listed. Raises UnsupportedError."""
+        raise UnsupportedError("does not list its instruments", provider=NAME)
 
     def check(self) -> str:
         """Datasets and undated files found. Raises NoDataError when the root or one of those files is not there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import BadPayloadError, NoDataError, VendorError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.arrow import first_null, float64s, int64s
@@ -66,7 +68,9 @@ class LeanProvider(OnDiskProvider):
     """Bars (1m, 1h, 1d) and quotes of a LEAN data folder. The folder is looked at when asked, not at construction."""
 
     name = NAME
-    capabilities = Capabilities(intervals=frozenset(_FOLDERS), max_symbols=1000, complete=True, quotes=True)
+    capabilities = Capabilities(
+        intervals=frozenset(_FOLDERS), max_symbols=1000, complete=True, quotes=True, listing=True
+    )
 
     def __init__(self, root: Path, calendars: Calendars) -> None:
         super().__init__(calendars)
@@ -89,6 +93,21 @@ class LeanProvider(OnDiskProvider):
                     quotes[listing.symbol] = quote
                     break
         return quotes
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:
+        """The last ``days`` coarse files that there are; a day's is known on the day after. Raises NoDataError."""
+        folder = self._root / "equity" / "usa" / "fundamental" / "coarse"
+        found: list[tuple[date, Path]] = []
+        for path in sorted(folder.glob("????????.csv")):
+            with suppress(ValueError):  # a file of another name
+                found.append((datetime.strptime(path.stem, "%Y%m%d").replace(tzinfo=UTC).date(), path))
+        known = [(day, path) for day, path in found if day < now.date()]
+        if not known:
+            raise NoDataError(f"no coarse file of a day before {now:%Y-%m-%d} in {folder}", provider=NAME)
+        try:
+            return [Kept(day, path.read_bytes()) for day, path in known[-days:]]
+        except OSError as exc:
+            raise VendorError(f"cannot read {exc.filename}: {exc.strerror or exc}", provider=NAME) from exc
 
     def check(self) -> str:
         """What the folder holds. Raises NoDataError when it is not a LEAN data folder."""

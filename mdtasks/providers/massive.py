@@ -19,6 +19,7 @@ import numpy as np
 from mdtasks.domain.bars import Bars, Quote, from_us
 from mdtasks.domain.errors import NoDataError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
@@ -95,6 +96,13 @@ class MassiveProvider(VendorProvider):
             return super().fetch_quotes(listings, now)
         return quotes_one_by_one([each for each in listings if self.capabilities.serves(each)], self._quote)
 
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """The active tickers of stocks, a thousand a page: ten pages and more, too many for a free plan's rate."""
+        with self._wire.keeping() as bodies:
+            for _ in self._sdk.list_tickers(market="stocks", active=True, limit=1000):
+                pass
+        return [Kept(now.date(), b"\n".join(bodies))]
+
     def check(self) -> str:
         """Asks for a week of daily bars."""
         now = datetime.now(UTC) - timedelta(days=14)
@@ -143,7 +151,9 @@ class MassiveWire(Wire):
     provider = NAME
 
     def endpoint(self, path: str) -> str:
-        """``bars`` or ``quotes``."""
+        """``bars``, ``quotes`` or ``listing``."""
+        if "/reference/tickers" in path:
+            return "listing"
         return "quotes" if "/last/nbbo/" in path else "bars"
 
     def verify(self, endpoint: str, body: bytes) -> None:
@@ -155,6 +165,9 @@ class MassiveWire(Wire):
         if endpoint == "quotes":
             if not isinstance(results, dict):
                 raise self.garbled("an answer without a quote")
+        elif endpoint == "listing":
+            if not isinstance(results, list) or not results:
+                raise self.garbled("a page without tickers")
         elif not isinstance(results, list) and not (results is None and content.get("resultsCount") == 0):
             raise self.garbled("an answer without results that does not say there are none")
 

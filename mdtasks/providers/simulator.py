@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendar, Calendars
 from mdtasks.domain.universe import Listing
@@ -99,6 +100,10 @@ class SimulatorProvider:
             if at_us is not None:
                 quotes[listing.symbol] = self._quote(listing.symbol, at_us)
         return quotes
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """It makes up bars of any symbol, so it has none to list. Raises UnsupportedError."""
+        raise UnsupportedError("does not list its instruments", provider=self.name)
 
     def check(self) -> str:
         """Always well: what is simulated, for `doctor`."""

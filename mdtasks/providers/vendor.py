@@ -26,6 +26,7 @@ from mdtasks.domain.errors import (
     UnsupportedError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers import arrow
@@ -102,6 +103,10 @@ class VendorProvider(ABC):
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:  # noqa: ARG002
         """See Provider. Raises UnsupportedError, unless an adapter has quotes."""
         raise UnsupportedError("has no quotes", provider=self.name)
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """See Provider. Raises UnsupportedError, unless an adapter has a listing."""
+        raise UnsupportedError("does not list its instruments", provider=self.name)
 
     @abstractmethod
     def check(self) -> str:

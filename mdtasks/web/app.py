@@ -35,6 +35,7 @@ from mdtasks.web import (
     runbooks,
     slo,
     traces,
+    universe,
 )
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
@@ -80,6 +81,9 @@ def _routes() -> list[BaseRoute]:
         Route("/traces/{id:int}", traces.show_trace),
         Route("/policy", policies.show),
         Route("/policy/history", policies.history),
+        Route("/universe/refresh", universe.refresh, methods=["POST"]),
+        Route("/universe/activate", universe.activate, methods=["POST"]),
+        Route("/universe/rename", universe.rename, methods=["POST"]),
         Route("/validate", policies.validate, methods=["POST"]),
         Route("/reload", policies.reload, methods=["POST"]),
         Route("/dlq/stats", deadletters.stats),
@@ -99,6 +103,13 @@ def _routes() -> list[BaseRoute]:
         Route("/stats/policy", policies.status),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
+        Route("/universe", universe.show),
+        Route("/universe/versions", universe.versions),
+        Route("/universe/history", universe.history),
+        Route("/universe/diff", universe.diff),
+        Route("/universe/recompute", universe.recompute),
+        Route("/universe/export", universe.export),
+        Route("/universe/symbols/{symbol:path}", universe.symbols),
         Route("/slo", slo.show, middleware=[current]),
         Route("/runbooks", runbooks.list_runbooks),
         Route("/runbooks/{alert}", runbooks.show_runbook),

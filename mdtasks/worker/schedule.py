@@ -44,6 +44,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
         "forget_snapshots": _every(3600.0, "mdtasks.forget_snapshots"),
         "provider_health": _at_once(_every(10.0, "mdtasks.provider_health")),
+        "universe": _every(300.0, "mdtasks.universe"),
         "forget_traces": _every(3600.0, "mdtasks.forget_traces"),
         "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),
         **{

@@ -9,7 +9,19 @@ from celery import Task, shared_task
 
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
-from mdtasks.flows import dispatch, ingest, letters, live, monitor, presence, providers, scan, ticks, traces
+from mdtasks.flows import (
+    dispatch,
+    ingest,
+    letters,
+    live,
+    monitor,
+    presence,
+    providers,
+    scan,
+    ticks,
+    traces,
+    universe_daily,
+)
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
 from mdtasks.worker.process import deps, worker_name
@@ -127,3 +139,9 @@ def forget_snapshots() -> dict[str, dict[str, int]]:
 def forget_traces() -> int:
     """Let go of old records of slow provider calls."""
     return traces.forget_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.universe")
+def refresh_universe() -> dict[str, str]:
+    """Take the listing before the open, and let what is made of it hold."""
+    return universe_daily.run_once(deps(), now=datetime.now(UTC))

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from mdtasks.domain.bars import Bars, Quote, to_us
 from mdtasks.domain.errors import NoDataError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.silence import Silence
 from mdtasks.domain.universe import Listing
@@ -68,6 +69,9 @@ class Told:
 
     def fetch_quotes(self, listings: Sequence[Listing], now: datetime) -> Mapping[str, Quote]:
         return {}
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:
+        raise NotImplementedError
 
     def check(self) -> str:
         return "told"
