@@ -219,7 +219,7 @@ def _header(
     keys = listings.keys(connection, source, day)
     blobs = {KEYS: keys_bytes(keys)}
     count = {KEYS: sum(map(len, keys.values()))}
-    if not has_dollars(read(source, listings.body_of(connection, inputs[-1]))):
+    if not has_dollars(format_of(source).read(listings.body_of(connection, inputs[-1]))):
         traded = listings.traded(connection, day, terms.days)
         blobs[TRADED], count[TRADED] = traded_bytes(traded), len(traded)
     kept = {name: listings.keep(connection, name, day, body, count[name]) for name, body in blobs.items()}
