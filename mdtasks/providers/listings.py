@@ -31,6 +31,8 @@ _KINDS: Final = ("equity", "index", "crypto")
 _PLACE_SAFE: Final = re.compile(r"[A-Za-z0-9/._-]{1,32}")
 #: Alpaca's names of exchanges, https://docs.alpaca.markets/docs/working-with-assets
 _ALPACA: Final = {"NYSE": "XNYS", "NASDAQ": "XNAS", "ARCA": "ARCX", "AMEX": "XASE", "BATS": "BATS"}
+#: Where shares change hands that are on no exchange.
+_OVER_THE_COUNTER: Final = frozenset({"OOTC", "OTCM", "OTCQ", "OTCB", "PINX", "PINL", "PSGM", "XOTC"})
 #: Kinds of Massive's tickers and of Finnhub's that are shares or funds, not warrants, rights or units.
 _MASSIVE_TYPES: Final = frozenset({"CS", "ADRC", "ETF", "ETN", "ETV", "ETS", "FUND", "OS", "GDR"})
 _FINNHUB_TYPES: Final = frozenset({"Common Stock", "ADR", "ETP", "REIT", "Closed-End Fund", "NY Reg Shrs", "MLP"})
@@ -163,7 +165,7 @@ def read_alpaca(body: bytes) -> Iterator[Listed]:
 
 
 def read_massive(body: bytes) -> Iterator[Listed]:
-    """Tickers: those that are active, of shares and funds."""
+    """Tickers: those that are active, of shares and funds on an exchange."""
     for row in _rows("massive", body, "results"):
         if row.get("active", True) and row.get("type") in _MASSIVE_TYPES and row.get("primary_exchange"):
             own = row.get("composite_figi") or row.get("share_class_figi")
@@ -180,7 +182,7 @@ def read_finnhub(body: bytes) -> Iterator[Listed]:
 def _sound(source: str, symbol: Any, mic: Any, own: Any) -> Iterator[Listed]:
     if not isinstance(symbol, str) or not isinstance(mic, str):
         raise GarbledAnswerError("a listing's row without a symbol", provider=source)
-    if SYMBOL.fullmatch(symbol) and _PLACE_SAFE.fullmatch(mic):
+    if SYMBOL.fullmatch(symbol) and _PLACE_SAFE.fullmatch(mic) and mic not in _OVER_THE_COUNTER:
         yield Listed(symbol, mic, own_id=_own(own if isinstance(own, str) else None))
 
 
