@@ -1,4 +1,4 @@
-"""``mdtasks universe``: which symbols there are, where they trade, and how much they matter."""
+"""``mdtasks universe``: which symbols there are, where they trade, what they were called, and how much they matter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import argparse
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import add_kind, add_tier, explain, symbols_of
+from mdtasks.cli.universe_again import add_again
+from mdtasks.cli.universe_names import add_names
+from mdtasks.cli.universe_versions import add_versions, day_of
+from mdtasks.domain.errors import InvalidRequestError
 
 _EXAMPLES = """
 examples:
@@ -18,8 +22,8 @@ examples:
 
 
 def add_parser(commands: Commands) -> None:
-    """Add ``universe add``, ``list`` and ``set-tier``."""
-    below = commands.group("universe", "The symbols to keep complete: add, list, set-tier")
+    """Add ``universe ...``."""
+    below = commands.group("universe", "The symbols to keep complete, and the universe's versions: add, refresh, …")
     new = below.add("add", add_symbols, "Add symbols of an exchange", json=True)
     new.add_argument("symbols", nargs="+", metavar="SYMBOL", help="a name, @FILE, or - for standard input")
     new.add_argument(
@@ -27,6 +31,8 @@ def add_parser(commands: Commands) -> None:
     )
     add_kind(new)
     add_tier(new, "T0 matters most (default: T1)")
+    new.add_argument("--from", dest="listed_from", metavar="DAY", help="the first day on which it traded")
+    new.add_argument("--until", dest="delisted_on", metavar="DAY", help="the first day on which it no longer trades")
     explain(new, _EXAMPLES)
     show = below.add("list", list_symbols, "List the symbols", json=True)
     add_tier(show, "of one tier only")
@@ -36,6 +42,9 @@ def add_parser(commands: Commands) -> None:
     move.add_argument("symbols", nargs="+", metavar="SYMBOL", help="a name, @FILE, or - for standard input")
     add_tier(move, "the tier to move them to", required=True)
     explain(move, _EXAMPLES)
+    add_names(below)
+    add_versions(below)
+    add_again(below)
 
 
 def add_symbols(args: argparse.Namespace) -> int:
@@ -50,7 +59,15 @@ def add_symbols(args: argparse.Namespace) -> int:
         say(f"{args.mic} keeps the hours of {mic}: stored as {mic}")
     kind = args.kind or ("crypto" if mic == "24/7" else "equity")
     tier = Tier(args.tier or "T1")
-    wanted = [Instrument(symbol, mic, kind, tier) for symbol in symbols_of(args.symbols)]
+    listed, delisted = (
+        None if text is None else day_of(text, field)
+        for text, field in ((args.listed_from, "from"), (args.delisted_on, "until"))
+    )
+    if listed and delisted and listed >= delisted:
+        raise InvalidRequestError(
+            f"until {delisted} is not after {listed}", field="until", hint="the first day on which it no longer trades"
+        )
+    wanted = [Instrument(symbol, mic, kind, tier, listed, delisted) for symbol in symbols_of(args.symbols)]
     with opened_database(args) as database, database.transaction() as connection:
         counts = add_instruments(connection, wanted)
     if args.json:

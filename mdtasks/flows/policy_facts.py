@@ -90,6 +90,7 @@ def _offer(provider: Provider) -> Offer:
         told.max_symbols,
         told.rates,
         {interval.value: longest.total_seconds() for interval, longest in told.windows.items()},
+        told.listing,
     )
 
 

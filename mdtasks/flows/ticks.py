@@ -89,7 +89,7 @@ def tick(series: Series, cadence_s: float, deps: Deps, now: datetime) -> int:
         return _skip(series, deps, now, "circuit_open")
     window = _window(series, cadence_s, deps, now)
     with deps.database.transaction() as connection:
-        members = reference.instruments(connection, series.tier)
+        members = [each for each in reference.instruments(connection, series.tier) if each.trades_on(now.date())]
     mics = {member.mic for member in members}
     open_mics = {mic for mic in mics if deps.registry.told(capability, mic) and _trades_in(mic, window, deps)}
     symbols = [member.symbol for member in members if member.mic in open_mics]

@@ -132,6 +132,11 @@ LIVE_TICKS_SKIPPED = Counter(
     " (overlap), or every provider is left aside (circuit_open)",
     ("tier", "capability", "reason"),
 )
+UNIVERSE_REFRESHES = Counter(
+    "universe_refreshes_total",
+    "Listings that were taken, by what came of them: a version (made), one that was there (same), or nothing (failed)",
+    ("source", "outcome"),
+)
 INTAKE_JOBS = Counter(
     "intake_jobs_total",
     "Jobs taken from the outside coordinator's lists, by what became of them; merged: known or wanted already",
@@ -262,10 +267,11 @@ LABELS: Final[Mapping[str, str]] = {
     "list": "`jobs`, `T0` `T1` `T2`: the coordinator's lists; `held`: taken from them and not done with",
     "provider": "its name; of several that one job asked, joined by commas; `none` where nobody was asked; of a told "
     "action also `file`, `person`",
-    "outcome": "of a job: `done` `failed` `retry` ...",
+    "outcome": "of a job: `done` `failed` `retry` ...; of a listing: `made` `same` `failed`",
+    "source": "of a listing: `csv` `lean`, or a provider's name",
     "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`, `actions`; of a tick its cadence: "
     "`bars_1m` `quotes_l1`",
-    "endpoint": "which call failed: `bars`, `quotes`, `actions`",
+    "endpoint": "which call failed: `bars`, `quotes`, `actions`, `listing`",
     "code": "class of an error, as docs/errors.md names it; of a request also `ok`",
     "error_class": "class of an error, as docs/errors.md names it",
     "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped; of a tick: why none",

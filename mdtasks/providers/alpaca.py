@@ -27,6 +27,7 @@ from mdtasks.domain.errors import (
     RefusedRequestError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
@@ -172,6 +173,18 @@ class AlpacaProvider(VendorProvider):
         }
         return ActionsAnswer(actions, {**unserved, **errors})
 
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """The active US equities, in one call of the trading API."""
+        trading = loaded("alpaca.trading.client")
+        requests, enums = loaded("alpaca.trading.requests"), loaded("alpaca.trading.enums")
+        client = trading.TradingClient(*self._keys, paper=self._keys[0].startswith("PK"), raw_data=True)
+        client._retry = 0
+        loaded("mdtasks.providers.requests_session").gated_session(self._wire, client._session)
+        wanted = requests.GetAssetsRequest(status=enums.AssetStatus.ACTIVE, asset_class=enums.AssetClass.US_EQUITY)
+        with self._wire.keeping() as bodies:
+            client.get_all_assets(wanted)
+        return [Kept(now.date(), b"\n".join(bodies))]
+
     def check(self) -> str:
         """Asks for one bar."""
         now = datetime.now(UTC)
@@ -239,15 +252,20 @@ class AlpacaWire(Wire):
     provider = NAME
 
     def endpoint(self, path: str) -> str:
-        """``bars``, ``quotes`` or ``actions``."""
+        """``bars``, ``quotes``, ``actions`` or ``listing``."""
         if path.endswith("/corporate-actions"):
             return "actions"
+        if path.endswith("/assets"):
+            return "listing"
         return "quotes" if "/quotes" in path else "bars"
 
     def verify(self, endpoint: str, body: bytes) -> None:
-        """An answer without the object of bars or quotes is none."""
+        """An answer without the object of bars or quotes, or without assets, is none."""
         content = self.json(body)
-        if not isinstance(content, dict) or not isinstance(content.get(_HOLDS[endpoint]), dict):
+        if endpoint == "listing":
+            if not isinstance(content, list) or not content:
+                raise self.garbled("an answer without assets")
+        elif not isinstance(content, dict) or not isinstance(content.get(_HOLDS[endpoint]), dict):
             raise self.garbled(f"an answer without {endpoint}")
 
     def refusal(self, endpoint: str, answer: Answer) -> ProviderError:

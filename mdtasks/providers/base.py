@@ -15,6 +15,7 @@ from mdtasks.domain.actions import Action, Days
 from mdtasks.domain.bars import Bars, Quote
 from mdtasks.domain.errors import ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.universe import Listing
 
@@ -121,6 +122,14 @@ class Provider(Protocol):
         where it knows of them. Amounts are those of the day, whatever was split since. At most ``max_symbols`` a call.
 
         Raises UnsupportedError, and ProviderError when the whole call failed.
+        """
+        ...
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:
+        """The instruments that it has, as the source writes them (``providers.listings`` reads it), the oldest day
+        first: of the newest day alone, or where it keeps older ones, of the last ``days``.
+
+        Raises UnsupportedError where ``capabilities.listing`` is not declared, ProviderError when the call failed.
         """
         ...
 

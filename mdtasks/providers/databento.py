@@ -76,7 +76,6 @@ class DatabentoProvider(VendorProvider):
             rates=access.rates,
             points=_POINTS,
             mics=US_EXCHANGES,
-            listing=True,
         )
         self._wire = DatabentoWire(gate_for(NAME, access.rates), access, [self._key])
 

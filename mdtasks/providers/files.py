@@ -18,6 +18,7 @@ from mdtasks.domain.actions import Days
 from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import NoDataError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.base import ActionsAnswer, Capabilities
@@ -51,6 +52,10 @@ class FilesProvider(OnDiskProvider):
     def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:  # noqa: ARG002
         """Files hold bars alone: `mdtasks actions import` reads a file of actions. Raises UnsupportedError."""
         raise UnsupportedError("has no corporate actions", provider=self.name)
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """A mapping says what is read, not what is listed. Raises UnsupportedError."""
+        raise UnsupportedError("does not list its instruments", provider=NAME)
 
     def check(self) -> str:
         """Datasets and undated files found. Raises NoDataError when the root or one of those files is not there."""

@@ -17,6 +17,7 @@ import numpy as np
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import NotEntitledError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
@@ -83,6 +84,12 @@ class FinnhubProvider(VendorProvider):
         """The last bid and ask of each listing, one call a symbol."""
         return quotes_one_by_one([each for each in listings if self.capabilities.serves(each)], self._quote)
 
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """The symbols of the US, in one call."""
+        with self._wire.keeping() as bodies:
+            self._sdk.stock_symbols("US")
+        return [Kept(now.date(), b"\n".join(bodies))]
+
     def check(self) -> str:
         """Asks for the last price of one symbol, which every plan includes."""
         self._sdk.quote("AAPL")
@@ -129,12 +136,18 @@ class FinnhubWire(Wire):
     provider = NAME
 
     def endpoint(self, path: str) -> str:
-        """``bars`` or ``quotes``."""
+        """``bars``, ``quotes`` or ``listing``."""
+        if path.endswith("/stock/symbol"):
+            return "listing"
         return "bars" if path.endswith("/candle") else "quotes"
 
     def verify(self, endpoint: str, body: bytes) -> None:
         """Candles say that they are there, or that there are none; a quote bears its time."""
         content = self.json(body)
+        if endpoint == "listing":
+            if not isinstance(content, list) or not content:
+                raise self.garbled("an answer without symbols")
+            return
         if not isinstance(content, dict):
             raise self.garbled("an answer that is no object")
         if endpoint == "bars" and content.get("s") not in ("ok", "no_data"):

@@ -11,7 +11,7 @@ import base64
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Final
@@ -66,6 +66,17 @@ class Wire:
         #: One request takes at most this, seconds.
         self.timeout_s = access.timeout_s
         self._secrets = tuple(form for secret in secrets for form in _forms(secret))
+        #: Where the bodies of sound answers are kept as they came; None: nowhere.
+        self._kept: list[bytes] | None = None
+
+    @contextmanager
+    def keeping(self) -> Iterator[list[bytes]]:
+        """The bodies of the sound answers that come meanwhile, as they came, decoded."""
+        self._kept = []
+        try:
+            yield self._kept
+        finally:
+            self._kept = None
 
     def address(self, url: str) -> str:
         """Where the request really goes: the vendor's own address, or the one that the settings give instead."""
@@ -84,6 +95,8 @@ class Wire:
         if answer.status not in self.good:
             raise self.refusal(endpoint, answer)
         self.verify(endpoint, answer.body)
+        if self._kept is not None:
+            self._kept.append(answer.body)
 
     def failed(
         self, url: str, exc: BaseException, *, timed_out: bool, cut_off: bool = False, reason: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -23,6 +24,7 @@ from mdtasks.domain.actions import Action, Days
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import BadPayloadError, NoDataError, ProviderError, VendorError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers.arrow import first_null, float64s, int64s
@@ -69,7 +71,7 @@ class LeanProvider(OnDiskProvider):
 
     name = NAME
     capabilities = Capabilities(
-        intervals=frozenset(_FOLDERS), max_symbols=1000, complete=True, quotes=True, actions=True
+        intervals=frozenset(_FOLDERS), max_symbols=1000, complete=True, quotes=True, actions=True, listing=True
     )
 
     def __init__(self, root: Path, calendars: Calendars) -> None:
@@ -111,6 +113,21 @@ class LeanProvider(OnDiskProvider):
         if place.scale == 1.0:
             return []  # of crypto there are none
         return read_actions(place.folder, place.ticker, calendar)
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:
+        """The last ``days`` coarse files that there are; a day's is known on the day after. Raises NoDataError."""
+        folder = self._root / "equity" / "usa" / "fundamental" / "coarse"
+        found: list[tuple[date, Path]] = []
+        for path in sorted(folder.glob("????????.csv")):
+            with suppress(ValueError):  # a file of another name
+                found.append((datetime.strptime(path.stem, "%Y%m%d").replace(tzinfo=UTC).date(), path))
+        known = [(day, path) for day, path in found if day < now.date()]
+        if not known:
+            raise NoDataError(f"no coarse file of a day before {now:%Y-%m-%d} in {folder}", provider=NAME)
+        try:
+            return [Kept(day, path.read_bytes()) for day, path in known[-days:]]
+        except OSError as exc:
+            raise VendorError(f"cannot read {exc.filename}: {exc.strerror or exc}", provider=NAME) from exc
 
     def check(self) -> str:
         """What the folder holds. Raises NoDataError when it is not a LEAN data folder."""

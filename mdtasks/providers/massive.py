@@ -20,6 +20,7 @@ from mdtasks.domain.actions import Action, Days, Kind
 from mdtasks.domain.bars import Bars, Quote, from_us
 from mdtasks.domain.errors import InvalidRequestError, NoDataError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
@@ -102,6 +103,13 @@ class MassiveProvider(VendorProvider):
         """Splits and cash dividends, two calls a symbol. Amounts are not adjusted for later splits."""
         return ActionsAnswer(*one_by_one(listings, lambda listing: self._actions(listing, days)))
 
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """The active tickers of stocks, a thousand a page: ten pages and more, too many for a free plan's rate."""
+        with self._wire.keeping() as bodies:
+            for _ in self._sdk.list_tickers(market="stocks", active=True, limit=1000):
+                pass
+        return [Kept(now.date(), b"\n".join(bodies))]
+
     def check(self) -> str:
         """Asks for a week of daily bars."""
         now = datetime.now(UTC) - timedelta(days=14)
@@ -163,7 +171,9 @@ class MassiveWire(Wire):
     provider = NAME
 
     def endpoint(self, path: str) -> str:
-        """``bars``, ``quotes`` or ``actions``."""
+        """``bars``, ``quotes``, ``actions`` or ``listing``."""
+        if "/reference/tickers" in path:
+            return "listing"
         if path.startswith("/v3/reference/"):
             return "actions"
         return "quotes" if "/last/nbbo/" in path else "bars"
@@ -177,6 +187,9 @@ class MassiveWire(Wire):
         if endpoint == "quotes":
             if not isinstance(results, dict):
                 raise self.garbled("an answer without a quote")
+        elif endpoint == "listing":
+            if not isinstance(results, list) or not results:
+                raise self.garbled("a page without tickers")
         elif not isinstance(results, list) and not (results is None and content.get("resultsCount") == 0):
             raise self.garbled("an answer without results that does not say there are none")
 

@@ -19,6 +19,7 @@ from mdtasks.domain.actions import Days
 from mdtasks.domain.bars import Bars, Quote, from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, NoDataError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.rates import Rate
 from mdtasks.domain.sessions import Calendar, Calendars
 from mdtasks.domain.universe import Listing
@@ -120,6 +121,10 @@ class SimulatorProvider:
                 self._seed, listing, calendar, days, self._level(listing.symbol)
             )
         return ActionsAnswer(actions, errors)
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """It makes up bars of any symbol, so it has none to list. Raises UnsupportedError."""
+        raise UnsupportedError("does not list its instruments", provider=self.name)
 
     def check(self) -> str:
         """Always well: what is simulated, for `doctor`."""

@@ -27,6 +27,7 @@ from mdtasks.domain.errors import (
     UnsupportedError,
 )
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.universe import Listing
 from mdtasks.providers import arrow
@@ -107,6 +108,10 @@ class VendorProvider(ABC):
     def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:  # noqa: ARG002
         """Corporate actions where the vendor's adapter asks for them. Raises UnsupportedError where it does not."""
         raise UnsupportedError("has no corporate actions", provider=self.name)
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002
+        """See Provider. Raises UnsupportedError, unless an adapter has a listing."""
+        raise UnsupportedError("does not list its instruments", provider=self.name)
 
     @abstractmethod
     def check(self) -> str:

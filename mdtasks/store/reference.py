@@ -22,7 +22,8 @@ _SQL: Final = load_statements("mdtasks.store.sql", "reference.sql")
 class Instrument:
     """An instrument under its current symbol. ``mic``: exchange or ``24/7``; ``kind``: equity, index or crypto.
 
-    ``delisted_on``: the first day it no longer trades. ``id`` is the store's number, 0 while it has none.
+    ``delisted_on``: the first day it no longer trades. ``id`` is the store's number, 0 while it has none. ``followed``:
+    it is in the universe; one that is not has no tier, and what is asked of it all the same is done as T2.
     """
 
     symbol: str
@@ -32,6 +33,12 @@ class Instrument:
     listed_from: date | None = None
     delisted_on: date | None = None
     id: int = 0
+    followed: bool = True
+
+    def trades_on(self, day: date) -> bool:
+        """Whether the day is within its listing's life, as far as that is known."""
+        begun = self.listed_from is None or self.listed_from <= day
+        return begun and (self.delisted_on is None or self.delisted_on > day)
 
     @property
     def listing(self) -> Listing:
@@ -48,18 +55,22 @@ class AddCounts:
 
 
 def add_instruments(connection: Connection, instruments: Sequence[Instrument]) -> AddCounts:
-    """Add those whose symbol no instrument bears now. Idempotent: what is there stays as it is (tier, kind, dates).
+    """Add those whose symbol no instrument bears now. Idempotent: what is there stays as it is (tier, kind, dates); one
+    that nobody follows is followed from now on. One that was listed when the bearer of its symbol had died takes it.
 
     Raises ConflictError, with nothing added, when a symbol is borne on another exchange or is given twice with two.
     """
     wanted: dict[str, Instrument] = {}
     for instrument in instruments:
         _refuse_other_exchange(instrument, wanted.setdefault(instrument.symbol, instrument))
-    connection.execute(_SQL["lock"])
+    lock(connection)
     known = current(connection, wanted)
-    for symbol, bearer in known.items():
-        _refuse_other_exchange(wanted[symbol], bearer)
-    new = [instrument for symbol, instrument in wanted.items() if symbol not in known]
+    over = {symbol for symbol, bearer in known.items() if _passed_on(bearer, wanted[symbol])}
+    for symbol in known.keys() - over:
+        _refuse_other_exchange(wanted[symbol], known[symbol])
+    if over:
+        connection.execute(_SQL["let_go"], {"ids": [known[symbol].id for symbol in over]})
+    new = [instrument for symbol, instrument in wanted.items() if symbol not in known or symbol in over]
     if new:
         columns = {
             "symbols": [one.symbol for one in new],
@@ -70,7 +81,21 @@ def add_instruments(connection: Connection, instruments: Sequence[Instrument]) -
             "delisted": [one.delisted_on for one in new],
         }
         connection.execute(_SQL["add"], columns)
-    return AddCounts(added=len(new), known=len(known))
+    unfollowed = {known[symbol].id: wanted[symbol] for symbol in known.keys() - over if not known[symbol].followed}
+    if unfollowed:
+        tiers = [one.tier.value for one in unfollowed.values()]
+        connection.execute(_SQL["follow"], {"ids": list(unfollowed), "tiers": tiers})
+    return AddCounts(added=len(new) + len(unfollowed), known=len(known) - len(over) - len(unfollowed))
+
+
+def lock(connection: Connection) -> None:
+    """Keep others from changing the universe until the transaction ends."""
+    connection.execute(_SQL["lock"])
+
+
+def _passed_on(bearer: Instrument, given: Instrument) -> bool:
+    """Whether the one that is added takes the symbol of one that had died when it was listed."""
+    return bearer.delisted_on is not None and given.listed_from is not None and given.listed_from >= bearer.delisted_on
 
 
 def current(connection: Connection, symbols: Iterable[str]) -> dict[str, Instrument]:
@@ -79,21 +104,29 @@ def current(connection: Connection, symbols: Iterable[str]) -> dict[str, Instrum
     return {row.symbol: _instrument(row) for row in rows}
 
 
-def resolve(connection: Connection, symbols: Iterable[str]) -> dict[str, Instrument]:
-    """The instrument that bears each symbol now, in the order asked for.
+def bearers_on(connection: Connection, symbols: Iterable[str], day: date) -> dict[str, Instrument]:
+    """The instruments that bore these symbols on a day, under those; a symbol that nobody bore is absent."""
+    rows = connection.execute(_SQL["bearers_on"], {"symbols": list(symbols), "day": day})
+    return {row.symbol: _instrument(row) for row in rows}
+
+
+def resolve(connection: Connection, symbols: Iterable[str], on: date | None = None) -> dict[str, Instrument]:
+    """The instrument that bears each symbol now, or bore it ``on`` a day, in the order asked for.
 
     Raises UnknownSymbolError naming all that nobody bears, with the nearest known ones.
     """
     asked = list(dict.fromkeys(symbols))
-    found = current(connection, asked)
+    found = current(connection, asked) if on is None else bearers_on(connection, asked, on)
     unknown = [symbol for symbol in asked if symbol not in found]
+    if unknown and on is not None:
+        raise UnknownSymbolError(unknown, on=on)
     if unknown:
         raise UnknownSymbolError(unknown, known=_near(connection, unknown[0]))
     return {symbol: found[symbol] for symbol in asked}
 
 
 def instruments(connection: Connection, tier: Tier | None = None) -> list[Instrument]:
-    """Every instrument that bears a symbol now, of one tier or of all, by symbol."""
+    """Every instrument of the universe that bears a symbol now, of one tier or of all, by symbol."""
     return [_instrument(row) for row in connection.execute(_SQL["members"], {"tier": tier and tier.value})]
 
 
@@ -115,9 +148,44 @@ def set_tier(connection: Connection, symbols: Iterable[str], tier: Tier) -> int:
     return connection.execute(_SQL["set_tier"], {"symbols": asked, "tier": tier.value}).rowcount
 
 
+@dataclass(frozen=True, slots=True)
+class Borne:
+    """What an instrument bore from a day on until another, on which it did not any more; None: since ever, still."""
+
+    instrument_id: int
+    symbol: str
+    valid_from: date | None
+    valid_to: date | None
+    mic: str
+    kind: str
+    tier: str | None
+    listed_from: date | None
+    delisted_on: date | None
+
+    def is_now(self, instrument_id: int, symbol: str) -> bool:
+        """Whether it is what the instrument bears now."""
+        return self.valid_to is None and (self.instrument_id, self.symbol) == (instrument_id, symbol)
+
+    def held(self, day: date) -> bool:
+        """Whether it bore it on a day."""
+        begun = self.valid_from is None or self.valid_from <= day
+        return begun and (self.valid_to is None or day < self.valid_to)
+
+
+def ever(connection: Connection, symbol: str) -> list[Borne]:
+    """Who has borne a symbol, and what those have borne else, by instrument, the oldest first."""
+    return [Borne(**row._mapping) for row in connection.execute(_SQL["ever"], {"symbol": symbol})]
+
+
+def delist(connection: Connection, instrument_id: int, day: date | None) -> None:
+    """Say when an instrument's life ended, the first day on which it no longer trades; None: it lives."""
+    connection.execute(_SQL["delist"], {"id": instrument_id, "day": day})
+
+
 def _instrument(row: Row[tuple[object, ...]]) -> Instrument:
     fields = row._asdict()
-    return Instrument(**{**fields, "tier": Tier(fields["tier"])})
+    tier = fields["tier"]
+    return Instrument(**{**fields, "tier": Tier(tier or Tier.T2), "followed": tier is not None})
 
 
 def _refuse_other_exchange(given: Instrument, bearer: Instrument) -> None:

@@ -34,6 +34,7 @@ from mdtasks.web import (
     providers,
     slo,
     traces,
+    universe,
 )
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
@@ -85,6 +86,9 @@ def _routes() -> list[BaseRoute]:
         Route("/policy/canary", policies.canary),
         Route("/policy/canary/promote", policies.promote, methods=["POST"]),
         Route("/policy/canary/stop", policies.withdraw, methods=["POST"]),
+        Route("/universe/refresh", universe.refresh, methods=["POST"]),
+        Route("/universe/activate", universe.activate, methods=["POST"]),
+        Route("/universe/rename", universe.rename, methods=["POST"]),
         Route("/validate", policies.validate, methods=["POST"]),
         Route("/reload", policies.reload, methods=["POST"]),
         Route("/dlq/stats", deadletters.stats),
@@ -104,6 +108,13 @@ def _routes() -> list[BaseRoute]:
         Route("/actions/{symbol:path}", actions.show, middleware=[current]),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
+        Route("/universe", universe.show),
+        Route("/universe/versions", universe.versions),
+        Route("/universe/history", universe.history),
+        Route("/universe/diff", universe.diff),
+        Route("/universe/recompute", universe.recompute),
+        Route("/universe/export", universe.export),
+        Route("/universe/symbols/{symbol:path}", universe.symbols),
         Route("/slo", slo.show, middleware=[current]),
         *console.routes(),
         Mount("/ops", Router(ops, redirect_slashes=False), middleware=[Middleware(TokenGuard), current]),

@@ -106,18 +106,18 @@ _JSON_NAMES: Final = {
 }
 
 
-async def read_body(request: Request) -> bytes:
-    """The request's body. Raises BodyTooLargeError when it is over MAX_BODY, before the rest is read."""
+async def read_body(request: Request, most: int = MAX_BODY) -> bytes:
+    """The request's body. Raises BodyTooLargeError when it is over ``most`` bytes, before the rest is read."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > MAX_BODY:
-        raise _too_large()
+    if declared.isdecimal() and int(declared) > most:
+        raise _too_large(most)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY:
-            raise _too_large()
+        if len(body) > most:
+            raise _too_large(most)
     return bytes(body)
 
 
-def _too_large() -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is over {MAX_BODY} bytes", field="body", hint="send it in parts")
+def _too_large(most: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is over {most} bytes", field="body", hint="send it in parts")

@@ -46,6 +46,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "provider_health": _at_once(_every(10.0, "mdtasks.provider_health")),
         "policy_canary": _every(5.0, "mdtasks.policy_canary"),
         "replay": _every(5.0, "mdtasks.replay"),
+        "universe": _every(300.0, "mdtasks.universe"),
         "forget_traces": _every(3600.0, "mdtasks.forget_traces"),
         "refresh_actions": _every(settings.actions_every_s, "mdtasks.refresh_actions"),
         "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),

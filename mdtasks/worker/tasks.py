@@ -23,6 +23,7 @@ from mdtasks.flows import (
     scan,
     ticks,
     traces,
+    universe_daily,
 )
 from mdtasks.queue.letters import DEAD_LETTER_TASK, Reason
 from mdtasks.store.partitions import ensure_ahead
@@ -159,3 +160,9 @@ def tell_replay_buffer() -> int:
 def forget_traces() -> int:
     """Let go of old records of slow provider calls."""
     return traces.forget_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.universe")
+def refresh_universe() -> dict[str, str]:
+    """Take the listing before the open, and let what is made of it hold."""
+    return universe_daily.run_once(deps(), now=datetime.now(UTC))

@@ -14,6 +14,7 @@ from mdtasks.domain.actions import Days
 from mdtasks.domain.bars import Bars, Quote, to_us
 from mdtasks.domain.errors import NoDataError, ProviderError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.listings import Kept
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.silence import Silence
 from mdtasks.domain.universe import Listing
@@ -72,6 +73,9 @@ class Told:
 
     def fetch_actions(self, listings: Sequence[Listing], days: Days, now: datetime) -> ActionsAnswer:
         return ActionsAnswer({})
+
+    def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:
+        raise NotImplementedError
 
     def check(self) -> str:
         return "told"

@@ -63,6 +63,11 @@ def alpaca(ask: Request, market: Market) -> Reply:
     given = (ask.headers.get("apca-api-key-id"), ask.headers.get("apca-api-secret-key"))
     if given != (KEYS["alpaca"], KEYS["alpaca_secret"]):
         return 403, {"message": "forbidden."}
+    if ask.path == "/v2/assets":
+        assert (ask.query["status"], ask.query["asset_class"]) == ("active", "us_equity")
+        names = {"XNYS": "NYSE", "XNAS": "NASDAQ", "ARCX": "ARCA", "OOTC": "OTC"}
+        common = {"class": "us_equity", "status": "active", "tradable": True}
+        return 200, [{"id": own, "symbol": s, "exchange": names[mic], **common} for s, mic, own in market.listed]
     symbols = ask.query["symbols"].split(",")
     if ask.path == "/v1/corporate-actions":
         return 200, _alpaca_actions(ask, market, symbols)
@@ -97,6 +102,8 @@ def massive(ask: Request, market: Market) -> Reply:
         quote = market.quotes[symbol]
         row = {"T": symbol, "t": to_us(quote.ts) * 1000, "p": quote.bid, "s": quote.bid_size}
         return 200, {"status": "OK", "results": {**row, "P": quote.ask, "S": quote.ask_size}}
+    if ask.path == "/v3/reference/tickers":
+        return _massive_tickers(ask, market)
     if ask.path.startswith("/v3/reference/"):
         return 200, _massive_actions(ask, market)
     found = re.fullmatch(r"/v2/aggs/ticker/([^/]+)/range/(\d+)/(\w+)/([^/]+)/([^/]+)", ask.path)
@@ -118,9 +125,28 @@ def massive(ask: Request, market: Market) -> Reply:
     return 200, content
 
 
+def _massive_tickers(ask: Request, market: Market) -> Reply:
+    first = int(ask.query.get("cursor", 0))
+    if not first:
+        assert (ask.query["market"], ask.query["active"], ask.query["limit"]) == ("stocks", "true", "1000")
+    page = market.listed[first : first + market.page]
+    common = {"market": "stocks", "active": True, "type": "CS"}
+    rows = [{"ticker": s, "primary_exchange": mic, "composite_figi": own, **common} for s, mic, own in page]
+    content: dict[str, Any] = {"status": "OK", "request_id": "r1", "count": len(rows), "results": rows}
+    if first + market.page < len(market.listed):
+        content["next_url"] = f"https://api.massive.com{ask.path}?cursor={first + market.page}"
+    return 200, content
+
+
 def finnhub(ask: Request, market: Market) -> Reply:
     if ask.headers.get("x-finnhub-token") != KEYS["finnhub"]:
         return 401, {"error": "Invalid API key."}
+    if ask.path.endswith("/stock/symbol"):
+        assert ask.query["exchange"] == "US"
+        kind = {"type": "Common Stock", "currency": "USD"}
+        return 200, [
+            {"symbol": s, "displaySymbol": s, "mic": mic, "figi": own, **kind} for s, mic, own in market.listed
+        ]
     symbol = ask.query["symbol"]
     if ask.path.endswith("/candle"):
         interval = INTERVALS[ask.query["resolution"]]

@@ -52,6 +52,8 @@ class Market:
     since: dict[str, datetime] = field(default_factory=dict)
     page: int = 10_000
     cost: float = 0.01
+    #: What is listed: symbol, MIC, an id of the vendor's own.
+    listed: tuple[tuple[str, str, str], ...] = ()
 
     def knows(self, symbol: str) -> bool:
         """Whether there is such a symbol."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from datetime import date
 from typing import Final
 
 from mdtasks.domain.errors.base import MdtasksError
@@ -24,18 +25,17 @@ class InvalidRequestError(MdtasksError):
 
 
 class UnknownSymbolError(InvalidRequestError):
-    """A symbol that no instrument bears now."""
+    """A symbol that no instrument bears now, or bore ``on`` a day."""
 
     code = "unknown_symbol"
 
-    def __init__(self, symbols: list[str], *, known: list[str] | None = None) -> None:
+    def __init__(self, symbols: list[str], *, known: list[str] | None = None, on: date | None = None) -> None:
         named = ", ".join(symbols[:5]) + (f" and {len(symbols) - 5} more" if len(symbols) > 5 else "")
         close = f"; did you mean {', '.join(known[:3])}?" if known else ""
-        super().__init__(
-            f"unknown symbol {named}{close}",
-            field="symbol",
-            hint=f"add it with `mdtasks universe add {symbols[0]} --mic XNYS`, or see `mdtasks universe list`",
-        )
+        hint = f"add it with `mdtasks universe add {symbols[0]} --mic XNYS`, or see `mdtasks universe list`"
+        if on is not None:
+            hint = f"`mdtasks universe symbols {symbols[0]}` shows who bore it when"
+        super().__init__(f"unknown symbol {named}{f' on {on}' if on else ''}{close}", field="symbol", hint=hint)
         self.symbols = symbols
 
 

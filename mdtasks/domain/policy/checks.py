@@ -125,7 +125,7 @@ def _rules(policy: Policy, facts: Facts) -> list[Wrong]:
     """All but the quotas, which mean nothing while the orders are wrong."""
     found = [*_compared(policy), *(wrong for tier in Tier for wrong in _tier(tier, policy))]
     found += [wrong for field in ("bars_1m", "eod", "quotes_l1") for wrong in _order(field, policy, facts)]
-    return [*found, *_limits(policy, facts), *_memory(policy, facts)]
+    return [*found, *_universe(policy, facts), *_limits(policy, facts), *_memory(policy, facts)]
 
 
 def _compared(policy: Policy) -> Iterator[Wrong]:
@@ -171,6 +171,26 @@ def _order(field: str, policy: Policy, facts: Facts) -> Iterator[Wrong]:
             yield Wrong(path, shown(name), f"is not configured here; configured: {configured}", None, (path,))
         elif facts.offers and not any(facts.offers[name].serves(each) for each in _CAPABILITIES[field]):
             yield Wrong(path, shown(name), f"does not serve {_SERVED[field]}", None, (path,))
+
+
+def _universe(policy: Policy, facts: Facts) -> Iterator[Wrong]:
+    wanted, path = policy.universe, "universe.source"
+    for symbol in wanted.bans:
+        if symbol in wanted.pins:
+            at = "universe.bans"
+            yield Wrong(at, shown(symbol), "is pinned to a tier too", None, (at, f"universe.pins.{symbol}"))
+    name = wanted.source
+    if name is None:
+        return
+    if facts.known and name not in facts.known:
+        yield Wrong(
+            path, shown(name), "is no provider" + _meant(nearest(name, facts.known), facts.known), None, (path,)
+        )
+    elif facts.offers and name not in facts.offers:
+        configured = ", ".join(facts.offers)
+        yield Wrong(path, shown(name), f"is not configured here; configured: {configured}", None, (path,))
+    elif facts.offers and not facts.offers[name].listing:
+        yield Wrong(path, shown(name), "does not list its instruments", None, (path,))
 
 
 _CAPABILITIES: Final = {"bars_1m": ("1m", "5m", "15m", "1h"), "eod": ("1d",), "quotes_l1": ("quotes",)}

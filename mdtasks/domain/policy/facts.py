@@ -11,7 +11,9 @@ from mdtasks.domain.rates import Rate
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a configured provider can do. ``windows_s``: most time of one call by interval; others have no limit."""
+    """What a configured provider can do. ``windows_s``: most time of one call by interval; others have no limit.
+    ``listing``: it lists its instruments.
+    """
 
     name: str
     intervals: frozenset[str]
@@ -19,6 +21,7 @@ class Offer:
     max_symbols: int = 1
     rates: tuple[Rate, ...] = ()
     windows_s: Mapping[str, float] = field(default_factory=dict)
+    listing: bool = False
 
     def serves(self, capability: str) -> bool:
         """Whether it has ``1m`` … ``1d``, or ``quotes``."""

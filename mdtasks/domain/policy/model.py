@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
 from mdtasks.domain.health import Rules
-from mdtasks.domain.jobs import Interval, ProviderName, Tier
+from mdtasks.domain.jobs import Interval, ProviderName, Symbol, Tier
 from mdtasks.domain.rates import Rate, parse_rates
 from mdtasks.domain.slo import TARGETS
 
@@ -48,13 +48,15 @@ def _once(names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     return names
 
 
-def _sealed(limits: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(dict(sorted(limits.items())))
+def _sealed(named: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(sorted(named.items())))
 
 
 Order = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=50), AfterValidator(_once)] | None
 Limit = Annotated[str, Strict(), AfterValidator(_written)]
 Limits = Annotated[Mapping[ProviderName, Limit], Field(max_length=50), AfterValidator(_sealed), PlainSerializer(dict)]
+Pins = Annotated[Mapping[Symbol, Tier], Field(max_length=10_000), AfterValidator(_sealed), PlainSerializer(dict)]
+Bans = Annotated[tuple[Symbol, ...], Field(max_length=10_000), AfterValidator(_once)]
 Seconds = Annotated[Number, Field(gt=0, le=86_400)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
 
@@ -247,6 +249,30 @@ class Retention(_Section):
     slo_whole_days: Whole = said(40, "Older ones are thinned out to one in ten minutes", unit="d", ge=31, le=4000)
 
 
+class Universe(_Section):
+    """How a listing becomes tiers, and whose listing is taken before each open."""
+
+    source: ProviderName | None = said(None, "Provider whose listing is taken before each open; null: nobody's")
+    mic: Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9/_.-]{1,32}$")] = said(
+        "XNYS", "The exchange before whose open it is taken"
+    )
+    before_open_s: Whole = said(7200, "So long before the open", unit="s", ge=600, le=43_200)
+    activate: Flag = said(True, "What is made of it holds at once; false: `mdtasks universe activate` lets it")
+    most_leave: Number = said(
+        0.1, "Unless more than this share of the members would leave: then it waits for a person", ge=0, le=1
+    )
+    days: Whole = said(20, "Days' listings of which a symbol's dollar volume is the average", unit="d", ge=1, le=250)
+    margin: Number = said(
+        0.05, "Share of a tier's size at its lower border into which nobody comes up, so that few waver", ge=0, lt=1
+    )
+    pins: Pins = Field(
+        default_factory=lambda: _sealed({}),
+        description="The tier of a symbol, whatever it trades",
+        json_schema_extra={UNIT: "", RESTART: False},
+    )
+    bans: Bans = said((), "Symbols that are in no tier, whatever they trade")
+
+
 class Policy(_Section):
     """All of it. ``Policy()`` is what the system does when nobody said anything."""
 
@@ -263,6 +289,7 @@ class Policy(_Section):
     retry: Retry = Field(default_factory=Retry)
     replay: Replay = Field(default_factory=Replay)
     gaps: Gaps = Field(default_factory=Gaps)
+    universe: Universe = Field(default_factory=Universe)
     calendar: Calendar = Field(default_factory=Calendar)
     tracing: Tracing = Field(default_factory=Tracing)
     retention: Retention = Field(default_factory=Retention)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from mdtasks.domain.policy.leaves import Leaf, leaves
-from mdtasks.domain.policy.model import Policy, Tiers
+from mdtasks.domain.policy.model import Policy, Tiers, Universe
 from mdtasks.domain.policy.variables import VARIABLES
 
 _HEAD: Final = """\
@@ -63,11 +63,14 @@ def table() -> str:
     The fields of the three tiers are one row each, with three defaults.
     """
     limits = Leaf("limits.<provider>", None, Policy.model_fields["limits"])
+    pins = Leaf("universe.pins.<symbol>", None, Universe.model_fields["pins"])
     found: dict[str, list[Leaf]] = {}
     for leaf in leaves(Policy()):
         found.setdefault(_TIER.sub("tiers.T*.", leaf.path), []).append(leaf)
         if leaf.path == "orders.source_override":
             found[limits.path] = [limits]
+        if leaf.path == "universe.margin":
+            found[pins.path] = [pins]
     names: dict[str, list[str]] = {}
     for variable in VARIABLES.values():
         for path in variable.paths:

@@ -22,9 +22,10 @@ WITH claimed AS (
     INSERT INTO job_attempts (id, job_id, job_type, attempt, fence, worker, policy_version) OVERRIDING SYSTEM VALUE
     SELECT attempt_id, id, 'backfill', attempts, fence, :worker, :policy_version FROM claimed
 )
-SELECT c.id, c.instrument_id, c.symbol, i.mic, i.kind, c.interval, lower(c."window") AS start, upper(c."window") AS "end",
+SELECT c.id, c.instrument_id, coalesce(s.symbol, c.symbol) AS symbol, i.mic, i.kind, c.interval, lower(c."window") AS start, upper(c."window") AS "end",
        c.tier, c.provider_hint, c.attempts, c.max_attempts, c.fence, c.attempt_id
 FROM claimed c JOIN instruments i ON i.id = c.instrument_id
+LEFT JOIN symbols s ON s.instrument_id = c.instrument_id AND s.valid_to = 'infinity'  -- it may have been renamed since
 
 -- name: live_attempt
 -- Open the attempt of a live fetch: it has no job row, its bars still tell where they came from.

@@ -10,18 +10,34 @@ SELECT i.id, s.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
 FROM symbols s JOIN instruments i ON i.id = s.instrument_id
 WHERE s.symbol = ANY(CAST(:symbols AS text[])) AND s.valid_to = 'infinity'
 
--- name: members
--- All instruments that bear a symbol now, of one tier or of all, by symbol.
+-- name: bearers_on
+-- The instruments that bore these symbols on a day, under those.
 SELECT i.id, s.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
 FROM symbols s JOIN instruments i ON i.id = s.instrument_id
-WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
+WHERE s.symbol = ANY(CAST(:symbols AS text[])) AND s.valid_from <= CAST(:day AS date) AND s.valid_to > CAST(:day AS date)
+
+-- name: ever
+-- Who has borne a symbol, and what those have borne else, from when until when (the first day on which not any more).
+SELECT s.instrument_id, s.symbol, nullif(s.valid_from, '-infinity') AS valid_from, nullif(s.valid_to, 'infinity') AS valid_to,
+       i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
+FROM symbols s JOIN instruments i ON i.id = s.instrument_id
+WHERE s.instrument_id IN (SELECT instrument_id FROM symbols WHERE symbol = :symbol)
+ORDER BY s.instrument_id, s.valid_from
+
+-- name: members
+-- All instruments of the universe that bear a symbol now, of one tier or of all, by symbol.
+SELECT i.id, s.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
+FROM symbols s JOIN instruments i ON i.id = s.instrument_id
+WHERE s.valid_to = 'infinity' AND i.tier IS NOT NULL
+  AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
 ORDER BY s.symbol
 
 -- name: exchanges
 -- Where the instruments trade that bear a symbol; of a tier or of all, not delisted on :day or whenever.
 SELECT DISTINCT i.mic
 FROM symbols s JOIN instruments i ON i.id = s.instrument_id
-WHERE s.valid_to = 'infinity' AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
+WHERE s.valid_to = 'infinity' AND i.tier IS NOT NULL
+  AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
   AND (CAST(:day AS date) IS NULL OR i.delisted_on IS NULL OR i.delisted_on > CAST(:day AS date))
 ORDER BY i.mic
 
@@ -43,11 +59,30 @@ WITH given AS MATERIALIZED (
     INSERT INTO instruments (id, mic, kind, tier, listed_from, delisted_on)
     SELECT id, mic, kind, tier, listed_from, delisted_on FROM given
 )
-INSERT INTO symbols (instrument_id, symbol) SELECT id, symbol FROM given
+INSERT INTO symbols (instrument_id, symbol, valid_from)
+SELECT g.id, g.symbol, coalesce(
+    greatest(g.listed_from, (SELECT max(p.valid_to) FROM symbols p WHERE p.symbol = g.symbol)), '-infinity')
+FROM given g
+
+-- name: let_go
+-- These instruments bear no symbol any more since they died.
+UPDATE symbols s SET valid_to = i.delisted_on
+FROM instruments i
+WHERE i.id = s.instrument_id AND s.valid_to = 'infinity' AND i.id = ANY (CAST(:ids AS integer[]))
+
+-- name: follow
+-- Give those a tier that have none.
+UPDATE instruments i SET tier = n.tier, tier_since = now()
+FROM unnest(CAST(:ids AS integer[]), CAST(:tiers AS tier[])) AS n (id, tier)
+WHERE i.id = n.id AND i.tier IS NULL
+
+-- name: delist
+-- When an instrument's life ended; null: it lives.
+UPDATE instruments SET delisted_on = CAST(:day AS date) WHERE id = :id
 
 -- name: set_tier
 -- Move the instruments that bear these symbols to a tier; those already there stay untouched.
-UPDATE instruments i SET tier = CAST(:tier AS tier)
+UPDATE instruments i SET tier = CAST(:tier AS tier), tier_since = now()
 FROM symbols s
 WHERE s.instrument_id = i.id AND s.valid_to = 'infinity' AND s.symbol = ANY(CAST(:symbols AS text[]))
-  AND i.tier <> CAST(:tier AS tier)
+  AND i.tier IS DISTINCT FROM CAST(:tier AS tier)

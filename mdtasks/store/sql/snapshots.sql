@@ -4,7 +4,7 @@
 -- How many instruments bear a symbol now and still trade, per tier and exchange.
 SELECT i.tier, i.mic, count(*) AS series
 FROM instruments i
-WHERE EXISTS (SELECT FROM symbols s WHERE s.instrument_id = i.id AND s.valid_to = 'infinity')
+WHERE i.tier IS NOT NULL AND EXISTS (SELECT FROM symbols s WHERE s.instrument_id = i.id AND s.valid_to = 'infinity')
   AND (i.delisted_on IS NULL OR i.delisted_on > CAST(:today AS date))
 GROUP BY i.tier, i.mic
 
@@ -19,8 +19,8 @@ SELECT pg_try_advisory_xact_lock(hashtext('mdtasks.monitor'))
 -- name: lateness
 -- The census of a tier and interval over the exchanges that trade now, a row for each that has series: how many were
 -- looked at, how many are late, since when the latest of all lags, and the late ones that lag most, with since when.
--- A series counts since its newest data, its listing, its making or the end of its halt, whichever is last; one that
--- is not listed on the day of the session, or is halted now, is not looked at.
+-- A series counts since its newest data, its listing, its making, its coming into the tier or the end of its halt,
+-- whichever is last; one that is not listed on the day of the session, or is halted now, is not looked at.
 WITH exchanges AS (
     SELECT * FROM unnest(CAST(:mics AS text[]), CAST(:sessions AS date[]), CAST(:due_from AS timestamptz[]),
                          CAST(:late_before AS timestamptz[])) AS e (mic, session, due_from, late_before)
@@ -31,7 +31,7 @@ WITH exchanges AS (
     GROUP BY instrument_id
 ), series AS MATERIALIZED (
     SELECT i.id, e.mic, e.late_before,
-           greatest(c.fresh_until, i.created_at, h.until,
+           greatest(c.fresh_until, i.created_at, i.tier_since, h.until,
                     CASE WHEN i.listed_from = e.session THEN e.due_from ELSE CAST(i.listed_from AS timestamptz) END)
                AS since
     FROM exchanges e

@@ -1,6 +1,6 @@
 """The tables of the store, as simple statements and Alembic read them. Partitions and functions: the migrations."""
 
-from mdtasks.store.tables import actions, bars, jobs, policies, providers, reference, traces
+from mdtasks.store.tables import actions, bars, jobs, policies, providers, reference, traces, universe
 from mdtasks.store.tables.types import metadata
 
-__all__ = ["actions", "bars", "jobs", "metadata", "policies", "providers", "reference", "traces"]
+__all__ = ["actions", "bars", "jobs", "metadata", "policies", "providers", "reference", "traces", "universe"]

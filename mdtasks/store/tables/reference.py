@@ -27,10 +27,11 @@ instruments = Table(
     Column("id", Integer, Identity(), primary_key=True),
     Column("mic", Text, nullable=False, comment="exchange MIC as exchange_calendars knows it, or 24/7"),
     Column("kind", Text, nullable=False, server_default="equity"),
-    Column("tier", tier, nullable=False, server_default="T1"),
+    Column("tier", tier, server_default="T1", comment="null: known, and followed by nobody"),
     Column("listed_from", Date),
     Column("delisted_on", Date),
     Column("created_at", utc, nullable=False, server_default=func.now()),
+    Column("tier_since", utc, comment="null: since it was made"),
 )
 
 symbols = Table(
@@ -44,6 +45,8 @@ symbols = Table(
     Index("symbols_current", "symbol", unique=True, postgresql_where=text("valid_to = 'infinity'")),
     # What an instrument bears now: joins of whole tiers must not depend on statistics of a table just filled.
     Index("symbols_borne", "instrument_id", postgresql_where=text("valid_to = 'infinity'")),
+    # Who bore it when.
+    Index("symbols_ever", "symbol", "valid_from"),
 )
 
 calendar_versions = Sequence("calendar_versions", metadata=metadata)
