@@ -17,6 +17,7 @@ from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.expecting import ended_intervals
 from mdtasks.flows.scan import ACTOR, due_after_s, scan
 from mdtasks.store import bar_reports, reference, silences
 from mdtasks.store import bars as store_bars
@@ -161,7 +162,7 @@ def _series(
 ) -> Series:
     interval, window = about
     covered, bars_us, rejected = known
-    starts, ends = _expected(member, deps, window, interval, now)
+    starts, ends = ended_intervals(member, deps.calendars.get(member.mic), window, interval, now)
     whole, kept = deps.calendars.get(member.mic), deps.calendars.get_of(member.mic, member.id)
     step_us = interval.seconds * 1_000_000
     due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, member.mic, deps)))
@@ -177,18 +178,3 @@ def _series(
         rejected_us=np.array([to_us(bar.ts) // step_us * step_us for bar in rejected], dtype=np.int64),
         due_us=due_us,
     )
-
-
-def _expected(
-    member: Instrument, deps: Deps, window: TimeWindow, interval: Interval, now: datetime
-) -> tuple[Times, Times]:
-    """Starts and ends of the intervals that have ended, within the listing's life."""
-    calendar = deps.calendars.get(member.mic)
-    starts = calendar.expected(window, interval)
-    ends = calendar.interval_end(starts, interval)
-    kept = ends <= to_us(now)
-    for day, sign in ((member.listed_from, 1), (member.delisted_on, -1)):
-        if day is not None:
-            midnight_us = to_us(datetime.fromisoformat(f"{day}T00:00+00:00"))
-            kept &= starts >= midnight_us if sign > 0 else starts < midnight_us
-    return starts[kept], ends[kept]

@@ -24,6 +24,7 @@ from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
 from mdtasks.web import (
     backfills,
+    bars,
     calendars,
     deadletters,
     gaps,
@@ -38,6 +39,7 @@ from mdtasks.web import (
 )
 from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
+from mdtasks.web.downloads import Downloads
 from mdtasks.web.endpoints import endpoints
 from mdtasks.web.following import Followed, following
 
@@ -97,6 +99,8 @@ def _routes() -> list[BaseRoute]:
         Route("/stats/providers", providers.stats),
         Route("/stats/providers/{name}", providers.show),
         Route("/stats/policy", policies.status),
+        Route("/bars", bars.many, middleware=[current]),
+        Route("/bars/{symbol:path}", bars.one, middleware=[current]),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),
@@ -113,13 +117,15 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         _log_to_stderr()
         current_default_thread_limiter().total_tokens = _MOST_AT_WORK
         deps = open_deps(settings, application="mdtasks-web")
+        downloads = Downloads(settings)
         use_multiprocess_dir(settings.metrics_dir)
         tell_ready()
         try:
             follower = Follower(deps)
             async with following(follower):
-                yield {"follower": follower, "deps": deps}
+                yield {"follower": follower, "deps": deps, "downloads": downloads}
         finally:
+            downloads.close()
             deps.close()
 
     return lifespan

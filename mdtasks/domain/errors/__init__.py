@@ -28,6 +28,7 @@ from mdtasks.domain.errors.asked import (
 from mdtasks.domain.errors.base import MdtasksError
 from mdtasks.domain.errors.servers import (
     BrokerUnavailableError,
+    BusyError,
     JobsFailedError,
     QueueFullError,
     StaleClaimError,
@@ -63,6 +64,7 @@ __all__ = [
     "BadPayloadError",
     "BodyTooLargeError",
     "BrokerUnavailableError",
+    "BusyError",
     "CircuitOpenError",
     "ConfigurationError",
     "ConflictError",
