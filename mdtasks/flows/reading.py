@@ -25,9 +25,12 @@ from mdtasks.domain.schedules import Times
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.silence import inside, slots
 from mdtasks.domain.spans import Spans, intersect
+from mdtasks.flows.calendars import apply_overrides
 from mdtasks.flows.expecting import ended_intervals
+from mdtasks.settings import Settings
 from mdtasks.store import bars as store_bars
 from mdtasks.store import readings, reference
+from mdtasks.store.calendars import KeptCalendars
 from mdtasks.store.readings import Extent, State
 from mdtasks.store.reference import Instrument
 
@@ -226,6 +229,19 @@ def _cut(window: TimeWindow, interval: Interval) -> Iterator[TimeWindow]:
         end = window.end if left <= count else start + timedelta(seconds=count * interval.seconds)
         yield TimeWindow(start=start, end=end)
         start, count = end, min(count * 2, _PIECE)
+
+
+@contextmanager
+def open_shelf(settings: Settings, application: str) -> Iterator[Shelf]:
+    """The store of these settings, with calendars as people have told of them. Raises StackNotRunningError."""
+    database = Database(settings.require_database_url(), application=application, pool_size=1)
+    # Who only reads makes no home where there is none.
+    calendars = Calendars(KeptCalendars(settings.calendars_dir) if settings.home.is_dir() else None)
+    try:
+        apply_overrides(database, calendars)
+        yield Shelf(database, calendars)
+    finally:
+        database.close()
 
 
 @contextmanager
