@@ -10,7 +10,9 @@ from mdtasks.cli.frame import Commands, print_json, say
 def add_parser(commands: Commands) -> None:
     """Add the command."""
     run = commands.add("bench", bench, "Measure speed here, side by side with what it replaces", json=True)
-    run.add_argument("names", nargs="*", metavar="NAME", help="enqueue, ingest, calendar, slo, trace (default: all)")
+    run.add_argument(
+        "names", nargs="*", metavar="NAME", help="enqueue, ingest, calendar, slo, trace, read (default: all)"
+    )
 
 
 def bench(args: argparse.Namespace) -> None:

@@ -35,8 +35,8 @@ from mdtasks.store.readings import Extent, State
 from mdtasks.store.reference import Instrument
 
 #: Rows of a batch, about; and the most intervals that a piece of time may hold, which bounds the memory.
-BATCH_ROWS: Final = 65_536
-_PIECE: Final = 100_000
+BATCH_ROWS: Final = 32_768
+_PIECE: Final = 50_000
 #: Intervals of a window's first piece: the first rows come soon, and a page reads little more than it shows.
 _FIRST_PIECE: Final = 8_000
 #: Series of which the state is asked for at a time, where a page is full after a few.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mdtasks.stack.benches.read import bench_read
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.trace import bench_trace
 
@@ -23,3 +24,12 @@ def test_what_recording_costs_is_measured_for_each_work_and_each_hook() -> None:
     ratios = ("off / no hook", "armed / off")
     assert set(result["ratios"]) == {f"{work}: {ratio}" for work in works for ratio in ratios}
     assert len(said) == len(works) + 1
+
+
+def test_a_download_is_measured_beside_a_copy_of_the_same_rows() -> None:
+    said: list[str] = []
+    result = bench_read(said.append, bars=2_000, rounds=1).as_dict()
+    assert set(result["figures"]) == {"arrow_http", "copy_binary", "copy_text", "csv_http", "parquet_http"}
+    ratios = {"arrow_http / copy_binary", "arrow_http / copy_text", "memory after all bars / after a tenth"}
+    assert set(result["ratios"]) == ratios
+    assert len(said) == 11
