@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from mdtasks.store import gaps as store_gaps
 from mdtasks.store.gaps import LedgerEntry, Scope
 from mdtasks.store.reference import Instrument
 from mdtasks.store.silences import Heard
+
+#: Intervals of the clock that a question may span: each that is expected is held in memory, with its verdict.
+_MOST_INTERVALS: Final = 6_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,15 @@ def accept_gaps(symbol: str, asked: Question, word: tuple[str, str], deps: Deps,
 def _window(asked: Question, member: Instrument, deps: Deps, now: datetime) -> TimeWindow:
     calendar = deps.calendars.get(member.mic)
     # Beyond what a calendar knows nothing is expected; one that ends must not stop the others.
-    return asked.window.on(calendar, asked.interval, min(now, calendar.horizon))
+    window = asked.window.on(calendar, asked.interval, min(now, calendar.horizon))
+    longest = timedelta(seconds=_MOST_INTERVALS * asked.interval.seconds)
+    if window.end - window.start > longest:
+        raise InvalidRequestError(
+            f"more than {longest.days:,} days of {asked.interval} at a time",
+            field="start",
+            hint="ask for a part at a time, or for a longer interval",
+        )
+    return window
 
 
 def _series(
