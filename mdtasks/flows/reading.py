@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from mdtasks.connections import Database
@@ -121,22 +122,39 @@ class Opened:
             left -= len(rows)
         return held, None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the rows are the bars that are stored: none is left out by the hours, none put in for silence."""
+        return self.asked.hours is Hours.ALL and self.asked.fill is Fill.NONE
+
     def tag(self, after: Place | None = None, most: int | None = None) -> tuple[str, bool]:
-        """What differs whenever the rows after a place do (the first ``most`` of them), without reading any; and
-        whether bars among them may still become final. Asks the store for counts and sums over its own rows.
+        """What differs whenever the rows after a place do (the first ``most`` of them, where they are plain), without
+        reading any; and whether bars among them may still become final. Asks the store for counts and sums only.
         """
         asked = self.asked
-        plain = asked.hours is Hours.ALL and asked.fill is Fill.NONE
         left = [(part, rows) for part in self.parts if (rows := _after(part, after)) is not None]
-        # What is left out by the hours, or put in for silence, shifts where a page ends: then all counts.
-        found = self._states(left, most if plain else None)
-        digest = blake2b(digest_size=16)
+        found = self._states(left, most)
+        digest = self._digest()
         for (part, rows), state in zip(left, found, strict=False):
-            known = (part.member.symbol, part.member.id, to_us(part.window.start), state)
-            digest.update(repr(known).encode())
-            for piece in () if plain else _cut(rows, asked.interval):
+            digest.update(repr((part.member.id, state)).encode())
+            for piece in () if self.is_plain else _cut(rows, asked.interval):
                 digest.update(self._held(part, piece).tobytes())
         return digest.hexdigest(), any(state.may_be_promoted for state in found)
+
+    def tag_of(self, rows: Sequence[BarRows], next_at: Place | None) -> str:
+        """What differs whenever these rows of a page do, or whether more come after them."""
+        digest = self._digest()
+        for part in rows:
+            numbers: list[NDArray[Any]] = [part.bars.ts_us, *part.bars.columns, part.status, part.known_at_us]
+            for column in numbers:
+                digest.update(column.tobytes())
+            digest.update(repr((part.symbol.tolist(), part.provider.tolist())).encode())
+        digest.update(repr(next_at is None).encode())
+        return digest.hexdigest()
+
+    def _digest(self) -> blake2b:
+        series = [(part.member.symbol, part.member.id, to_us(part.window.start)) for part in self.parts]
+        return blake2b(repr(series).encode(), digest_size=16)
 
     def _states(self, left: Sequence[tuple[Part, TimeWindow]], most: int | None) -> list[State]:
         """The states of the windows, of so many of them as together have ``most`` bars."""

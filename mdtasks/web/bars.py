@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from mdtasks.connections import Database
 from mdtasks.domain.errors import InvalidRequestError, UnknownSymbolError
 from mdtasks.domain.jobs import Interval, Symbol
-from mdtasks.domain.reading import MOST_SYMBOLS, Adjust, Fill, Hours, Reading
+from mdtasks.domain.reading import MOST_SYMBOLS, Adjust, BarRows, Fill, Hours, Reading
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows import reading
 from mdtasks.flows.bar_formats import FORMATS, Shape
@@ -139,17 +139,24 @@ class _Question:
         settled = self._may_be_kept() and reading.is_settled(shelf, self._as_of, self.deps.settings.lease_s)
         with ExitStack() as stack:
             opened = stack.enter_context(reading.opened(self.reading, shelf, page.asked_at, idle_s=LONGEST_S))
-            seen, may_change = opened.tag(page.after, None if limit is None else limit + 1)
+            read = None if page.limit is None or opened.is_plain else opened.page(page.limit, page.after)
+            # Where a page is not just what is stored, only reading it shows where it ends; it is short.
+            seen, may_change = (opened.tag_of(*read), True) if read else opened.tag(page.after, page.most)
             headers = self._headers(self._tag(seen, page), keep=settled and not may_change)
             if is_known(self.request, headers["ETag"]):
                 return Begun(304, headers, iter(()), stack.pop_all())
-            chunks, more = self._chunks(opened, page)
+            chunks, more = self._chunks(opened, page, read)
             return Begun(200, headers | more, gzipped(chunks) if self.packs else chunks, stack.pop_all())
         raise AssertionError("the stack swallows nothing")
 
-    def _chunks(self, opened: Opened, page: _Page) -> tuple[Iterator[bytes], dict[str, str]]:
-        """The bytes, and the headers that go with them."""
-        rows, next_at = (opened.batches(), None) if page.limit is None else opened.page(page.limit, page.after)
+    def _chunks(
+        self, opened: Opened, page: _Page, read: tuple[list[BarRows], Place | None] | None
+    ) -> tuple[Iterator[bytes], dict[str, str]]:
+        """The bytes, and the headers that go with them. ``read``: the page's rows where they were read already."""
+        rows: Iterable[BarRows] = opened.batches() if page.limit is None else ()
+        next_at = None
+        if page.limit is not None:
+            rows, next_at = read or opened.page(page.limit, page.after)
         cursor = None if next_at is None else Cursor(page.asked_at, next_at).text(self.reading)
         about = {**self._about(opened), "next_cursor": cursor}
         shape = Shape(self.reading.interval, "" if self.many else self.reading.symbols[0], about)
@@ -172,10 +179,11 @@ class _Question:
 
     def _headers(self, tag: str, *, keep: bool) -> dict[str, str]:
         chosen = FORMATS[self.format]
+        shown = "inline" if self.format == "json" else "attachment"
         name = "bars" if self.many else _NOT_IN_NAMES.sub("-", self.reading.symbols[0])
         return {
             "Content-Type": chosen.media_type,
-            "Content-Disposition": f'attachment; filename="{name}-{self.reading.interval}.{chosen.suffix}"',
+            "Content-Disposition": f'{shown}; filename="{name}-{self.reading.interval}.{chosen.suffix}"',
             "ETag": tag,
             "Cache-Control": _KEPT if keep else "no-cache",
             "Vary": "Accept, Accept-Encoding",
@@ -210,3 +218,8 @@ class _Page:
     limit: int | None
     after: Place | None
     asked_at: datetime
+
+    @property
+    def most(self) -> int | None:
+        """How many bars tell what a page holds, and whether it is the last."""
+        return None if self.limit is None else self.limit + 1

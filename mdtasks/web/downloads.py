@@ -32,7 +32,7 @@ _WAIT_S: Final = 5.0
 LONGEST_S: Final = 900.0
 #: A client that takes no further _SENT bytes in so many seconds has stopped reading.
 _STALLED_S: Final = 30.0
-_SENT: Final = 1 << 16
+_SENT: Final = 1 << 18
 
 
 class Downloads:
