@@ -30,9 +30,16 @@ from mdtasks.domain.errors import (
 
 #: SQLSTATE classes in which the server is away or going away, not our statement wrong.
 _AWAY = ("08", "57P")
+#: SQLSTATEs in which the server ended what took too long: a statement, a transaction that was idle.
+_TOO_LONG = ("57014", "25P03")
 #: SQLSTATE of disk full and out of memory.
 _FULL = ("53100", "53200")
 
+#: Bounds of a snapshot.
+_LIMITS = text(
+    "SELECT set_config('statement_timeout', CAST(:statement AS text), true), "
+    "set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true)"
+)
 
 #: The client types, for those who hold one and may not know the driver.
 Redis = redis.Redis
@@ -79,6 +86,21 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self, *, statement_s: float, idle_s: float) -> Iterator[Connection]:
+        """A transaction that only reads and sees one state of the store for its whole life.
+
+        The server ends a statement that runs longer than ``statement_s``, and the transaction itself when its owner
+        asks nothing for ``idle_s``: it would keep dead rows from being cleared away. Raises StoreUnavailableError then.
+        """
+        with translated_store_errors(), self.engine.connect() as opened:
+            connection = opened.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                connection.execute(
+                    _LIMITS, {"statement": str(int(statement_s * 1000)), "idle": str(int(idle_s * 1000))}
+                )
+                yield connection
+
+    @contextmanager
     def autocommit(self) -> Iterator[Connection]:
         """A connection on which each statement commits by itself (DDL, advisory work)."""
         with translated_store_errors(), self.engine.connect() as connection:
@@ -117,6 +139,8 @@ def _raise_ours(raised: Exception, error: BaseException | None, *, gone: bool) -
         raise StoreFullError(
             f"PostgreSQL has no room left: {reason}", hint="free disk space; nothing was lost"
         ) from raised
+    if state in _TOO_LONG:
+        raise StoreUnavailableError(f"PostgreSQL gave up: {reason}", hint="ask for less at a time") from raised
     if gone or state.startswith(_AWAY):
         raise StoreUnavailableError(
             f"PostgreSQL does not answer: {reason}",

@@ -11,7 +11,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command."""
     run = commands.add("bench", bench, "Measure speed here, side by side with what it replaces", json=True)
     run.add_argument(
-        "names", nargs="*", metavar="NAME", help="enqueue, ingest, calendar, slo, trace, policy (default: all)"
+        "names", nargs="*", metavar="NAME", help="enqueue, ingest, calendar, slo, trace, policy, read (default: all)"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Final, Protocol
 
 import numpy as np
@@ -22,6 +22,10 @@ from mdtasks.store.reference import Instrument
 
 #: Where the close of a day is looked for when there is no daily bar: the last one that started in trading hours.
 _INTRADAY: Final = (Interval.M1, Interval.M5, Interval.M15, Interval.H1)
+
+
+#: For what, and as of when.
+Asked = tuple[Adjust, datetime | None]
 
 
 class HasCalendars(Protocol):
@@ -55,6 +59,17 @@ def adjusted(  # noqa: PLR0917 - the one seam: who reads, what was read, how it 
         counted = in_money_of(counted, instrument.mic)
     closes = look.closes(counted, needs_close(counted, days_us, adjust))
     return replace(stored, bars=factors(counted, days_us, closes, adjust).adjusted(stored.bars))
+
+
+def grounds(deps: HasCalendars, connection: Connection, instrument: Instrument, since: datetime, asked: Asked) -> str:
+    """What adjusted bars that start at ``since`` or later depend on beside the bars: actions and closes, in words that
+    differ whenever they do.
+    """
+    adjust, as_of = asked
+    look = _Look(connection, instrument, deps.calendars.get(instrument.mic), as_of)
+    counted = look.actions()
+    day = np.array([to_us(datetime.combine(trading_day(look.calendar, since), time(), UTC))], dtype=np.int64)
+    return repr((counted, sorted(look.closes(counted, needs_close(counted, day, adjust)).items())))
 
 
 @dataclass(frozen=True, slots=True)

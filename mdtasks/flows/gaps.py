@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.expecting import ended_intervals
 from mdtasks.flows.scan import ACTOR, due_after_s, scan
 from mdtasks.store import bar_reports, reference, silences
 from mdtasks.store import bars as store_bars
@@ -24,6 +26,9 @@ from mdtasks.store import gaps as store_gaps
 from mdtasks.store.gaps import LedgerEntry, Scope
 from mdtasks.store.reference import Instrument
 from mdtasks.store.silences import Heard
+
+#: Intervals of the clock that a question may span: each that is expected is held in memory, with its verdict.
+_MOST_INTERVALS: Final = 6_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,15 @@ def accept_gaps(symbol: str, asked: Question, word: tuple[str, str], deps: Deps,
 def _window(asked: Question, member: Instrument, deps: Deps, now: datetime) -> TimeWindow:
     calendar = deps.calendars.get(member.mic)
     # Beyond what a calendar knows nothing is expected; one that ends must not stop the others.
-    return asked.window.on(calendar, asked.interval, min(now, calendar.horizon))
+    window = asked.window.on(calendar, asked.interval, min(now, calendar.horizon))
+    longest = timedelta(seconds=_MOST_INTERVALS * asked.interval.seconds)
+    if window.end - window.start > longest:
+        raise InvalidRequestError(
+            f"more than {longest.days:,} days of {asked.interval} at a time",
+            field="start",
+            hint="ask for a part at a time, or for a longer interval",
+        )
+    return window
 
 
 def _series(
@@ -161,7 +174,7 @@ def _series(
 ) -> Series:
     interval, window = about
     covered, bars_us, rejected = known
-    starts, ends = _expected(member, deps, window, interval, now)
+    starts, ends = ended_intervals(member, deps.calendars.get(member.mic), window, interval, now)
     whole, kept = deps.calendars.get(member.mic), deps.calendars.get_of(member.mic, member.id)
     step_us = interval.seconds * 1_000_000
     due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, member.mic, deps)))
@@ -177,18 +190,3 @@ def _series(
         rejected_us=np.array([to_us(bar.ts) // step_us * step_us for bar in rejected], dtype=np.int64),
         due_us=due_us,
     )
-
-
-def _expected(
-    member: Instrument, deps: Deps, window: TimeWindow, interval: Interval, now: datetime
-) -> tuple[Times, Times]:
-    """Starts and ends of the intervals that have ended, within the listing's life."""
-    calendar = deps.calendars.get(member.mic)
-    starts = calendar.expected(window, interval)
-    ends = calendar.interval_end(starts, interval)
-    kept = ends <= to_us(now)
-    for day, sign in ((member.listed_from, 1), (member.delisted_on, -1)):
-        if day is not None:
-            midnight_us = to_us(datetime.fromisoformat(f"{day}T00:00+00:00"))
-            kept &= starts >= midnight_us if sign > 0 else starts < midnight_us
-    return starts[kept], ends[kept]

@@ -43,6 +43,7 @@ class Settings(TracingSettings):
         "Policy (YAML) that a reload without one reads; default: policy.yaml in the home, else the shipped defaults",
     )
 
+    url: str = declared("MDTASKS_URL", "", "Web app of the stack that `mdtasks.bars` reads, where that is another")
     flower_url: str = declared("MDTASKS_FLOWER_URL", "", "Where Flower is, for links to it")
     prometheus_url: str = declared("MDTASKS_PROMETHEUS_URL", "", "Where Prometheus is, for links to it")
     grafana_url: str = declared("MDTASKS_GRAFANA_URL", "", "Where Grafana is, for links of alerts into its dashboards")

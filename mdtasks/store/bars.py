@@ -281,6 +281,13 @@ def _joined(parts: Sequence[bytes], kind: str) -> NDArray[Any]:
 
 def _names(stretches: Sequence[str]) -> NDArray[np.object_]:
     """Names out of comma-separated stretches, each distinct name one string."""
-    names = [name for stretch in stretches for name in stretch.split(",")]
     one: dict[str, str] = {}
-    return np.array([one.setdefault(name, name) for name in names], dtype=object)
+    return np.concatenate([np.empty(0, dtype=object), *(_names_of(stretch, one) for stretch in stretches)])
+
+
+def _names_of(stretch: str, one: dict[str, str]) -> NDArray[np.object_]:
+    first = stretch.partition(",")[0]
+    count, rest = divmod(len(stretch) + 1, len(first) + 1)
+    if not rest and f"{first}," * (count - 1) + first == stretch:  # nearly always one provider's
+        return np.full(count, one.setdefault(first, first), dtype=object)
+    return np.array([one.setdefault(name, name) for name in stretch.split(",")], dtype=object)

@@ -31,14 +31,17 @@ class Json(Response):
         )
 
 
-def refusal(error: MdtasksError) -> Json:
-    """The answer to a request that ended in one of our errors: ``{"ok": false, "error", "code", "hint", …}``."""
+def refusal(error: MdtasksError, status: int | None = None) -> Json:
+    """The answer to a request that ended in one of our errors: ``{"ok": false, "error", "code", "hint", …}``.
+
+    ``status``: in place of the error's own.
+    """
     headers = {}
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = 'Bearer realm="mdtasks"'
     if isinstance(error, UnavailableError | QueueFullError):
         headers["Retry-After"] = _RETRY_AFTER_S
-    return Json({"ok": False, **error.as_dict()}, error.http_status, headers)
+    return Json({"ok": False, **error.as_dict()}, status or error.http_status, headers)
 
 
 async def on_our_error(_request: Request, error: Exception) -> Response:

@@ -25,8 +25,10 @@ from mdtasks.settings import Settings, load_settings
 from mdtasks.web import (
     actions,
     backfills,
+    bars,
     calendars,
     deadletters,
+    described,
     gaps,
     live,
     policies,
@@ -41,6 +43,7 @@ from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_u
 from mdtasks.web.console import routes as console
 from mdtasks.web.console.errors import for_people
 from mdtasks.web.console.events import living
+from mdtasks.web.downloads import Downloads
 from mdtasks.web.endpoints import endpoints
 from mdtasks.web.following import Followed, following
 
@@ -106,6 +109,9 @@ def _routes() -> list[BaseRoute]:
         Route("/stats/providers/{name}", providers.show),
         Route("/stats/policy", policies.status),
         Route("/actions/{symbol:path}", actions.show, middleware=[current]),
+        Route("/openapi.json", described.show),
+        Route("/bars", bars.many, middleware=[current]),
+        Route("/bars/{symbol:path}", bars.one, middleware=[current]),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/universe", universe.show),
@@ -128,13 +134,15 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         _log_to_stderr()
         current_default_thread_limiter().total_tokens = _MOST_AT_WORK
         deps = open_deps(settings, application="mdtasks-web")
+        downloads = Downloads(settings)
         use_multiprocess_dir(settings.metrics_dir)
         tell_ready()
         try:
             follower = Follower(deps)
             async with following(follower), living(follower) as live:
-                yield {"follower": follower, "deps": deps, "live": live}
+                yield {"follower": follower, "deps": deps, "live": live, "downloads": downloads}
         finally:
+            downloads.close()
             deps.close()
 
     return lifespan

@@ -19,6 +19,11 @@ class Endpoint:
     purpose: str
 
 
+def is_page(path: str) -> bool:
+    """Whether a path is of the console or a runbook: for people, in HTML, changed without notice to programs."""
+    return path == "/" or path.startswith(("/console", "/runbooks"))
+
+
 def endpoints(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[Endpoint]:
     """Every endpoint, in the order of the table."""
     for route in routes:

@@ -12,17 +12,13 @@ from mdtasks.domain.jobs import Symbol
 from mdtasks.flows import ticks
 from mdtasks.store import quotes
 from mdtasks.web.answers import Json
-from mdtasks.web.parsing import Query, parse_query
-
-
-def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+from mdtasks.web.parsing import Query, comma_separated, parse_query
 
 
 class QuotesQuery(Query):
     """Of which symbols, with commas between them."""
 
-    symbols: Annotated[tuple[Symbol, ...], BeforeValidator(_split), Field(min_length=1, max_length=1000)]
+    symbols: Annotated[tuple[Symbol, ...], BeforeValidator(comma_separated), Field(min_length=1, max_length=1000)]
 
 
 def latest_quotes(request: Request) -> Response:

@@ -25,6 +25,11 @@ def _with_its_plus(value: object) -> object:
     return _LOST_PLUS.sub("+", value) if isinstance(value, str) and "T" in value else value
 
 
+def comma_separated(value: object) -> object:
+    """What a parameter lists with commas, as a list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 QueryTime = Annotated[UtcDatetime, BeforeValidator(_with_its_plus)]
 
 

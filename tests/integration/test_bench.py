@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mdtasks.stack.benches.policy import bench_policy
+from mdtasks.stack.benches.read import bench_read
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.trace import bench_trace
 
@@ -32,3 +33,12 @@ def test_every_process_of_a_stack_follows_a_change() -> None:
     assert result["unit"] == "milliseconds, 8 processes"
     assert set(result["figures"]) == {"median to the last process", "slowest round"}
     assert len(said) == 3
+
+
+def test_a_download_is_measured_beside_a_copy_of_the_same_rows() -> None:
+    said: list[str] = []
+    result = bench_read(said.append, bars=2_000, rounds=1).as_dict()
+    assert set(result["figures"]) == {"arrow_http", "copy_binary", "copy_text", "csv_http", "parquet_http"}
+    ratios = {"arrow_http / copy_binary", "arrow_http / copy_text", "memory after all bars / after a tenth"}
+    assert set(result["ratios"]) == ratios
+    assert len(said) == 11

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -77,6 +78,20 @@ def test_every_format_gives_the_stored_doubles_back(stored: Cli, cli_deps: Deps,
     assert as_csv[0]["ts"] == as_json[0]["ts"] == "2026-11-02T00:00:00Z"
     assert as_parquet[0]["ts"] == datetime(2026, 11, 2, tzinfo=UTC)
     assert datetime.fromisoformat(as_csv[0]["known_at"]) == as_parquet[0]["known_at"]
+
+
+def test_hours_and_silence_are_the_same_question_as_over_http(stored: Cli, cli_deps: Deps, tmp_path: Path) -> None:
+    target = tmp_path / "day.arrows"
+    assert (
+        stored("bars", "BTC-USD", *DAY, "--session", "regular", "--fill", "no_trade", "--output", str(target)).code == 0
+    )
+    table = pa.ipc.open_stream(target.read_bytes()).read_all()
+    assert table["close"].to_pylist() == truth(cli_deps).bars.close.tolist()
+    assert stored("bars", "BTC-USD", *DAY, "--format", "arrow").raw == target.read_bytes()
+    document = stored("bars", "BTC-USD", *DAY, "--session", "regular", "--json").json
+    assert (document["session"], document["fill"], len(document["bars"])) == ("regular", "none", 1440)
+    refused = stored("bars", "BTC-USD", *DAY, "--fill", "no_trade", "--as-of", "2026-11-03")
+    assert (refused.code, "exclude one another" in refused.err) == (2, True)
 
 
 def test_bars_as_of_an_earlier_time_are_those_known_then(stored: Cli, cli_deps: Deps) -> None:
@@ -205,7 +220,7 @@ def test_a_full_disk_behind_standard_output_is_said_in_a_line(stored: Cli) -> No
         (("BTC-USD", "--json", "--format", "csv"), "exclude one another"),
         (("BTC-USD", "--format", "xml"), "invalid choice: 'xml'"),
         (("BTC-USD", "--format", "table", "--output", "x"), "a table is not for a file"),
-        (("BTC-USD", "--output", "x.foo"), "x.foo tells no format\nhint: end it in .csv, .json or .parquet"),
+        (("BTC-USD", "--output", "x.foo"), "x.foo tells no format\nhint: end it in .csv, .json, .arrows or .parquet"),
     ],
 )
 def test_wrong_questions_for_bars_are_refused(stored: Cli, words: tuple[str, ...], said: str) -> None:

@@ -31,6 +31,7 @@ from mdtasks.domain.errors.base import MdtasksError
 from mdtasks.domain.errors.findings import ActionWithoutJumpError, JumpWithoutActionError, SuspectBarsError
 from mdtasks.domain.errors.servers import (
     BrokerUnavailableError,
+    BusyError,
     JobsFailedError,
     QueueFullError,
     StaleClaimError,
@@ -67,6 +68,7 @@ __all__ = [
     "BadPayloadError",
     "BodyTooLargeError",
     "BrokerUnavailableError",
+    "BusyError",
     "CanaryError",
     "CannotAdjustError",
     "CircuitOpenError",

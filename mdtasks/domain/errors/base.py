@@ -22,14 +22,15 @@ class MdtasksError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel from a worker's child to its parent by pickle; constructors here take keywords.
-        return _restored, (type(self), self.args, self.__dict__)
+        return restored, (type(self), self.args, self.__dict__)
 
     def as_dict(self) -> dict[str, object]:
         """The error as HTTP and ``--json`` show it: code, message, hint."""
         return {"code": self.code, "error": self.message, "hint": self.hint}
 
 
-def _restored(cls: type[MdtasksError], args: tuple[object, ...], state: dict[str, object]) -> MdtasksError:
+def restored(cls: type[MdtasksError], args: tuple[object, ...], state: dict[str, object]) -> MdtasksError:
+    """An error that was raised in another process, without the arguments that it was made of there."""
     error = cls.__new__(cls, *args)
     error.__dict__.update(state)
     return error

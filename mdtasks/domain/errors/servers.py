@@ -48,6 +48,12 @@ class StoreFullError(UnavailableError):
     code = "store_full"
 
 
+class BusyError(UnavailableError):
+    """As much is being done at the same time as may be. Asking again in a moment helps."""
+
+    code = "busy"
+
+
 class StaleClaimError(MdtasksError):
     """The claim this work ran under was taken over: its effects were rolled back, another attempt owns the job."""
 

@@ -56,7 +56,7 @@ def bench_calendar(say: Say, *, moments: int = 20_000, rounds: int = 5) -> Resul
 
 def _scalars(calendar: Calendar, library: Any, count: int) -> list[Pair]:
     """Single moments of the last days at random, as series and ticks of a universe ask: the same minutes many times."""
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
     minutes = _random_minutes(_DAYS, count)
     times: list[int] = minutes.tolist()

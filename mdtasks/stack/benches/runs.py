@@ -8,6 +8,7 @@ from typing import Final
 from mdtasks.stack.benches.calendar import bench_calendar
 from mdtasks.stack.benches.measure import Result, Say
 from mdtasks.stack.benches.policy import bench_policy
+from mdtasks.stack.benches.read import bench_read
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.spine import bench_enqueue, bench_ingest
 from mdtasks.stack.benches.trace import bench_trace
@@ -20,4 +21,5 @@ BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {
     "slo": bench_slo,
     "trace": bench_trace,
     "policy": bench_policy,
+    "read": bench_read,
 }
