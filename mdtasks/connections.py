@@ -24,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from mdtasks.domain.errors import (
     BrokerUnavailableError,
     ConfigurationError,
+    InvalidRequestError,
     StoreFullError,
     StoreUnavailableError,
 )
@@ -113,9 +114,13 @@ class Database:
 
 @contextmanager
 def translated_store_errors() -> Iterator[None]:
-    """Turn the driver's "server is away" and "disk full" into ours; leave programming errors as they are."""
+    """Turn the driver's "server is away", "disk full" and "no such text" into ours; leave programming errors as they
+    are.
+    """
     try:
         yield
+    except UnicodeEncodeError as exc:  # half a surrogate pair
+        raise _no_text(f"{exc.object[exc.start : exc.end]!a}") from exc
     except PoolTimeoutError as exc:
         raise StoreUnavailableError("PostgreSQL: no free connection in 10 s", hint="`mdtasks doctor`") from exc
     except DBAPIError as exc:
@@ -127,12 +132,20 @@ def translated_store_errors() -> Iterator[None]:
         raise
 
 
+def _no_text(what: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"a value holds {what}, which is no text that can be stored", field="text", hint="leave that character out"
+    )
+
+
 def _state_of(error: BaseException | None) -> str:
     return getattr(error, "sqlstate", None) or ""
 
 
 def _raise_ours(raised: Exception, error: BaseException | None, *, gone: bool) -> None:
     """Raise what a driver's ``error`` means to us, from ``raised``; return when it is a fault of the statement."""
+    if isinstance(error, psycopg.DataError) and not _state_of(error) and "NUL" in str(error):  # said by the driver
+        raise _no_text("NUL") from raised
     state = _state_of(error)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if state in _FULL:
