@@ -135,9 +135,10 @@ class Listed:
         answered = [
             {
                 "source": each.source,
-                "first": str(each.days.first),
-                "last": str(each.days.last),
+                "first": each.days and str(each.days.first),
+                "last": each.days and str(each.days.last),
                 "at": _iso(each.asked_at),
+                "error": each.error,
             }
             for each in self.answered
         ]
@@ -175,7 +176,7 @@ def listed(
     """What stands of a symbol's actions, now or as of an instant. Raises UnknownSymbolError."""
     member = reference.resolve(connection, [symbol])[symbol]
     history = actions.told(connection, [member.id], as_of)[member.id]
-    day = trading_day(calendars.get(member.mic), as_of or now)
+    day = trading_day(calendars.plain(member.mic), as_of or now)
     found = standing(history)
     begun = {each.ex_date for each in in_force([one.action for one in found], day)}
     stands = [(each, each.action.ex_date in begun) for each in found]
