@@ -12,7 +12,8 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mdtasks.connections import Database
-from mdtasks.domain.actions import PERSON, Action, Key, Kind, News, Told, in_force, news, standing
+from mdtasks.domain.action_news import News, news
+from mdtasks.domain.actions import PERSON, Action, Key, Kind, Told, in_force, standing
 from mdtasks.domain.adjustment import trading_day
 from mdtasks.domain.errors import ConflictError, InvalidRequestError, NotFoundError
 from mdtasks.domain.sessions import Calendars

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from mdtasks.domain.actions import Action, Days, News, news
+from mdtasks.domain.action_news import News, news
+from mdtasks.domain.actions import Action, Days
 from mdtasks.domain.errors import (
     HeldBackError,
     InvalidRequestError,

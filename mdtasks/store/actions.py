@@ -10,7 +10,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from mdtasks.connections import load_statements, storable
-from mdtasks.domain.actions import Action, Days, Kind, News, Told
+from mdtasks.domain.action_news import News
+from mdtasks.domain.actions import Action, Days, Kind, Told
 from mdtasks.domain.jobs import Interval
 
 _SQL: Final = load_statements("mdtasks.store.sql", "actions.sql")
