@@ -25,7 +25,8 @@ _COMMENTS = {
     },
     "action_answers": {
         "": "which days' corporate actions a provider has answered for, and when it last did",
-        "first_day": "the earliest ex-date that it was ever asked about",
+        "first_day": "the earliest ex-date that it ever answered for; null: it never did",
+        "error": "why it did not answer when it was asked last, and would not again; null: it did",
     },
 }
 
@@ -57,8 +58,9 @@ def upgrade() -> None:
         create table action_answers (
             instrument_id integer not null references instruments (id) on delete cascade,
             source text not null,
-            first_day date not null,
-            last_day date not null,
+            first_day date,
+            last_day date,
+            error text,
             asked_at timestamptz not null default now(),
             primary key (instrument_id, source)
         );

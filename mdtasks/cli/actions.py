@@ -94,8 +94,9 @@ def _show(found: Listed, *, history: bool) -> None:
     else:
         say(f"no corporate actions of {found.symbol} are known" + (" as of then" if found.as_of else ""))
     for each in found.answered:
-        span = f"{each.days.first} to {each.days.last}"
-        say(f"{each.source} answered for {span}, last on {each.asked_at:%Y-%m-%d %H:%M} UTC")
+        span = f"answered for {each.days.first} to {each.days.last}" if each.days else "never answered"
+        last = f"asked last on {each.asked_at:%Y-%m-%d %H:%M} UTC"
+        say(f"{each.source} {span}, {last}" + (f": {each.error}" if each.error else ""))
     if not found.answered:
         say(f"no provider was asked yet: `mdtasks actions refresh {found.symbol}` asks, `mdtasks actions import` reads")
 
@@ -109,15 +110,15 @@ def _cells(each: Told) -> tuple[object, ...]:
 
 def import_file(args: argparse.Namespace) -> int:
     """Read a file: safe to repeat."""
-    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.opened import opened_deps
     from mdtasks.flows.action_files import read_actions_file
     from mdtasks.flows.action_records import source_name, tell
 
     symbol = None if args.symbol is None else symbols_of([args.symbol])[0]
     source = source_name(args.source)
     given = read_actions_file(Path(args.file).expanduser(), symbol)
-    with opened_database(args) as database:
-        change = tell(database, given, source, actor())
+    with opened_deps(args) as deps:
+        change = tell(deps.database, given, source, actor())
     return _said(args, {"read": len(given), **change.as_dict()})
 
 
@@ -138,28 +139,28 @@ def refresh(args: argparse.Namespace) -> int:
 
 def add(args: argparse.Namespace) -> int:
     """Tell of one action."""
-    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.opened import opened_deps
     from mdtasks.domain.actions import PERSON
     from mdtasks.flows.action_files import action_of
     from mdtasks.flows.action_records import tell
 
     names = ("ex_date", "kind", "value", "currency", "new_symbol")
     action, symbol = action_of({name: getattr(args, name) for name in names}), symbols_of([args.symbol])[0]
-    with opened_database(args) as database:
-        change = tell(database, [(symbol, action)], PERSON, actor(), _reason(args))
+    with opened_deps(args) as deps:
+        change = tell(deps.database, [(symbol, action)], PERSON, actor(), _reason(args))
     return _said(args, change.as_dict())
 
 
 def withdraw(args: argparse.Namespace) -> int:
     """Tell that there was none."""
-    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.opened import opened_deps
     from mdtasks.flows import action_records
     from mdtasks.flows.action_files import key_of
 
     symbol = symbols_of([args.symbol])[0]
     key = key_of(args.ex_date, args.kind, args.new_symbol)
-    with opened_database(args) as database:
-        change = action_records.withdraw(database, symbol, key, actor(), _reason(args))
+    with opened_deps(args) as deps:
+        change = action_records.withdraw(deps.database, symbol, key, actor(), _reason(args))
     return _said(args, change.as_dict())
 
 
@@ -171,13 +172,16 @@ def _reason(args: argparse.Namespace) -> str:
 
 
 def _said(args: argparse.Namespace, counts: Mapping[str, Any]) -> int:
+    from mdtasks.cli.output import plural
+
     if args.json:
         print_json(dict(counts))
         return 0
-    said = [f"{counts[name]:,} {name}" for name in counts if name in _COUNTS and (counts[name] or name == "added")]
-    print(", ".join(said))
+    said = [f"{counts[name]:,} {name}" for name in _COUNTS if counts.get(name)]
+    print(", ".join(said) or "nothing to ask: all were asked about today")
     if counts["suspect"]:
-        say(f"{counts['suspect']:,} days do not fit the bars: `mdtasks dlq list` and `mdtasks quarantine` show them")
+        days = plural(counts["suspect"], "day does", "days do")
+        say(f"{days} not fit the bars: `mdtasks dlq list` and `mdtasks quarantine` show them")
     return 0
 
 

@@ -114,10 +114,11 @@ def show_letter(args: argparse.Namespace) -> int:
     if history:
         show_attempts(letter["job_id"], history)
         print()
-    _show_payload(payload, letter["envelope"])
+    if letter["kind"] != "action":  # a finding about stored bars: nothing was sent, and nothing can be sent again
+        _show_payload(payload, letter["envelope"])
     if letter["traceback"]:
         print(f"\n{block_of(letter['traceback'])}")
-    if letter["state"] == "open":
+    if letter["state"] == "open" and letter["kind"] != "action":
         say(f"\n`mdtasks requeue {args.letter}` sends it again")
     return 0
 

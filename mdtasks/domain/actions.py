@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -19,10 +19,6 @@ from mdtasks.domain.errors import InvalidRequestError
 PERSON: Final = "person"
 #: Two sources that tell of the same on days so far apart mean one action; a weekend lies between Friday and Monday.
 _SAME_WITHIN: Final = timedelta(days=3)
-#: A source that no longer tells of an action, and tells of its like on a day so near, has moved it.
-_MOVED_WITHIN: Final = timedelta(days=10)
-#: Values that differ by less, as a share, are one: vendors round dividends that they have adjusted for later splits.
-_SAME_SHARE: Final = 2e-5
 #: Two sources may differ by so much, as a share, and mean one action.
 _ALIKE_SHARE: Final = 0.01
 
@@ -192,10 +188,11 @@ def _one_action(this: Told, other: Told) -> bool:
     shares = this.action.shares, other.action.shares
     if shares != (1.0, 1.0):
         return math.isclose(*shares, rel_tol=_ALIKE_SHARE)
-    return this.action.kind is other.action.kind and _alike(this.action, other.action, _ALIKE_SHARE)
+    return this.action.kind is other.action.kind and alike(this.action, other.action, _ALIKE_SHARE)
 
 
-def _alike(this: Action, other: Action, share: float) -> bool:
+def alike(this: Action, other: Action, share: float) -> bool:
+    """Whether two actions of one kind say the same, but for ``share`` of their values."""
     if this.symbol != other.symbol:
         return False
     if this.value is None or other.value is None:
@@ -212,98 +209,6 @@ class Days:
 
     def __contains__(self, day: date) -> bool:
         return self.first <= day <= self.last
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """A statement to be put on record. ``corrects``: it takes the place of one that stood."""
-
-    action: Action
-    corrects: bool = False
-    withdrawn: bool = False
-    reason: str | None = None
-
-
-def combined(actions: Iterable[Action]) -> list[Action]:
-    """What a source told of one instrument, with one action to a key, whatever the order: dividends of one day add up,
-    splits multiply, and stock dividends grow on each other. A split of one for one is none.
-
-    Raises InvalidRequestError when one day's dividends are of two currencies.
-    """
-    found: dict[Key, Action] = {}
-    for each in sorted(actions, key=lambda one: (one.key, one.value or 0.0)):
-        before = found.get(each.key)
-        found[each.key] = each if before is None else _joined(before, each)
-    return [each for each in found.values() if not (each.kind is Kind.SPLIT and each.value == 1.0)]
-
-
-def _joined(this: Action, other: Action) -> Action:
-    if this.kind is Kind.DIVIDEND and this.currency != other.currency:
-        raise _wrong("currency", f"dividends of {this.ex_date} in {this.currency} and {other.currency}", "give one")
-    if this.value is None or other.value is None:
-        return other if this.value is None else this
-    match this.kind:
-        case Kind.DIVIDEND:
-            # Pennies add up to pennies.
-            return replace(this, value=round(this.value + other.value, 10))
-        case Kind.SPLIT:
-            return replace(this, value=this.value * other.value)
-        case Kind.STOCK_DIVIDEND:
-            return replace(this, value=this.shares * other.shares - 1.0)
-        case _:
-            return other
-
-
-def news(
-    own: Iterable[Told], told: Iterable[Action], asked: Days | None = None, today: date | None = None
-) -> list[News]:
-    """What is new in a source's answer about one instrument, beside its ``own`` statements until now; [] when nothing.
-
-    ``asked``: the days that the answer speaks for; None where it speaks for nothing but what it holds (a file). What
-    the source no longer tells is withdrawn when its day is still to come, or when it was moved to a near one. What
-    happened is not undone by silence: a person withdraws it.
-    """
-    latest: dict[Key, Told] = {}
-    for each in sorted(own, key=lambda one: one.id):
-        latest[each.action.key] = each
-    found = combined(told)
-    fresh = [made for each in found if (made := _news_of(latest.get(each.key), each)) is not None]
-    if asked is None or today is None:
-        return fresh
-    there = {each.key for each in found}
-    added = [each.action for each in fresh if not each.corrects]
-    for key, held in latest.items():
-        if not held.withdrawn and key not in there and key[0] in asked:
-            moved = next((each for each in added if _moved(held.action, each)), None)
-            if moved is not None:
-                fresh.append(News(held.action, True, True, f"moved to {moved.ex_date}"))
-            elif key[0] > today:
-                fresh.append(News(held.action, True, True, "no longer announced"))
-    return fresh
-
-
-def _news_of(held: Told | None, action: Action) -> News | None:
-    if held is None or held.withdrawn:
-        return News(action, corrects=held is not None)
-    merged = _filled(action, held.action)
-    return None if merged == held.action else News(merged, corrects=True)
-
-
-def _filled(action: Action, held: Action) -> Action:
-    """The action with what it leaves open, or tells as good as alike, as it was told before."""
-    kept: dict[str, object] = {
-        each.name: getattr(held, each.name) for each in fields(Action) if getattr(action, each.name) is None
-    }
-    for name in ("value", "reference"):
-        new, old = getattr(action, name), getattr(held, name)
-        if new is not None and old is not None and math.isclose(new, old, rel_tol=_SAME_SHARE):
-            kept[name] = old
-    return replace(action, **kept)  # type: ignore[arg-type]
-
-
-def _moved(held: Action, action: Action) -> bool:
-    near = abs(held.ex_date - action.ex_date) <= _MOVED_WITHIN
-    return near and held.kind is action.kind and _alike(held, action, _SAME_SHARE)
 
 
 def in_force(actions: Sequence[Action], day: date) -> list[Action]:

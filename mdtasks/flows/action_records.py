@@ -12,7 +12,8 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mdtasks.connections import Database
-from mdtasks.domain.actions import PERSON, Action, Key, Kind, News, Told, in_force, news, standing
+from mdtasks.domain.action_news import News, news
+from mdtasks.domain.actions import PERSON, Action, Key, Kind, Told, in_force, standing
 from mdtasks.domain.adjustment import trading_day
 from mdtasks.domain.errors import ConflictError, InvalidRequestError, NotFoundError
 from mdtasks.domain.sessions import Calendars
@@ -135,9 +136,10 @@ class Listed:
         answered = [
             {
                 "source": each.source,
-                "first": str(each.days.first),
-                "last": str(each.days.last),
+                "first": each.days and str(each.days.first),
+                "last": each.days and str(each.days.last),
                 "at": _iso(each.asked_at),
+                "error": each.error,
             }
             for each in self.answered
         ]
@@ -175,7 +177,7 @@ def listed(
     """What stands of a symbol's actions, now or as of an instant. Raises UnknownSymbolError."""
     member = reference.resolve(connection, [symbol])[symbol]
     history = actions.told(connection, [member.id], as_of)[member.id]
-    day = trading_day(calendars.get(member.mic), as_of or now)
+    day = trading_day(calendars.plain(member.mic), as_of or now)
     found = standing(history)
     begun = {each.ex_date for each in in_force([one.action for one in found], day)}
     stands = [(each, each.action.ex_date in begun) for each in found]

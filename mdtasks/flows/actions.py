@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from mdtasks.domain.actions import Action, Days, News, news
+from mdtasks.domain.action_news import News, news
+from mdtasks.domain.actions import Action, Days
 from mdtasks.domain.errors import (
     HeldBackError,
     InvalidRequestError,
@@ -20,16 +22,19 @@ from mdtasks.domain.errors import (
 from mdtasks.flows import action_checks
 from mdtasks.flows.action_checks import LOOK_BACK, Checked
 from mdtasks.flows.action_records import counted, own_of
-from mdtasks.flows.deps import Deps, work_until
+from mdtasks.flows.deps import Deps
 from mdtasks.flows.fetch import called
 from mdtasks.flows.routing import Turn, route
 from mdtasks.store import actions, reference
+from mdtasks.store.actions import Answered
 from mdtasks.store.reference import Instrument
 
 log = logging.getLogger(__name__)
 
 #: An instrument is asked about again after this: once a day, whenever beat's round comes by.
 _DUE_AFTER: Final = timedelta(hours=20)
+#: So long a round of beat goes on: the worker of housekeeping has one process, and the dispatcher waits for it.
+_SLICE_S: Final = 2.0
 #: Announced actions are asked for so far ahead, and corrections of past ones so far back.
 _AHEAD: Final = timedelta(days=60)
 _BACK: Final = timedelta(days=30)
@@ -68,36 +73,42 @@ class Which:
     source: str | None = None
 
 
-def refresh(deps: Deps, now: datetime, which: Which = Which()) -> Refreshed:
+def refresh(
+    deps: Deps,
+    now: datetime,
+    which: Which = Which(),
+    for_s: float = math.inf,
+) -> Refreshed:
     """Ask providers about corporate actions, each in its turn for those that nobody before it answered for.
 
-    A round takes half of a task's time limit at most: those asked longest ago come first, the rest come with the next.
-    Idempotent: what is known already is no news. Raises UnsupportedError where no provider has actions, and for named
-    symbols or a named source the error of what could not be answered at all.
+    No call begins after ``for_s`` seconds: those asked longest ago come first, the rest come with the next round.
+    Idempotent: what is known already is no news. Raises UnsupportedError where no provider has actions,
+    CircuitOpenError where nobody may be asked, UnknownSymbolError, UnknownProviderError.
     """
     members = _members(deps, now, which)
     done = Refreshed()
     if not members:
         return done
     turns = route(deps, "actions", {member.mic for member in members}, which.source).turns
-    left = list(members)
-    until = work_until(deps.settings)
+    left, until = list(members), time.monotonic() + for_s
     for turn in turns:
         try:
-            left = _ask(_Round(deps, turn, now, until, done), left)
+            left = _ask(_Round(deps, turn, now, until, done, which), left)
         finally:
             turn.gate.give_up_probe()
         if not left:
             break
     done.unanswered = len(left)
-    done.checked += action_checks.check(deps.database, members, now.date() - LOOK_BACK)
+    waiting = {member.id for member in left}
+    looked_at = [member for member in members if member.id not in waiting]
+    done.checked += action_checks.check(deps.database, looked_at, now.date() - LOOK_BACK)
     return done
 
 
 def refresh_due(deps: Deps, now: datetime) -> Refreshed:
-    """``refresh`` of all that are due; where nobody may be asked, bars are held against what files and people told."""
+    """``refresh`` of some that are due; where nobody may be asked, bars are held against what files and people told."""
     try:
-        return refresh(deps, now)
+        return refresh(deps, now, for_s=_SLICE_S)
     except (UnsupportedError, HeldBackError) as error:
         log.info("corporate actions: %s", error)
     members = _members(deps, now, Which())
@@ -116,7 +127,7 @@ def _members(deps: Deps, now: datetime, which: Which) -> list[Instrument]:
         ]
         asked: dict[int, datetime] = {}
         for each in actions.answers(connection, [member.id for member in alive]):
-            if which.source in (None, each.source):
+            if each.error is None and which.source in (None, each.source):
                 asked[each.instrument_id] = max(each.asked_at, asked.get(each.instrument_id, each.asked_at))
     never = datetime.min.replace(tzinfo=UTC)
     due = [member for member in alive if which.source or asked.get(member.id, never) < now - _DUE_AFTER]
@@ -132,13 +143,29 @@ class _Round:
     now: datetime
     until: float
     done: Refreshed
+    which: Which
+
+    @property
+    def insists(self) -> bool:
+        """Whether a person asks: also about what was refused today."""
+        return bool(self.which.symbols or self.which.source)
 
 
 def _ask(round_: _Round, members: Sequence[Instrument]) -> list[Instrument]:
     """Ask one provider about those it serves; returns those not answered for."""
     provider = round_.turn.provider
-    left = [member for member in members if not provider.capabilities.serves(member.listing)]
-    for days, packet in _packets(round_, [member for member in members if member not in left]):
+    known = _answers(round_, members)
+    refused = {
+        each.instrument_id
+        for each in known.values()
+        if each.error is not None and each.asked_at > round_.now - _DUE_AFTER and not round_.insists
+    }
+    asked: list[Instrument] = []
+    left: list[Instrument] = []
+    for member in members:
+        served = member.id not in refused and provider.capabilities.serves(member.listing)
+        (asked if served else left).append(member)
+    for days, packet in _packets(round_, asked, known):
         if time.monotonic() > round_.until:
             left += packet
             continue
@@ -148,33 +175,49 @@ def _ask(round_: _Round, members: Sequence[Instrument]) -> list[Instrument]:
         except ProviderError as error:
             round_.done.errors[provider.name] = str(error)
             left += packet
+            _remember_refusals(round_, dict.fromkeys(packet, error))
             if isinstance(error, HeldBackError):  # the others would be held back too, each after a wait
                 round_.until = 0.0
             continue
-        for member in packet:
-            if failed := answer.errors.get(member.symbol):
-                round_.done.errors[member.symbol] = str(failed)
-                left.append(member)
+        failed = {member: answer.errors[member.symbol] for member in packet if member.symbol in answer.errors}
+        round_.done.errors |= {member.symbol: str(error) for member, error in failed.items()}
+        _remember_refusals(round_, failed)
+        left += failed
         brought = {member: answer.actions[member.symbol] for member in packet if member.symbol in answer.actions}
         _keep(round_, brought, days)
     return left
 
 
-def _packets(round_: _Round, members: Sequence[Instrument]) -> Iterable[tuple[Days, list[Instrument]]]:
+def _answers(round_: _Round, members: Sequence[Instrument]) -> Mapping[int, Answered]:
+    """What the round's provider answered about these instruments until now."""
+    with round_.deps.database.transaction() as connection:
+        found = actions.answers(connection, [member.id for member in members])
+    return {each.instrument_id: each for each in found if each.source == round_.turn.provider.name}
+
+
+def _remember_refusals(round_: _Round, failed: Mapping[Instrument, ProviderError]) -> None:
+    """Remember for a day who has no answer about whom, where asking again would not help."""
+    by_error: defaultdict[str, list[int]] = defaultdict(list)
+    for member, error in failed.items():
+        if not error.retryable:
+            by_error[str(error)].append(member.id)
+    if by_error:
+        with round_.deps.database.transaction() as connection:
+            for error_text, ids in by_error.items():
+                actions.remember_refusal(connection, ids, round_.turn.provider.name, error_text)
+
+
+def _packets(
+    round_: _Round, members: Sequence[Instrument], known: Mapping[int, Answered]
+) -> Iterable[tuple[Days, list[Instrument]]]:
     """The calls to make: those that want the same days together, as far as the provider takes them."""
     today, size = round_.now.date(), round_.turn.provider.capabilities.max_symbols
-    ids = [member.id for member in members]
     with round_.deps.database.transaction() as connection:
-        known = {
-            each.instrument_id: each.days
-            for each in actions.answers(connection, ids)
-            if each.source == round_.turn.provider.name
-        }
-        since = actions.bars_since(connection, ids)
+        since = actions.bars_since(connection, [member.id for member in members])
     together: defaultdict[Days, list[Instrument]] = defaultdict(list)
     for member in members:
         first = min(since.get(member.id, today - _WITHOUT_BARS), today - _BACK)
-        held = known.get(member.id)
+        held = known[member.id].days if member.id in known else None
         if held is not None and held.first <= first:
             first = min(held.last - _AHEAD, today) - _BACK
         together[Days(first, today + _AHEAD)].append(member)

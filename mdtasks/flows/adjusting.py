@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from mdtasks.domain.actions import Action, in_force, standing
 from mdtasks.domain.adjustment import Adjust, factors, in_money_of, needs_close, trading_day, trading_days
 from mdtasks.domain.bars import from_us, to_us
+from mdtasks.domain.errors import CannotAdjustError
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.schedules import DAY_US
 from mdtasks.domain.sessions import Calendar, Calendars
@@ -52,13 +53,20 @@ def adjusted(  # noqa: PLR0917 - the one seam: who reads, what was read, how it 
     """
     if adjust is Adjust.NONE or not len(stored):
         return stored
-    look = _Look(connection, instrument, deps.calendars.get(instrument.mic), as_of)
+    # As the library has it: what people tell of a calendar later must not change what was read.
+    look = _Look(connection, instrument, deps.calendars.plain(instrument.mic), as_of)
     days_us = trading_days(look.calendar, stored.bars.ts_us, interval)
-    counted = look.actions()
-    if adjust is Adjust.TOTAL:
-        counted = in_money_of(counted, instrument.mic)
-    closes = look.closes(counted, needs_close(counted, days_us, adjust))
-    return replace(stored, bars=factors(counted, days_us, closes, adjust).adjusted(stored.bars))
+    first = from_us(int(days_us.min())).date()
+    counted = [action for action in look.actions() if action.ex_date > first]
+    try:
+        if adjust is Adjust.TOTAL:
+            counted = in_money_of(counted, instrument.mic)
+        closes = look.closes(counted, needs_close(counted, days_us, adjust))
+        made = factors(counted, days_us, closes, adjust)
+    except CannotAdjustError as exc:
+        symbol = instrument.symbol
+        raise CannotAdjustError(f"{symbol}: {exc.message}", hint=exc.hint.replace("SYMBOL", symbol)) from exc
+    return replace(stored, bars=made.adjusted(stored.bars))
 
 
 def grounds(deps: HasCalendars, connection: Connection, instrument: Instrument, since: datetime, asked: Asked) -> str:

@@ -96,7 +96,8 @@ def route(deps: Deps, capability: Capability, mics: Collection[str], hint: str |
     candidates = _candidates(deps, capability, hint)
     providers = [each for each in candidates if any(map(each.capabilities.has, mics))]
     if not providers:
-        what = "quotes" if capability == "quotes" else f"{capability} bars"
+        words = {"quotes": "quotes", "actions": "corporate actions"}
+        what = words.get(capability, f"{capability} bars")
         where = f" of {', '.join(sorted(mics))}" if candidates else ""
         raise UnsupportedError(f"no configured provider serves {what}{where}", provider=hint or "registry")
     by_name = {provider.name: provider for provider in providers}

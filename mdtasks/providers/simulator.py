@@ -117,9 +117,10 @@ class SimulatorProvider:
             except NoDataError as exc:
                 errors[listing.symbol] = exc
                 continue
-            actions[listing.symbol] = simulated_actions(
-                self._seed, listing, calendar, days, self._level(listing.symbol)
-            )
+            made = simulated_actions(self._seed, listing, calendar, days, self._level(listing.symbol))
+            actions[listing.symbol] = [
+                each for each in made if each.declared_on is None or each.declared_on <= now.date()
+            ]
         return ActionsAnswer(actions, errors)
 
     def listing(self, now: datetime, days: int = 1) -> Sequence[Kept]:  # noqa: ARG002

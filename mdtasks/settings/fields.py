@@ -115,8 +115,8 @@ class Settings(TracingSettings):
     gap_scan_s: float = declared("MDTASKS_GAP_SCAN_S", 60.0, "Gaps are looked for this often, seconds; 0: never", ge=0)
     actions_every_s: float = declared(
         "MDTASKS_ACTIONS_EVERY_S",
-        900.0,
-        "Corporate actions of symbols that are due, each once a day, are asked for this often, seconds; 0: never",
+        60.0,
+        "Corporate actions of some symbols that are due, each once a day, are asked for this often, seconds; 0: never",
         ge=0,
     )
     look_back_sessions: int = declared(

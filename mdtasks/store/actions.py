@@ -10,7 +10,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from mdtasks.connections import load_statements, storable
-from mdtasks.domain.actions import Action, Days, Kind, News, Told
+from mdtasks.domain.action_news import News
+from mdtasks.domain.actions import Action, Days, Kind, Told
 from mdtasks.domain.jobs import Interval
 
 _SQL: Final = load_statements("mdtasks.store.sql", "actions.sql")
@@ -21,12 +22,15 @@ _DATES: Final = ("declared_on", "record_on", "pay_on")
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Which days' actions of an instrument a provider has answered for, and when it last did."""
+    """Which days' actions of an instrument a provider has answered for (None: for none yet), and when it was asked
+    last; ``error``: why it did not answer then.
+    """
 
     instrument_id: int
     source: str
-    days: Days
+    days: Days | None
     asked_at: datetime
+    error: str | None = None
 
 
 def told(connection: Connection, instrument_ids: Iterable[int], as_of: datetime | None = None) -> dict[int, list[Told]]:
@@ -80,8 +84,14 @@ def tell(connection: Connection, made: Sequence[tuple[int, News]], source: str, 
 
 def remember_answer(connection: Connection, instrument_ids: Sequence[int], source: str, days: Days) -> None:
     """Remember that a provider has answered for these days."""
-    values = {"instruments": list(instrument_ids), "source": source, "first_day": days.first, "last_day": days.last}
-    connection.execute(_SQL["answered"], values)
+    about = {"instruments": list(instrument_ids), "source": source, "error": None}
+    connection.execute(_SQL["answered"], {**about, "first_day": days.first, "last_day": days.last})
+
+
+def remember_refusal(connection: Connection, instrument_ids: Sequence[int], source: str, error: str) -> None:
+    """Remember that a provider was asked and has no answer, and would have none if it were asked again soon."""
+    about = {"instruments": list(instrument_ids), "source": source, "error": storable(error)}
+    connection.execute(_SQL["answered"], {**about, "first_day": None, "last_day": None})
 
 
 def bars_since(connection: Connection, instrument_ids: Iterable[int]) -> dict[int, date]:
@@ -93,7 +103,16 @@ def bars_since(connection: Connection, instrument_ids: Iterable[int]) -> dict[in
 def answers(connection: Connection, instrument_ids: Iterable[int]) -> list[Answered]:
     """Who has answered for which days of these instruments, by instrument and source."""
     rows = connection.execute(_SQL["answers"], {"instruments": list(instrument_ids)})
-    return [Answered(row.instrument_id, row.source, Days(row.first_day, row.last_day), row.asked_at) for row in rows]
+    return [
+        Answered(
+            row.instrument_id,
+            row.source,
+            None if row.first_day is None else Days(row.first_day, row.last_day),
+            row.asked_at,
+            row.error,
+        )
+        for row in rows
+    ]
 
 
 def closes_before(

@@ -125,6 +125,31 @@ def test_what_the_first_cannot_tell_the_next_is_asked(plain: Deps) -> None:
     assert stands(deps, "IBM") == [("2026-11-10", "second", 0.25)]
 
 
+def test_who_has_no_answer_is_not_asked_again_on_the_same_day_unless_a_person_asks(plain: Deps) -> None:
+    deps, (first, second) = having(plain, "first", "second", size=5)
+    first.told["IBM"] = second.told["IBM"] = NoDataError("no symbol IBM", provider="first")
+    first.told["AAPL"] = VendorError("500 of one", provider="first")
+    second.told["AAPL"] = VendorError("500 of one", provider="second")
+    assert refresh(deps, NOW).unanswered == 2
+    first.asked.clear()
+    second.asked.clear()
+    assert refresh(deps, NOW).unanswered == 2
+    assert [symbols for symbols, _ in (*first.asked, *second.asked)] == [["AAPL"], ["AAPL"]]  # it may do better now
+    first.asked.clear()
+    refresh(deps, NOW, Which(("IBM",)))
+    assert [symbols for symbols, _ in first.asked] == [["IBM"]]
+    with deps.database.transaction() as connection:
+        (answered, _) = actions.answers(connection, [reference.resolve(connection, ["IBM"])["IBM"].id])
+    assert (answered.days, answered.error) == (None, "first: no symbol IBM")
+
+
+def test_a_round_that_has_no_time_asks_nobody_and_forgets_nobody(plain: Deps) -> None:
+    deps, (teller,) = having(plain, "first")
+    assert refresh(deps, NOW, for_s=-1.0).unanswered == 3
+    assert teller.asked == []
+    assert refresh(deps, NOW).answered == 3
+
+
 def test_a_call_that_fails_leaves_its_symbols_to_the_next_and_one_held_back_ends_the_turn(plain: Deps) -> None:
     deps, (first, second) = having(plain, "first", "second", size=1)
     first.fails = [VendorError("500", provider="first"), RateSpentError("spent", provider="first")]

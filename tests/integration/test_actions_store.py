@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from mdtasks.connections import Database
-from mdtasks.domain.actions import PERSON, Action, Days, Kind, News
+from mdtasks.domain.action_news import News
+from mdtasks.domain.actions import PERSON, Action, Days, Kind
 from mdtasks.domain.adjustment import Adjust
 from mdtasks.domain.bars import Bars, from_us, to_us
 from mdtasks.domain.errors import CannotAdjustError, ConflictError, NotFoundError

@@ -87,7 +87,10 @@ def test_a_split_of_a_file_that_the_bars_do_not_show_is_told_of(stored: Cli, tmp
     refused = stored("requeue", letter["id"])
     assert refused.code == 3
     assert "a finding about stored bars" in refused.err
-    assert "action_without_jump" in stored("dlq", "show", letter["id"]).out
+    page = stored("dlq", "show", letter["id"])
+    assert "action_without_jump" in page.out
+    assert "message was lost" not in page.out
+    assert "requeue" not in page.err
     (bar,) = stored("quarantine", "--json").json
     assert bar["reason"] == "action_without_jump"
 
@@ -97,6 +100,8 @@ def test_refresh_asks_and_says_what_came(stored: Cli) -> None:
     assert (asked.code, asked.json["answered"], asked.json["unanswered"]) == (0, 1, 0)
     answered = stored("actions", "list", "AAPL", "--json").json["answered"]
     assert [one["source"] for one in answered] == ["simulator"]
+    assert stored("actions", "refresh").out == "1 answered\n"  # IBM
+    assert stored("actions", "refresh").out == "nothing to ask: all were asked about today\n"
     nobody = stored("actions", "refresh", "--source", "yfinance")
     assert nobody.code == 2
     assert "is not configured" in nobody.err

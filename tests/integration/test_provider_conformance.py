@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdtasks.domain.actions import Days, combined
+from mdtasks.domain.action_news import combined
+from mdtasks.domain.actions import Days
 from mdtasks.domain.bars import Bars, to_us, validated
 from mdtasks.domain.errors import NoDataError, NotYetError, ProviderError, UnsupportedError
 from mdtasks.domain.jobs import Interval, TimeWindow

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-from mdtasks.domain.actions import Action, Days, Kind, combined
+from mdtasks.domain.action_news import combined
+from mdtasks.domain.actions import Action, Days, Kind
 from mdtasks.domain.bars import Bars, to_us
 from mdtasks.domain.errors import GarbledAnswerError, ProviderError, RateLimitedError, UnsupportedError
 from mdtasks.domain.jobs import Interval

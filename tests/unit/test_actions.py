@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtasks.domain.actions import PERSON, Action, Days, Kind, News, Told, combined, in_force, news, standing, value_of
+from mdtasks.domain.action_news import News, combined, news
+from mdtasks.domain.actions import PERSON, Action, Days, Kind, Told, in_force, standing, value_of
 from mdtasks.domain.errors import InvalidRequestError, MdtasksError
 from mdtasks.domain.jumps import Overnight, suspicion
 

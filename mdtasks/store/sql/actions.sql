@@ -53,12 +53,13 @@ WITH moment AS MATERIALIZED (
 SELECT id FROM made
 
 -- name: answered
--- Remember that a provider has answered for these days.
-INSERT INTO action_answers AS a (instrument_id, source, first_day, last_day)
-SELECT i.id, :source, :first_day, :last_day FROM unnest(CAST(:instruments AS integer[])) AS i (id) ORDER BY i.id
+-- Remember that a provider has answered for these days, or with an error that the next question would meet too.
+INSERT INTO action_answers AS a (instrument_id, source, first_day, last_day, error)
+SELECT i.id, :source, CAST(:first_day AS date), CAST(:last_day AS date), CAST(:error AS text)
+FROM unnest(CAST(:instruments AS integer[])) AS i (id) ORDER BY i.id
 ON CONFLICT (instrument_id, source) DO UPDATE
 SET first_day = least(a.first_day, excluded.first_day), last_day = greatest(a.last_day, excluded.last_day),
-    asked_at = now()
+    error = excluded.error, asked_at = now()
 
 -- name: since
 -- From when on there are bars of these instruments, of any interval, as far as providers have answered.
@@ -69,7 +70,7 @@ GROUP BY instrument_id
 
 -- name: answers
 -- Who has answered for which days of these instruments.
-SELECT instrument_id, source, first_day, last_day, asked_at
+SELECT instrument_id, source, first_day, last_day, error, asked_at
 FROM action_answers
 WHERE instrument_id = ANY (CAST(:instruments AS integer[]))
 ORDER BY instrument_id, source

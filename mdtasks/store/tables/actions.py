@@ -53,8 +53,9 @@ action_answers = Table(
     metadata,
     Column("instrument_id", Integer, ForeignKey("instruments.id", ondelete="CASCADE"), primary_key=True),
     Column("source", Text, primary_key=True),
-    Column("first_day", Date, nullable=False, comment="the earliest ex-date that it was ever asked about"),
-    Column("last_day", Date, nullable=False),
+    Column("first_day", Date, comment="the earliest ex-date that it ever answered for; null: it never did"),
+    Column("last_day", Date),
+    Column("error", Text, comment="why it did not answer when it was asked last, and would not again; null: it did"),
     Column("asked_at", utc, nullable=False, server_default=func.now()),
     comment="which days' corporate actions a provider has answered for, and when it last did",
 )
