@@ -55,14 +55,15 @@ WITH given AS MATERIALIZED (
     FROM unnest(CAST(:symbols AS text[]), CAST(:mics AS text[]), CAST(:kinds AS text[]), CAST(:tiers AS tier[]),
                 CAST(:listed AS date[]), CAST(:delisted AS date[]))
         AS g (symbol, mic, kind, tier, listed_from, delisted_on)
+), past AS MATERIALIZED (
+    SELECT symbol, max(valid_to) AS until FROM symbols WHERE symbol = ANY (CAST(:symbols AS text[])) GROUP BY symbol
 ), made AS (
     INSERT INTO instruments (id, mic, kind, tier, listed_from, delisted_on)
     SELECT id, mic, kind, tier, listed_from, delisted_on FROM given
 )
 INSERT INTO symbols (instrument_id, symbol, valid_from)
-SELECT g.id, g.symbol, coalesce(
-    greatest(g.listed_from, (SELECT max(p.valid_to) FROM symbols p WHERE p.symbol = g.symbol)), '-infinity')
-FROM given g
+SELECT g.id, g.symbol, coalesce(greatest(g.listed_from, p.until), '-infinity')
+FROM given g LEFT JOIN past p USING (symbol)
 
 -- name: let_go
 -- These instruments bear no symbol any more since they died.
