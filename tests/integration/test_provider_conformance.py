@@ -150,3 +150,12 @@ def test_quotes_are_given_as_declared(world: World) -> None:
         assert quote.bid is not None
         assert quote.ask is not None
         assert 0 < quote.bid < quote.ask
+
+
+def test_a_listing_is_refused_where_none_is_declared(world: World) -> None:
+    if not world.provider.capabilities.listing:
+        with pytest.raises(UnsupportedError, match="does not list its instruments"):
+            world.provider.listing(world.now)
+    else:  # none of these worlds lists anything, and an empty listing is none
+        with pytest.raises(ProviderError):
+            world.provider.listing(world.now)

@@ -16,6 +16,15 @@ SELECT i.id, s.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
 FROM symbols s JOIN instruments i ON i.id = s.instrument_id
 WHERE s.symbol = ANY(CAST(:symbols AS text[])) AND s.valid_from <= CAST(:day AS date) AND s.valid_to > CAST(:day AS date)
 
+-- name: renamed
+-- Who gave these symbols up since a day for others, under those that they gave up.
+SELECT i.id, n.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on, s.symbol AS old
+FROM symbols s
+JOIN symbols n ON n.instrument_id = s.instrument_id AND n.valid_to = 'infinity'
+JOIN instruments i ON i.id = s.instrument_id
+WHERE s.symbol = ANY(CAST(:symbols AS text[])) AND s.valid_to >= CAST(:day AS date) AND s.valid_to < 'infinity'
+ORDER BY s.valid_to
+
 -- name: ever
 -- Who has borne a symbol, and what those have borne else, from when until when (the first day on which not any more).
 SELECT s.instrument_id, s.symbol, nullif(s.valid_from, '-infinity') AS valid_from, nullif(s.valid_to, 'infinity') AS valid_to,
