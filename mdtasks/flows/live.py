@@ -123,7 +123,9 @@ def _attempt(
 ) -> jobs.Ending:
     """Do a live job's work under an attempt of its own, which tells how it ended."""
     with deps.database.transaction() as connection:
-        members = list(reference.resolve(connection, job.symbols).values())
+        today = datetime.now(UTC).date()
+        # Two of its symbols may be one instrument: it was renamed after the tick.
+        members = list({m.id: m for m in reference.resolve_lately(connection, job.symbols, today).values()}.values())
         attempt_id = jobs.open_live_attempt(connection, job.job_id, job.type, worker, deps.running.version)
     asked: Sequence[Mapping[str, Any]] = ()
     try:

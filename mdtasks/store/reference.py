@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Final
+from datetime import date, timedelta
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
@@ -125,6 +125,23 @@ def resolve(connection: Connection, symbols: Iterable[str], on: date | None = No
     return {symbol: found[symbol] for symbol in asked}
 
 
+def resolve_lately(connection: Connection, symbols: Iterable[str], today: date) -> dict[str, Instrument]:
+    """As ``resolve``; a symbol that nobody bears is that of the instrument which gave it up for another yesterday or
+    today: whoever was asked meanwhile knew its old name.
+    """
+    asked = list(dict.fromkeys(symbols))
+    found = current(connection, asked)
+    lost = [symbol for symbol in asked if symbol not in found]
+    if lost:
+        day = today - timedelta(days=1)
+        for row in connection.execute(_SQL["renamed"], {"symbols": lost, "day": day}):
+            fields = row._asdict()
+            old = fields.pop("old")
+            found[old] = _made(fields)
+        resolve(connection, [symbol for symbol in lost if symbol not in found])
+    return found
+
+
 def instruments(connection: Connection, tier: Tier | None = None) -> list[Instrument]:
     """Every instrument of the universe that bears a symbol now, of one tier or of all, by symbol."""
     return [_instrument(row) for row in connection.execute(_SQL["members"], {"tier": tier and tier.value})]
@@ -183,7 +200,10 @@ def delist(connection: Connection, instrument_id: int, day: date | None) -> None
 
 
 def _instrument(row: Row[tuple[object, ...]]) -> Instrument:
-    fields = row._asdict()
+    return _made(row._asdict())
+
+
+def _made(fields: Mapping[str, Any]) -> Instrument:
     tier = fields["tier"]
     return Instrument(**{**fields, "tier": Tier(tier or Tier.T2), "followed": tier is not None})
 

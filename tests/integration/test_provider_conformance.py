@@ -167,3 +167,12 @@ def test_corporate_actions_are_given_as_declared(world: World) -> None:
     for found in answer.actions.values():
         assert all(each.ex_date in days for each in found)
         assert combined(found) == combined(reversed(found))
+
+
+def test_a_listing_is_refused_where_none_is_declared(world: World) -> None:
+    if not world.provider.capabilities.listing:
+        with pytest.raises(UnsupportedError, match="does not list its instruments"):
+            world.provider.listing(world.now)
+    else:  # none of these worlds lists anything, and an empty listing is none
+        with pytest.raises(ProviderError):
+            world.provider.listing(world.now)

@@ -10,13 +10,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow, parse_job
+from mdtasks.domain.errors import UnknownSymbolError
+from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, Interval, Tier, TimeWindow, parse_job
 from mdtasks.flows import policies
 from mdtasks.flows.backfill import enqueue_jobs
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.dispatch import dispatch_once
 from mdtasks.flows.following import Follower
 from mdtasks.flows.ingest import run_backfill
+from mdtasks.flows.live import run_bars_fetch
 from mdtasks.flows.monitor import run_once
 from mdtasks.flows.policy_facts import desk_of
 from mdtasks.flows.scan import scan_tier
@@ -201,6 +203,17 @@ def test_a_row_that_somebody_is_just_moving_is_not_waited_for(deps: Deps) -> Non
         (mine,) = jobs.dispatchable(dispatcher, Tier.T0, 1)
         assert activated(deps, later)["jobs_moved"] == 2  # at once, though the dispatcher's transaction is open
     assert standing(deps)[mine.job_id] == ("T0", "queued")
+
+
+def test_a_live_fetch_that_knew_an_old_name_asks_by_the_new_one(deps: Deps) -> None:
+    held(deps, with_ids("1,OLD,24/7,1,1", "2,B,24/7,1,1"), DAY)
+    today = datetime.now(UTC).date()
+    taken(deps, with_ids("1,NEW,24/7,1,1", "2,B,24/7,1,1"), today)
+    did = run_bars_fetch(BarsFetchJob(symbols=("OLD", "B", "NEW")), deps, "t0@here/1", datetime.now(UTC))
+    assert did["failed"] is None
+    assert counted(deps, "select count(distinct instrument_id) from bars") == 2
+    with pytest.raises(UnknownSymbolError, match="NEVER"):
+        run_bars_fetch(BarsFetchJob(symbols=("NEVER", "OLD")), deps, "t0@here/1", datetime.now(UTC))
 
 
 def test_a_backfill_of_a_renamed_instrument_asks_by_its_new_name(deps: Deps) -> None:

@@ -31,7 +31,7 @@ def deps(settings: Settings) -> Iterator[Deps]:
     opened.close()
 
 
-def elsewhere(settings: Settings, what: str, size: tuple[int, int], seed: str) -> list[str]:
+def elsewhere(settings: Settings, what: str, size: tuple[int, int, int], seed: str) -> list[str]:
     """What another process says: other hashes, another locale, another time zone."""
     environ = {
         **os.environ,
@@ -49,9 +49,10 @@ def elsewhere(settings: Settings, what: str, size: tuple[int, int], seed: str) -
 
 @pytest.mark.chaos
 def test_a_year_is_the_same_year_on_another_machine(deps: Deps, settings: Settings, full_size: bool) -> None:
-    size = (10_000, 252) if full_size else (400, 25)
+    # Each version costs a second to make: of the year each tenth is made again, and all of them on the other machine.
+    size = (10_000, 252, 10) if full_size else (400, 25, 1)
     began = time.monotonic()
-    here = list(replay(deps, *size))
+    here = list(replay(deps, *size[:2]))
     replayed_s = time.monotonic() - began
     assert len(set(here)) == size[1]
     # Births, deaths and renamings leave one bearer a symbol, and everybody's history without holes or overlaps.
@@ -65,7 +66,7 @@ def test_a_year_is_the_same_year_on_another_machine(deps: Deps, settings: Settin
     assert len(tiers(deps)) == size[0]
     kept = counted(deps, "select sum(length(body)) from listing_snapshots") / 1e6
     began = time.monotonic()
-    assert elsewhere(settings, "recompute", size, "17") == here
+    assert elsewhere(settings, "recompute", size, "17") == here[:: size[2]]
     print(
         f"\n{size[1]} days of {size[0]} symbols: replayed in {replayed_s:.0f} s, made again in"
         f" {time.monotonic() - began:.0f} s, {kept:.0f} MB of listings kept"

@@ -1,7 +1,7 @@
 """A year of daily listings of made-up symbols, with births, deaths, renamings and tickers that pass to others.
 
-``python -m tests.integration.universe_year SYMBOLS DAYS replay|recompute`` takes them into the store of this process's
-environment and activates each version, or makes all versions there again; prints a line a version.
+``python -m tests.integration.universe_year SYMBOLS DAYS STEP replay|recompute`` takes them into the store of this
+process's environment and activates each version, or makes each STEP-th version there again; prints a line a version.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def replay(deps: Deps, symbols: int, days: int) -> Iterator[str]:
         yield f"{version.version_tag} {version.hash} {version.members_sha256}"
 
 
-def recompute(deps: Deps) -> Iterator[str]:
-    """The same of each version in the store, made again; one that is another now says so."""
+def recompute(deps: Deps, step: int) -> Iterator[str]:
+    """The same of each ``step``-th version in the store, made again; one that is another now says so."""
     with deps.database.transaction() as connection:
-        versions = store.history(connection, 1000)[::-1]
+        versions = store.history(connection, 1000)[::-1][::step]
     for version in versions:
         with deps.database.transaction() as connection:
             found = checked(bundle_of(connection, version))
@@ -91,8 +91,8 @@ def recompute(deps: Deps) -> Iterator[str]:
 def main() -> None:
     """See the module."""
     deps = open_deps(application="tests")
-    symbols, days = int(sys.argv[1]), int(sys.argv[2])
-    for line in replay(deps, symbols, days) if sys.argv[3] == "replay" else recompute(deps):
+    symbols, days, step = map(int, sys.argv[1:4])
+    for line in replay(deps, symbols, days) if sys.argv[4] == "replay" else recompute(deps, step):
         print(line, flush=True)
     deps.close()
 

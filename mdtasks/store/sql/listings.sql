@@ -77,14 +77,15 @@ WITH given AS MATERIALIZED (
             WITH ORDINALITY AS u (symbol, mic, kind, listed_from, delisted_on, place)
         ORDER BY place
     ) g
+), past AS MATERIALIZED (
+    SELECT symbol, max(valid_to) AS until FROM symbols WHERE symbol = ANY (CAST(:symbols AS text[])) GROUP BY symbol
 ), made AS (
     INSERT INTO instruments (id, mic, kind, tier, listed_from, delisted_on)
     SELECT id, mic, kind, NULL, listed_from, delisted_on FROM given
 ), borne AS (
     INSERT INTO symbols (instrument_id, symbol, valid_from)
-    SELECT g.id, g.symbol, coalesce(
-        greatest(g.listed_from, (SELECT max(p.valid_to) FROM symbols p WHERE p.symbol = g.symbol)), '-infinity')
-    FROM given g
+    SELECT g.id, g.symbol, coalesce(greatest(g.listed_from, p.until), '-infinity')
+    FROM given g LEFT JOIN past p USING (symbol)
 )
 SELECT id FROM given ORDER BY place
 

@@ -16,6 +16,15 @@ SELECT i.id, s.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on
 FROM symbols s JOIN instruments i ON i.id = s.instrument_id
 WHERE s.symbol = ANY(CAST(:symbols AS text[])) AND s.valid_from <= CAST(:day AS date) AND s.valid_to > CAST(:day AS date)
 
+-- name: renamed
+-- Who gave these symbols up since a day for others, under those that they gave up.
+SELECT i.id, n.symbol, i.mic, i.kind, i.tier, i.listed_from, i.delisted_on, s.symbol AS old
+FROM symbols s
+JOIN symbols n ON n.instrument_id = s.instrument_id AND n.valid_to = 'infinity'
+JOIN instruments i ON i.id = s.instrument_id
+WHERE s.symbol = ANY(CAST(:symbols AS text[])) AND s.valid_to >= CAST(:day AS date) AND s.valid_to < 'infinity'
+ORDER BY s.valid_to
+
 -- name: ever
 -- Who has borne a symbol, and what those have borne else, from when until when (the first day on which not any more).
 SELECT s.instrument_id, s.symbol, nullif(s.valid_from, '-infinity') AS valid_from, nullif(s.valid_to, 'infinity') AS valid_to,
@@ -55,14 +64,15 @@ WITH given AS MATERIALIZED (
     FROM unnest(CAST(:symbols AS text[]), CAST(:mics AS text[]), CAST(:kinds AS text[]), CAST(:tiers AS tier[]),
                 CAST(:listed AS date[]), CAST(:delisted AS date[]))
         AS g (symbol, mic, kind, tier, listed_from, delisted_on)
+), past AS MATERIALIZED (
+    SELECT symbol, max(valid_to) AS until FROM symbols WHERE symbol = ANY (CAST(:symbols AS text[])) GROUP BY symbol
 ), made AS (
     INSERT INTO instruments (id, mic, kind, tier, listed_from, delisted_on)
     SELECT id, mic, kind, tier, listed_from, delisted_on FROM given
 )
 INSERT INTO symbols (instrument_id, symbol, valid_from)
-SELECT g.id, g.symbol, coalesce(
-    greatest(g.listed_from, (SELECT max(p.valid_to) FROM symbols p WHERE p.symbol = g.symbol)), '-infinity')
-FROM given g
+SELECT g.id, g.symbol, coalesce(greatest(g.listed_from, p.until), '-infinity')
+FROM given g LEFT JOIN past p USING (symbol)
 
 -- name: let_go
 -- These instruments bear no symbol any more since they died.

@@ -57,11 +57,15 @@ WHERE m.version = :version AND i.id = m.instrument AND i.tier IS DISTINCT FROM m
 RETURNING i.id, o.tier AS before, m.tier AS after
 
 -- name: leave
--- Those that were in the version that held, and are not in this one, are followed no more.
+-- Those that were in the version that held, and are not in this one, are followed no more. (A set is taken from a set:
+-- of a version just made there are no statistics yet, and an anti-join would look through it once for each member.)
+WITH gone AS MATERIALIZED (
+    SELECT instrument FROM universe_members WHERE version = CAST(:held AS bigint)
+    EXCEPT SELECT instrument FROM universe_members WHERE version = :version
+)
 UPDATE instruments i SET tier = NULL, tier_since = now()
-FROM universe_members b JOIN instruments o ON o.id = b.instrument
-WHERE b.version = CAST(:held AS bigint) AND i.id = b.instrument AND i.tier IS NOT NULL
-  AND NOT EXISTS (SELECT FROM universe_members m WHERE m.version = :version AND m.instrument = b.instrument)
+FROM gone g JOIN instruments o ON o.id = g.instrument
+WHERE i.id = g.instrument AND i.tier IS NOT NULL
 RETURNING i.id, o.tier AS before
 
 -- name: move_jobs
