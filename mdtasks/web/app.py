@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mdtasks.domain.errors import MdtasksError
@@ -22,6 +22,7 @@ from mdtasks.flows.following import Follower
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
+from mdtasks.store.replay_feed import ReplayFeed
 from mdtasks.web import (
     backfills,
     calendars,
@@ -40,6 +41,8 @@ from mdtasks.web.access import LoopbackOnly, TokenGuard
 from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_unexpected
 from mdtasks.web.endpoints import endpoints
 from mdtasks.web.following import Followed, following
+from mdtasks.web.stream import plain, sockets
+from mdtasks.web.stream.desk import Desk
 
 #: Requests that work on the servers at the same time; more wait. Fewer than the pool of PostgreSQL has connections.
 _MOST_AT_WORK: Final = 6
@@ -93,6 +96,9 @@ def _routes() -> list[BaseRoute]:
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
         Route("/quotes", live.latest_quotes),
+        Route("/replay/{symbol:path}", plain.replay),
+        WebSocketRoute("/ws/bars", sockets.bars),
+        Route("/asyncapi.yaml", plain.asyncapi),
         Route("/stats/cadence", live.cadence),
         Route("/stats/providers", providers.stats),
         Route("/stats/providers/{name}", providers.show),
@@ -117,8 +123,9 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         tell_ready()
         try:
             follower = Follower(deps)
-            async with following(follower):
-                yield {"follower": follower, "deps": deps}
+            desk = Desk(lambda: follower.deps, ReplayFeed(settings.require_redis_url()))
+            async with following(follower), desk.hub.running():
+                yield {"follower": follower, "deps": deps, "desk": desk}
         finally:
             deps.close()
 

@@ -33,6 +33,7 @@ from mdtasks.domain.errors.servers import (
     StaleClaimError,
     StoreFullError,
     StoreUnavailableError,
+    TooManyClientsError,
     UnavailableError,
 )
 from mdtasks.domain.errors.vendors import (
@@ -91,6 +92,7 @@ __all__ = [
     "StoreFullError",
     "StoreUnavailableError",
     "TimeSpentError",
+    "TooManyClientsError",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownJobError",
