@@ -42,7 +42,7 @@ from mdtasks.web.answers import on_disconnect, on_http_error, on_our_error, on_u
 from mdtasks.web.endpoints import endpoints
 from mdtasks.web.following import Followed, following
 from mdtasks.web.stream import plain, sockets
-from mdtasks.web.stream.desk import Desk
+from mdtasks.web.stream.desk import Desk, allow_sockets
 
 #: Requests that work on the servers at the same time; more wait. Fewer than the pool of PostgreSQL has connections.
 _MOST_AT_WORK: Final = 6
@@ -120,6 +120,7 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         current_default_thread_limiter().total_tokens = _MOST_AT_WORK
         deps = open_deps(settings, application="mdtasks-web")
         use_multiprocess_dir(settings.metrics_dir)
+        allow_sockets(settings.ws_max_clients)
         tell_ready()
         try:
             follower = Follower(deps)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import orjson
 import ormsgpack
 import pytest
 import redis
+import yaml
 from pydantic import SecretStr
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -20,9 +22,16 @@ from websockets.sync.client import ClientConnection, connect
 from mdtasks.client import Bar, StreamRefusedError, astream, stream
 from mdtasks.client.once import replay as kept_of
 from mdtasks.domain.errors import UnavailableError
+from mdtasks.domain.jobs import Interval
+from mdtasks.domain.replay import Entry, Position, StreamKey, Window
+from mdtasks.domain.stream import Live
 from mdtasks.flows.deps import Deps
 from mdtasks.settings import Settings
+from mdtasks.store.outbox import silence
+from mdtasks.web.stream.frames import entry_frame, gap_frame, resumed_frame, stream_name, window_frame
+from mdtasks.web.stream.protocol import parse_message
 from tests.integration.cli_calls import Cli
+from tests.integration.stream_document import check, document, known
 from tests.integration.streaming import Publisher
 from tests.integration.web_server import served
 
@@ -47,6 +56,7 @@ def connected(client: httpx.Client, query: str = "", **options: Any) -> Iterator
 def frame(connection: ClientConnection) -> dict[str, Any]:
     data = connection.recv(timeout=20)
     said: dict[str, Any] = orjson.loads(data)
+    check(said)  # all that these tests are told is what the document says
     return said
 
 
@@ -344,3 +354,40 @@ def test_the_scrape_shows_the_stream(client: httpx.Client, publisher: Publisher)
     assert "ws_clients 1.0" in text
     assert 'ws_resumes_total{outcome="snapshot"}' in text
     assert "ws_publish_latency_seconds_count" in text
+
+
+def test_the_document_is_served_and_names_each_frame_and_message(client: httpx.Client) -> None:
+    answer = client.get("/asyncapi.yaml")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/yaml")
+    assert yaml.safe_load(answer.text) == document()
+    messages = document()["channels"]["bars"]["messages"]
+    named = {
+        reference["$ref"].rpartition("/")[2]
+        for each in document()["operations"].values()
+        for reference in each["messages"]
+    }
+    assert set(messages) == named == known()
+
+
+def test_what_is_seldom_told_is_what_the_document_says_too() -> None:
+    quiet = Entry(3, 0, silence(datetime(2026, 11, 24, 15, tzinfo=UTC)).body)
+    name, at, to = stream_name("SPY", Interval.M1), Position("e", 2), Position("e", 3)
+    window = Window(StreamKey(1, Interval.M1), to, [quiet], resumed=False)
+    for each in (
+        entry_frame(Live("e", quiet), name),
+        gap_frame(at, to, name),
+        gap_frame(None, to, name),
+        resumed_frame(at, to, 1, name),
+        window_frame("resync", window, name, reason="out_of_reach"),
+    ):
+        assert check(orjson.loads(each.text)) == each.kind
+
+
+def test_what_the_document_calls_a_message_is_understood_and_nothing_else() -> None:
+    for message in (
+        {"op": "subscribe", "symbols": ["SPY"], "interval": "1m", "last": 0, "since": {"SPY": "e:1"}, "quotes": True},
+        {"op": "unsubscribe", "symbols": ["SPY"], "interval": "1d"},
+        {"op": "ping", "id": "x"},
+    ):
+        assert check(message) == message["op"]
+        parse_message(orjson.dumps(message).decode())

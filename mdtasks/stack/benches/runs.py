@@ -7,6 +7,7 @@ from typing import Final
 
 from mdtasks.stack.benches.calendar import bench_calendar
 from mdtasks.stack.benches.measure import Result, Say
+from mdtasks.stack.benches.replay import bench_replay
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.spine import bench_enqueue, bench_ingest
 from mdtasks.stack.benches.trace import bench_trace
@@ -18,4 +19,5 @@ BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {
     "calendar": bench_calendar,
     "slo": bench_slo,
     "trace": bench_trace,
+    "replay": bench_replay,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,18 @@ from mdtasks.web.stream.windows import Windows
 #: For how long it is remembered which instrument bears a symbol, seconds: clients come back all at once.
 _REMEMBERED_S: Final = 30.0
 _MOST_REMEMBERED: Final = 100_000
+#: Files of a web process that are no client's: servers, logs, metrics, requests.
+_OTHER_FILES: Final = 512
+
+
+def allow_sockets(most: int) -> None:
+    """Let this process have so many sockets, as far as the system lets it: many systems begin with 1024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Desk:
