@@ -34,8 +34,9 @@ _AWAY = ("08", "57P")
 _FULL = ("53100", "53200")
 
 
-#: The client type, for those who hold one and may not know the driver.
+#: The client types, for those who hold one and may not know the driver.
 Redis = redis.Redis
+AsyncRedis = redis.asyncio.Redis
 
 
 class Database:

@@ -149,7 +149,8 @@ def _commit(deps: Deps, claim: jobs.Claim, outcome: FetchOutcome, now: datetime)
         else:
             left = _Left(bars, outcome.route.record, outcome.words, outcome.route.anybody_asked)
             report = _fail(connection, claim, outcome.shortfall, deps.settings, left)
-    replay.publish_pending(deps, [claim.instrument_id], claim.interval)
+    if any(note.concerns([part.bars]) for part, note in zip(parts, notes, strict=True)):
+        replay.publish_pending(deps, [claim.instrument_id], claim.interval)
     for part, written in zip(parts, counts, strict=True):
         count_written(claim.interval, [part], written)
     if report.outcome in (Outcome.DONE, Outcome.FAILED):

@@ -240,7 +240,8 @@ def _stored(parts: Sequence[Fetched], ask: Ask, attempt_id: int, deps: Deps) -> 
     with metrics.WRITE_BATCH.time(), deps.database.transaction() as connection:
         counts = store_bars.write_bars(connection, interval, batches, parts[0].provider, attempt_id, note=note)
     count_written(interval, parts, counts)
-    replay.publish_pending(deps, [batch.instrument_id for batch in batches], interval)
+    if note.concerns(batch.bars for batch in batches):
+        replay.publish_pending(deps, [batch.instrument_id for batch in batches], interval)
     return counts.inserted
 
 

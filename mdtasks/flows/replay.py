@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import Connection
 
 from mdtasks.domain.bars import Quote, from_us, to_us
-from mdtasks.domain.errors import BrokerUnavailableError, MdtasksError
+from mdtasks.domain.errors import BrokerUnavailableError, MdtasksError, UnavailableError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.replay import Draft, Position, StreamKey, Window, heard_since
 from mdtasks.flows.deps import Deps
@@ -62,14 +62,10 @@ def publish_pending(deps: Deps, instrument_ids: Sequence[int], interval: Interva
     """
     told = 0
     for start in range(0, len(instrument_ids), _AT_ONCE):
-        try:
-            told += _publish(deps, instrument_ids[start : start + _AT_ONCE], interval)
-        except MdtasksError as error:
+        if deps.replay.is_away:
             metrics.REPLAY_FAILURES.labels(interval=interval).inc()
-            log.warning("the replay buffer hears of a commit of %s bars later: %s", interval, error)
-        except Exception:  # the commit stands, whatever comes of telling it
-            metrics.REPLAY_FAILURES.labels(interval=interval).inc()
-            log.exception("the replay buffer could not be told of a commit of %s bars", interval)
+            continue
+        told += _told(deps, instrument_ids[start : start + _AT_ONCE], interval) or 0
     return told
 
 
@@ -104,7 +100,14 @@ def sweep(deps: Deps, now: datetime) -> int:
         deps.replay.forget(outbox.drop_stale(connection, before, _MOST_STALE))
     with deps.database.transaction() as connection:
         waiting = outbox.waiting(connection, now - timedelta(seconds=_YOUNG_S), _MOST_SERIES)
-    return sum(publish_pending(deps, ids, interval) for interval, ids in _by_interval(waiting).items())
+    told = 0
+    for interval, ids in _by_interval(waiting).items():
+        for start in range(0, len(ids), _AT_ONCE):
+            entries = _told(deps, ids[start : start + _AT_ONCE], interval)
+            if entries is None:  # the others would not be told either
+                return told
+            told += entries
+    return told
 
 
 def windows(deps: Deps, asked: Mapping[StreamKey, Position | None], now: datetime) -> dict[StreamKey, Window]:
@@ -124,6 +127,20 @@ def windows(deps: Deps, asked: Mapping[StreamKey, Position | None], now: datetim
     raise BrokerUnavailableError(
         "the replay buffer loses what it is filled with", hint="is somebody emptying Redis, or is it out of memory?"
     )
+
+
+def _told(deps: Deps, instrument_ids: Sequence[int], interval: Interval) -> int | None:
+    """Publish what waits of these series; how many entries it made, None: none, for a server is away."""
+    try:
+        return _publish(deps, instrument_ids, interval)
+    except UnavailableError as error:
+        log.warning("the replay buffer hears of %s bars of %d series later: %s", interval, len(instrument_ids), error)
+        metrics.REPLAY_FAILURES.labels(interval=interval).inc()
+        return None
+    except Exception:  # the commits stand, whatever comes of telling of them
+        log.exception("the replay buffer could not be told of %s bars of %d series", interval, len(instrument_ids))
+        metrics.REPLAY_FAILURES.labels(interval=interval).inc()
+        return 0
 
 
 def _publish(deps: Deps, instrument_ids: Sequence[int], interval: Interval) -> int:

@@ -144,7 +144,7 @@ REPLAY_PUBLISHED = Counter(
 )
 REPLAY_FAILURES = Counter(
     "replay_publish_failures_total",
-    "Commits that the replay buffer could not be told of at once, for Redis was away; they are told of later",
+    "Times that the replay buffer could not be told of what was committed, for a server was away; it is told later",
     ("interval",),
 )
 STALE_MESSAGES = Counter(

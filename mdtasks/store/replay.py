@@ -6,26 +6,30 @@ Redis). It is a copy: what it cannot vouch for it forgets, and it is filled agai
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mdtasks.connections import Redis, load_script, translated_redis_errors
+from mdtasks.connections import AsyncRedis, Redis, load_script, translated_redis_errors
+from mdtasks.domain.errors import UnavailableError
 from mdtasks.domain.replay import Draft, Entry, Position, StreamKey, Window
 
-#: Where everything is told, to all who follow.
-CHANNEL: Final = "mdtasks:replay"
-_QUOTES: Final = "mdtasks:replay:quotes"
+_ROOT: Final = "mdtasks:replay"
+_QUOTES: Final = f"{_ROOT}:quotes"
 #: A bar comes twice as a rule, provisional and final: so many entries of a log reach back as far as its bars.
 ENTRIES_PER_BAR: Final = 2
 #: What lies under a stream's root.
 _KEYS: Final = ("", ":log", ":bars", ":quiet")
 #: Who means to fill a stream has so long to read the store, ms.
 _BIRTH_MS: Final = 60_000
+#: After Redis was away, commits leave what they have to tell to the sweep for so long, seconds.
+_REST_S: Final = 3.0
 #: Drafts, and streams, of one script: Redis does nothing else meanwhile, some milliseconds.
-_MOST_DRAFTS: Final = 500
-_MOST_STREAMS: Final = 100
+_MOST_DRAFTS: Final = 250
+_MOST_STREAMS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class ReplayBuffer:
         self.max_bars = max_bars
         self.ttl_s = ttl_s
         self._client = client
+        self._channel = channel_of(client)
+        self._away_at = -math.inf
         head = load_script("mdtasks.store", "replay_head.lua")
         self._publish, self._refill, self._read = (
             client.register_script(head + load_script("mdtasks.store", f"replay_{name}.lua"))
@@ -70,7 +76,7 @@ class ReplayBuffer:
         entries, births = 0, {}
         for part in _parts(drafts):
             token = secrets.token_hex(8)
-            about = [self.max_bars, ENTRIES_PER_BAR * self.max_bars, 1000 * self.ttl_s, token, _BIRTH_MS, CHANNEL]
+            about = [self.max_bars, ENTRIES_PER_BAR * self.max_bars, 1000 * self.ttl_s, token, _BIRTH_MS, self._channel]
             told = [value for key in part for value in (_name(key), *_flat(drafts[key]))]
             for key, count in zip(part, self._run(self._publish, part, [*about, committed_us, *told]), strict=True):
                 entries += max(count, 0)
@@ -86,7 +92,7 @@ class ReplayBuffer:
         begun = 0
         for part in _parts(drafts):
             told = [value for key in part for value in (births[key], _name(key), *_flat(drafts[key][-self.max_bars :]))]
-            begun += self._run(self._refill, part, [self.max_bars, 1000 * self.ttl_s, CHANNEL, *told])
+            begun += self._run(self._refill, part, [self.max_bars, 1000 * self.ttl_s, self._channel, *told])
         return begun
 
     def read(self, asked: Mapping[StreamKey, Position | None]) -> Read:
@@ -112,12 +118,25 @@ class ReplayBuffer:
         """Tell the quotes, by instrument, that are newer than the last told; returns how many were."""
         told = [value for instrument, quote in quotes.items() for value in (instrument, quote.ts_us, quote.body)]
         with translated_redis_errors():
-            return int(self._tell_quotes(keys=[_QUOTES], args=[1000 * self.ttl_s, CHANNEL, committed_us, *told]))
+            return int(self._tell_quotes(keys=[_QUOTES], args=[1000 * self.ttl_s, self._channel, committed_us, *told]))
 
-    @staticmethod
-    def _run(script: Any, part: Sequence[StreamKey], args: Sequence[Any]) -> Any:
-        with translated_redis_errors():
-            return script(keys=[_root(key) for key in part], args=args)
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis did not answer a moment ago: each attempt takes seconds while it does not."""
+        return time.monotonic() < self._away_at + _REST_S
+
+    def _run(self, script: Any, part: Sequence[StreamKey], args: Sequence[Any]) -> Any:
+        try:
+            with translated_redis_errors():
+                return script(keys=[_root(key) for key in part], args=args)
+        except UnavailableError:
+            self._away_at = time.monotonic()
+            raise
+
+
+def channel_of(client: Redis | AsyncRedis) -> str:
+    """Where everything is told to all who follow. Channels know no databases: the name tells one stack from another."""
+    return f"{_ROOT}:told:{client.connection_pool.connection_kwargs.get('db') or 0}"
 
 
 def _parts(drafts: Mapping[StreamKey, Sequence[Draft]]) -> Iterator[list[StreamKey]]:
@@ -135,7 +154,7 @@ def _parts(drafts: Mapping[StreamKey, Sequence[Draft]]) -> Iterator[list[StreamK
 
 
 def _root(key: StreamKey) -> str:
-    return f"{CHANNEL}:{key.instrument_id}:{key.interval}"
+    return f"{_ROOT}:{key.instrument_id}:{key.interval}"
 
 
 def _name(key: StreamKey) -> str:

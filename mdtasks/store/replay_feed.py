@@ -11,7 +11,7 @@ from mdtasks.connections import open_async_redis, translated_redis_errors
 from mdtasks.domain.errors import BrokerUnavailableError, UnavailableError
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.replay import Broken, Entry, LatestQuotes, Published, StreamKey
-from mdtasks.store.replay import CHANNEL
+from mdtasks.store.replay import channel_of
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ class ReplayFeed:
     async def _connected(self) -> AsyncIterator[Event]:
         """The events of one connection. Raises BrokerUnavailableError when it is lost."""
         client = open_async_redis(self._url)
+        channel = client.pubsub()
         try:
             with translated_redis_errors():
-                channel = client.pubsub()
-                await channel.subscribe(CHANNEL)
+                await channel.subscribe(channel_of(client))
                 asked = False
                 while True:
                     message = await channel.get_message(timeout=self._patience_s)
@@ -69,6 +69,7 @@ class ReplayFeed:
                     elif message["type"] == "message":
                         yield event_of(message["data"])
         finally:
+            await channel.aclose()  # type: ignore[no-untyped-call]
             await client.aclose()
 
 

@@ -1,9 +1,12 @@
 -- What every script of the replay buffer begins with: of whom this Redis vouches, and how entries are told.
 --
--- A stream lies under its root: the root itself, a hash (epoch; offset of the last entry; born: the offset it began
--- with; max: bars it holds; run: which run of the server vouches for it; or only birth: the token of who may fill it);
--- root:log, a stream of its last entries, ids OFFSET-0 without a hole; root:bars, a sorted set by start of its newest
--- bars, "VERSION OFFSET BODY"; root:quiet, a sorted set of starts that were complete without a bar.
+-- A stream lies under its root:
+--   root        hash: epoch; offset of the last entry; born: the offset it began with; max: bars it may hold; held: those
+--               that it holds; run: which run of the server vouches for it. Or only run and birth: the token of who may
+--               fill it
+--   root:log    stream of its last entries, ids OFFSET-0 without a hole
+--   root:bars   sorted set of its newest bars, by start: "VERSION OFFSET BODY"
+--   root:quiet  sorted set of the newest starts that were complete without a bar
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 
 local function forget(root)
@@ -13,10 +16,11 @@ end
 -- {epoch, offset} of a stream that is whole and holds as many bars as are asked for; nil when it is not: its server
 -- came back from an older state perhaps, or somebody took a part of it away.
 local function head_of(root, max_bars)
-  local epoch, offset, born, max, vouched = unpack(redis.call('HMGET', root, 'epoch', 'offset', 'born', 'max', 'run'))
+  local epoch, vouched, offset, born, max, held =
+    unpack(redis.call('HMGET', root, 'epoch', 'run', 'offset', 'born', 'max', 'held'))
   if not epoch or vouched ~= run or tonumber(max) < max_bars then return nil end
   offset, born = tonumber(offset), tonumber(born)
-  if offset > 0 and redis.call('EXISTS', root .. ':bars') == 0 then return nil end
+  if redis.call('ZCARD', root .. ':bars') ~= tonumber(held) then return nil end
   if offset > born then
     local last = redis.call('XREVRANGE', root .. ':log', '+', '-', 'COUNT', 1)[1]
     if not last or last[1] ~= string.format('%.0f-0', offset) then return nil end

@@ -14,6 +14,12 @@
 -- answer    per stream: how many entries it got; -1: there is none, fill it and come again
 local max_bars, at, lines, answer = tonumber(ARGV[1]), 8, {'bars ' .. ARGV[7]}, {}
 
+-- Whether a full set has nothing so old.
+local function falls_out(set, ts)
+  local oldest = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
+  return oldest and tonumber(ts) < tonumber(oldest) and redis.call('ZCARD', set) >= max_bars
+end
+
 -- Whether the stream takes the draft; its place among the bars is free then.
 local function takes(root, ts, version)
   local held = redis.call('ZRANGEBYSCORE', root .. ':bars', ts, ts)[1]
@@ -22,9 +28,9 @@ local function takes(root, ts, version)
     redis.call('ZREM', root .. ':bars', held)
     return true
   end
-  local oldest = redis.call('ZRANGE', root .. ':bars', 0, 0, 'WITHSCORES')[2]
-  if oldest and tonumber(ts) < tonumber(oldest) and redis.call('ZCARD', root .. ':bars') >= max_bars then return false end
-  return version ~= '0' or not redis.call('ZSCORE', root .. ':quiet', ts)
+  if falls_out(root .. ':bars', ts) then return false end
+  if version ~= '0' then return true end
+  return not redis.call('ZSCORE', root .. ':quiet', ts) and not falls_out(root .. ':quiet', ts)
 end
 
 for i, root in ipairs(KEYS) do
@@ -52,7 +58,8 @@ for i, root in ipairs(KEYS) do
     end
     -- There may be more than it holds now, and no draft that it takes.
     redis.call('ZREMRANGEBYRANK', root .. ':bars', 0, -1 - max_bars)
-    redis.call('HSET', root, 'offset', string.format('%.0f', offset), 'max', ARGV[1])
+    redis.call('HSET', root, 'offset', string.format('%.0f', offset), 'max', ARGV[1],
+      'held', redis.call('ZCARD', root .. ':bars'))
     keep(root, ARGV[3])
     answer[i] = offset - before
   end

@@ -22,7 +22,8 @@ for _, root in ipairs(KEYS) do
     local epoch = string.format('%s%x', token, now_us)
     local born = string.format('%.0f', count)
     forget(root)
-    redis.call('HSET', root, 'epoch', epoch, 'offset', born, 'born', born, 'max', ARGV[1], 'run', run)
+    redis.call('HSET', root, 'epoch', epoch, 'offset', born, 'born', born, 'max', ARGV[1], 'held', born,
+      'run', run)
     for offset = 1, count do
       local k = first + 3 * (offset - 1)
       local member = string.format('%s %.0f %s', ARGV[k + 1], offset, ARGV[k + 2])

@@ -153,8 +153,9 @@ WITH spans AS (
     FROM unnest(%(silent)s::integer[], %(silent_at)s::timestamptz[]) AS h (instrument_id, ts)
     GROUP BY instrument_id
 ), news AS (
-    SELECT instrument_id, ARRAY(SELECT ts FROM unnest(p.starts) AS n (ts) WHERE (ts >= p.oldest) IS NOT FALSE) AS bars,
-           coalesce(h.starts, '{}') AS silent
+    SELECT instrument_id, ARRAY(
+               SELECT ts FROM unnest(p.starts) AS n (ts) WHERE (ts >= p.oldest) IS NOT FALSE ORDER BY ts
+           ) AS bars, coalesce(h.starts, '{}') AS silent
     FROM placed p FULL JOIN heard h USING (instrument_id)
 ), noted AS (
     INSERT INTO bar_outbox (instrument_id, interval, bars, silent)
