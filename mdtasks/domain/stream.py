@@ -65,8 +65,8 @@ class Seam:
     """One reader's place in one stream. ``position``: all up to it was handed on; None: nothing was.
 
     The reader calls ``begin``, reads the window since ``position``, calls ``arrive`` with it; meanwhile and afterwards
-    it gives each live event to ``offer``. What either returns is to be handed on, in this order. While ``behind`` the
-    seam takes nothing: the reader must begin again.
+    it gives each live entry to ``offer``. What ``arrive`` returns, and what ``offer`` agrees to, is to be handed on, in
+    this order. While ``behind`` the seam takes nothing: the reader must begin again.
     """
 
     __slots__ = ("_held", "behind", "position")
@@ -74,7 +74,7 @@ class Seam:
     def __init__(self, position: Position | None = None) -> None:
         self.position = position
         self.behind = True
-        self._held: list[Event] | None = None
+        self._held: list[Live] | None = None
 
     @property
     def holds(self) -> bool:
@@ -98,26 +98,29 @@ class Seam:
         """The window that was asked for after ``begin``: what of it is new, then what was offered meanwhile."""
         out = self._take_window(window)
         held, self._held = self._held or [], None
-        for event in held:
-            out += self.offer(event)
-        return out
+        return [*out, *(live for live in held if self.offer(live))]
 
-    def offer(self, event: Event) -> Sequence[Event]:
-        """A live event: itself when it is the next, nothing when it is known or kept; a hole leaves it ``behind``."""
-        if self.behind:
-            return ()
+    def offer(self, live: Live) -> bool:
+        """Whether a live entry is the next, to be handed on; not when it is known or kept, nor when it leaves a hole:
+        then the seam is ``behind``.
+        """
         if self._held is not None:
-            self._held.append(event)
-            return ()
-        if isinstance(event, Window):
-            return self._take_window(event)
-        at, offset = self.position, event.entry.offset
-        if at is not None and event.epoch == at.epoch and offset == at.offset + 1:
-            self.position = event.position
-            return (event,)
-        if at is None or event.epoch != at.epoch or offset > at.offset:
-            self.fall()
-        return ()
+            self._held.append(live)
+        if self.behind or self._held is not None:
+            return False
+        at, offset = self.position, live.entry.offset
+        if at is not None and live.epoch == at.epoch and offset <= at.offset + 1:
+            if offset <= at.offset:
+                return False
+            self.position = live.position
+            return True
+        self.fall()
+        return False
+
+    def has(self, position: Position) -> bool:
+        """Whether all up to a position was handed on."""
+        at = self.position
+        return at is not None and at.epoch == position.epoch and position.offset <= at.offset
 
     def _take_window(self, window: Window) -> list[Event]:
         found = None if self.position is None else missed(self.position, window)

@@ -120,7 +120,8 @@ class Hub:
             if isinstance(event, Published):
                 for key, epoch, entry in event.entries:
                     for topic in self._topics.get(key, {}).values():
-                        self._tell(topic, topic.seam.offer(Told(epoch, entry, topic.name, event.committed_us)))
+                        live = Told(epoch, entry, topic.name, event.committed_us)
+                        self._tell(topic, (live,) if topic.seam.offer(live) else ())
             elif isinstance(event, LatestQuotes):
                 self._tell_quotes(event)
             else:

@@ -47,43 +47,51 @@ class Subscription:
         self.reading: asyncio.Future[Window] | None = None
         self._client = client
         self._held = 0
+        #: Where the hub found it begun anew while its window was read.
+        self._anew: Position | None = None
 
     def take(self, event: Event) -> None:
         """Something is live in the stream."""
-        if self.seam.holds:
-            self.seam.offer(event)
-            self._hold(event)
-        elif isinstance(event, Window):
-            # Read by each at its own pace: the windows of all its streams at once would be too much for its queue.
-            if not self.seam.behind and event.position != self.seam.position:
+        if isinstance(event, Window):
+            self._begun_anew(event.position)
+            return
+        if self.seam.offer(event):
+            self._client.push(self, event)
+        elif self.seam.holds:
+            self._held += len(event.entry.body)
+            if not self._client.hold(len(event.entry.body)):
+                self.overflowed = True
                 self.seam.fall()
-                self._client.catch_up(self)
-        elif not self.seam.behind:
-            if self.seam.offer(event):
-                self._client.push(self, event)
-            if self._fell():
-                self._client.catch_up(self)
+            return
+        if self.seam.behind and self.reading is None:
+            self._client.catch_up(self)
 
-    def _fell(self) -> bool:
-        """Whether what came last left a hole, or was too much for the queue."""
-        return self.seam.behind
-
-    def _hold(self, event: Event) -> None:
-        length = len(event.entry.body) if isinstance(event, Live) else 0
-        self._held += length
-        if not self._client.hold(length):
-            self.overflowed = True
+    def _begun_anew(self, position: Position) -> None:
+        """The hub found it begun anew, or read it for the first time. Each client reads it at its own pace: the windows
+        of all its streams at once would be too much for its queue.
+        """
+        if self.seam.holds:
+            self._anew = position
+        elif not self.seam.behind and not self.seam.has(position):
             self.seam.fall()
+            self._client.catch_up(self)
 
     def begin(self) -> Position | None:
         """It is read now."""
         return self.seam.begin()
 
     def arrive(self, window: Window) -> list[Event]:
-        """Its window is there: what of it, and of what came meanwhile, is to be handed on."""
+        """Its window is there: what of it, and of what came meanwhile, is to be handed on. It may be behind again."""
+        self._release()
+        events = self.seam.arrive(window)
+        if self._anew is not None and not self.seam.has(self._anew):
+            self.seam.fall()
+        self._anew = None
+        return events
+
+    def _release(self) -> None:
         self._client.hold(-self._held)
         self._held = 0
-        return self.seam.arrive(window)
 
     def take_quote(self, frame: Frame) -> None:
         """The newest quote of the symbol."""
@@ -93,6 +101,5 @@ class Subscription:
     def end(self) -> bool:
         """Nothing of it is wanted any more; whether a reading was given up."""
         self.over = True
-        self._client.hold(-self._held)
-        self._held = 0
+        self._release()
         return self.reading is not None and self.reading.cancel()
