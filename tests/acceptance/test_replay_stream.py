@@ -30,6 +30,8 @@ from tests.integration.streaming import Publisher
 
 #: How often each symbol ticks, seconds: 20 times a second.
 _TICK_S = 0.05
+#: At that pace the 120 bars that are kept by default are six seconds: who is away for longer could not have them all.
+_KEPT = {"WS_REPLAY_MAX_BARS": "2000"}
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Web:
         ]
         with (self.servers.home / "web.log").open("ab") as log:
             self.process = subprocess.Popen(
-                argv, env={**os.environ, **self.servers.environ()}, stdout=log, stderr=subprocess.STDOUT
+                argv, env={**os.environ, **self.servers.environ(**_KEPT)}, stdout=log, stderr=subprocess.STDOUT
             )
         until(self.answers, "the web app answers", told=lambda: (self.servers.home / "web.log").read_text()[-2000:])
 
@@ -149,11 +151,16 @@ class Reader:
         assert not self.failed, self.failed
         return all(self.got[symbol] and self.got[symbol][-1] == last for symbol, last in wanted.items())
 
-    def faults(self, wanted: dict[str, int]) -> dict[str, list[int]]:
-        """Symbols of which something is lost, doubled or out of order."""
-        return {
-            symbol: self.got[symbol] for symbol, last in wanted.items() if self.got[symbol] != [*range(1, last + 1)]
-        }
+    def faults(self, wanted: dict[str, int]) -> dict[str, str]:
+        """Symbols of which something is lost, doubled or out of order, and where that begins."""
+        found = {}
+        for symbol, last in wanted.items():
+            got = self.got[symbol]
+            right = [*range(1, last + 1)]
+            if got != right:
+                at = next((at for at, each in enumerate(got) if each != at + 1), len(got))
+                found[symbol] = f"{len(got)} of {last}; ... {got[max(at - 2, 0) : at + 3]}"
+        return found
 
 
 @dataclass
@@ -177,7 +184,7 @@ class Scene:
 @contextmanager
 def scene(folder: Path, symbols: int) -> Iterator[Scene]:
     with own_servers(folder) as servers:
-        deps = open_deps(servers.settings(), application="tests")
+        deps = open_deps(servers.settings(**_KEPT), application="tests")
         names = [f"S{number:02d}" for number in range(symbols)]
         add_symbols(deps.database, names)
         with socket.create_server(("127.0.0.1", 0)) as free:

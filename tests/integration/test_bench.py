@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mdtasks.stack.benches.replay import Size, bench_replay
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.trace import bench_trace
 
@@ -23,3 +24,13 @@ def test_what_recording_costs_is_measured_for_each_work_and_each_hook() -> None:
     ratios = ("off / no hook", "armed / off")
     assert set(result["ratios"]) == {f"{work}: {ratio}" for work in works for ratio in ratios}
     assert len(said) == len(works) + 1
+
+
+def test_each_client_of_the_stream_and_of_the_bare_broadcast_gets_every_bar() -> None:
+    said: list[str] = []
+    size = Size(clients=4, symbols=3, each=2, stalled=1, ticks=1, rounds=1)
+    result = bench_replay(said.append, size=size).as_dict()  # it fails where one is missing
+    cases = ("stream", "stream, a frame a message", "bare broadcast", "stream, some stalled")
+    assert {f"{case}: p99" for case in cases} < set(result["figures"])
+    assert "stream / bare broadcast: p99" in result["ratios"]
+    assert len(said) == 2 * len(cases)

@@ -41,6 +41,8 @@ from mdtasks.store.reference import Instrument, add_instruments, instruments
 _MINUTE_US: Final = 60_000_000
 #: Between two ticks, seconds.
 _TICK_S: Final = 1.0
+#: Processor time is told in steps of 10 ms: less than this over some ticks is nothing to divide by.
+_LEAST_MS: Final = 1.0
 #: What waits for a client that stalls is let go of sooner than by default: it is to happen within the benchmark.
 _LIMITS: Final = {"WS_QUEUE_BYTES": "65536", "WS_MAX_CLIENTS": "100000", "WS_MAX_CLIENTS_PER_ADDRESS": "100000"}
 
@@ -106,7 +108,7 @@ def _result(size: Size, seen: dict[str, list[Seen]], memory_mb: tuple[float, flo
     figures["reconnect to last snapshot: p99"] = median("stream", "snapshots_p99")
     figures["MB of the web process before the last stall"], figures["MB after it"] = memory_mb
     ratios = {
-        f"{name} / {other}: {what}": figures[f"{name}: {what}"] / figures[f"{other}: {what}"]
+        f"{name} / {other}: {what}": figures[f"{name}: {what}"] / max(figures[f"{other}: {what}"], _LEAST_MS)
         for what in ("p99", "work of a tick")
         for name, other in (
             ("stream", "bare broadcast"),

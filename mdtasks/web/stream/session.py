@@ -91,8 +91,9 @@ class Client:
 
     def catch_up(self, which: Subscription) -> None:
         """It must be read before it goes on."""
-        self._behind[which] = None
-        self._wake.set()
+        if which not in self._behind:
+            self._behind[which] = None
+            self._wake.set()
 
     def push(self, which: Subscription, live: Live) -> None:
         """Queue what is live; over the bound everything that waits is let go of instead."""
