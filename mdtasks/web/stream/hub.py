@@ -7,6 +7,7 @@ stream that began anew is told to each as a whole.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -17,6 +18,10 @@ from mdtasks.domain.stream import Event, Seam
 from mdtasks.web.stream.frames import Frame, Told, quote_frame, stream_name, window_frame
 from mdtasks.web.stream.windows import Windows
 
+log = logging.getLogger(__name__)
+
+#: Before the feed is begun again after a fault, seconds.
+_PAUSE_S: Final = 1.0
 #: Written windows that are kept for the next client that wants the same.
 _KEPT: Final = 512
 
@@ -116,18 +121,26 @@ class Hub:
 
     async def _read_feed(self) -> None:
         await self._wanted.wait()
-        async for event in self._feed.events():
-            if isinstance(event, Published):
-                for key, epoch, entry in event.entries:
-                    for topic in self._topics.get(key, {}).values():
-                        live = Told(epoch, entry, topic.name, event.committed_us)
-                        self._tell(topic, (live,) if topic.seam.offer(live) else ())
-            elif isinstance(event, LatestQuotes):
-                self._tell_quotes(event)
-            else:
-                for topic in [each for by_symbol in self._topics.values() for each in by_symbol.values()]:
-                    topic.seam.fall()
-                    self._catch_up(topic)
+        while True:
+            try:
+                async for event in self._feed.events():
+                    self._take(event)
+            except Exception:  # one message that cannot be read must not end the stream of all clients
+                log.exception("the feed of the live stream is begun again")
+            await asyncio.sleep(_PAUSE_S)
+
+    def _take(self, event: Published | LatestQuotes | Broken) -> None:
+        if isinstance(event, Published):
+            for key, epoch, entry in event.entries:
+                for topic in self._topics.get(key, {}).values():
+                    live = Told(epoch, entry, topic.name, event.committed_us)
+                    self._tell(topic, (live,) if topic.seam.offer(live) else ())
+        elif isinstance(event, LatestQuotes):
+            self._tell_quotes(event)
+        else:
+            for topic in [each for by_symbol in self._topics.values() for each in by_symbol.values()]:
+                topic.seam.fall()
+                self._catch_up(topic)
 
     def _tell_quotes(self, latest: LatestQuotes) -> None:
         for instrument_id, body in latest.quotes:
