@@ -28,6 +28,7 @@ MODULES: Final = (
     "backfill",
     "bars",
     "quotes",
+    "replay",
     "gaps",
     "quarantine",
     "universe",

@@ -11,6 +11,7 @@ from typing import Final
 
 from mdtasks.observe.panels import Dashboard, Panel, Query
 from mdtasks.observe.promql import drain_s, growth, provider_error_share, recorded
+from mdtasks.observe.stream_panels import STREAM
 
 
 def _one(expr: str, legend: str) -> tuple[Query, ...]:
@@ -294,7 +295,9 @@ SLO: Final = Dashboard(
 )
 
 #: Every dashboard by its uid.
-DASHBOARDS: Final[Mapping[str, Dashboard]] = {each.uid: each for each in (OVERVIEW, TIER, PROVIDER, BACKFILL, SLO)}
+DASHBOARDS: Final[Mapping[str, Dashboard]] = {
+    each.uid: each for each in (OVERVIEW, TIER, PROVIDER, BACKFILL, SLO, STREAM)
+}
 
 
 def panel_url(grafana_url: str, uid: str, title: str, variables: Mapping[str, str] | None = None) -> str:

@@ -174,6 +174,21 @@ SLO_GAP_VIOLATIONS = Counter(
 JOBS_LOST_RESENT = Counter(
     "jobs_lost_resent_total", "Jobs whose message the broker had lost, found by the reconciler and sent again"
 )
+WS_PUBLISH_LATENCY = Histogram(
+    "ws_publish_latency_seconds",
+    "Time from a bar's commit until it was handed to a client's socket, the oldest of what was handed over at a time",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+WS_DROPPED = Counter(
+    "ws_dropped_messages_total",
+    "Frames of the live stream that a slow client did not get when they came; it is told, and gets them later",
+)
+WS_RESUMES = Counter(
+    "ws_resumes_total",
+    "Streams that clients began to follow: without a position (snapshot), from theirs (resumed), from one that could"
+    " not be served any more (resync)",
+    ("outcome",),
+)
 
 BACKFILL_QUEUE_DEPTH = Gauge("backfill_queue_depth", "Backfill messages that wait in the tier's queue", ("tier",))
 BACKFILL_OLDEST_AGE = Gauge(
@@ -185,6 +200,7 @@ BACKFILL_DEFERRED = Gauge(
 INTAKE_DEPTH = Gauge(
     "intake_depth", "Jobs that wait in an outside coordinator's list, or are held by intakes; absent without", ("list",)
 )
+WS_CLIENTS = Gauge("ws_clients", "Clients of the live stream that the scraped web process serves")
 DLQ_DEPTH = Gauge("dlq_depth", "Dead letters on their way to the record")
 SLO_GAP_RATE = Gauge(
     "slo_gap_violation_rate",
@@ -267,7 +283,8 @@ LABELS: Final[Mapping[str, str]] = {
     "list": "`jobs`, `T0` `T1` `T2`: the coordinator's lists; `held`: taken from them and not done with",
     "provider": "its name; of several that one job asked, joined by commas; `none` where nobody was asked; of a told "
     "action also `file`, `person`",
-    "outcome": "of a job: `done` `failed` `retry` ...; of a listing: `made` `same` `failed`",
+    "outcome": "of a job: `done` `failed` `retry` ...; of a listing: `made` `same` `failed`; "
+    "of a stream that is followed: `snapshot` `resumed` `resync`",
     "source": "of a listing: `csv` `lean`, or a provider's name",
     "capability": "what was asked for: `bars_1m` ... `bars_1d`, `quotes`, `actions`; of a tick its cadence: "
     "`bars_1m` `quotes_l1`",

@@ -107,3 +107,8 @@ def provider_error_share(window: str, *, least_calls: int, selector: str = "") -
     only = f"{{{selector.removeprefix(', ')}}}" if selector else ""
     calls = f"sum by (provider) (increase(provider_selected_total{only}[{window}]))"
     return f"{errors}\n/ ({calls} > {least_calls})"
+
+
+def publish_latency_s(share: float) -> str:
+    """A quantile of the time from a bar's commit to a client's socket, over 5 minutes."""
+    return f"histogram_quantile({share}, sum by (le) (rate(ws_publish_latency_seconds_bucket[5m])))"

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mdtasks.domain.slo import Severity
-from mdtasks.observe.promql import a_market_is_open, drain_s, growth, provider_error_share, scraped, silent_for
+from mdtasks.observe.promql import (
+    a_market_is_open,
+    drain_s,
+    growth,
+    provider_error_share,
+    publish_latency_s,
+    scraped,
+    silent_for,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,5 +258,25 @@ _OF_PROCESSES: Final = (
     ),
 )
 
+_OF_THE_STREAM: Final = (
+    Alert(
+        "StreamSlow",
+        "ticket",
+        f"{publish_latency_s(0.99)} > 0.25\nand on () (sum(increase(ws_publish_latency_seconds_count[5m])) > 20)",
+        600,
+        "Clients of the live stream get bars late",
+        "One bar in a hundred takes {{ $value | humanizeDuration }} or more from its commit to a client's socket. "
+        "Nothing is lost. __WEB__/slo shows whether bars are late before that.",
+        ("mdtasks-stream", "From commit to socket"),
+    ),
+)
+
 #: All of them, in the order of the rule file.
-STANDING: Final = (*_OF_COMPLETENESS, *_OF_BACKFILLS, *_OF_LETTERS, *_OF_PROVIDERS, *_OF_PROCESSES)
+STANDING: Final = (
+    *_OF_COMPLETENESS,
+    *_OF_BACKFILLS,
+    *_OF_LETTERS,
+    *_OF_PROVIDERS,
+    *_OF_PROCESSES,
+    *_OF_THE_STREAM,
+)

@@ -11,7 +11,7 @@ from mdtasks.domain.errors import StackNotRunningError
 from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.slo import TARGETS
 from mdtasks.settings.declared import declared
-from mdtasks.settings.tracing import TracingSettings
+from mdtasks.settings.streaming import StreamSettings
 from mdtasks.settings.vendors import comma_separated
 
 #: Of a key that must differ from those before it, also where it is the default.
@@ -20,7 +20,7 @@ _KEY: Final[dict[str, Any]] = {"min_length": 1, "validate_default": True}
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class Settings(TracingSettings):
+class Settings(StreamSettings):
     """Frozen settings of one process. Secrets mask themselves when printed."""
 
     home: Path = declared("MDTASKS_HOME", Path(".mdtasks"), "Folder of the local stack: data, logs, connection file")

@@ -27,7 +27,7 @@ ENVIRONMENT: Final[dict[str, str]] = {
 
 _SECRETS: Final = frozenset(name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation))
 #: What the names of settings begin with.
-_PREFIXES: Final = ("MDTASKS_", "BACKFILL_", "BREAKER_", "CADENCE_", "POLICY_", "SLO_", "RLC_", "VIZTRACER_")
+_PREFIXES: Final = ("MDTASKS_", "BACKFILL_", "BREAKER_", "CADENCE_", "POLICY_", "SLO_", "RLC_", "VIZTRACER_", "WS_")
 
 
 def load_settings(environ: Mapping[str, str] | None = None, *, home: Path | None = None) -> Settings:

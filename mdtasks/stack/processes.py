@@ -31,6 +31,8 @@ STOP_WORKER: Final[StopRule] = ((signal.SIGTERM, 10.0), (signal.SIGQUIT, 0.7), (
 #: It finishes the batch in hand; cut off it would leave that to the next one.
 STOP_INTAKE: Final[StopRule] = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 0.1))
 STOP_PROCESS: Final[StopRule] = ((signal.SIGTERM, 1.3), (signal.SIGKILL, 0.1))
+#: Clients of the live stream have little to say.
+_SOCKETS: Final = ("--ws-max-size", "1000000")
 _SERVER_PATIENCES_S: Final = (1.4, 0.5)
 
 
@@ -105,7 +107,7 @@ def process_table(plan: Plan) -> tuple[Spec, ...]:
         *_intake(plan),
         Spec(
             "web",
-            _python(plan, *web, "--no-access-log", "--timeout-graceful-shutdown", "1"),
+            _python(plan, *web, "--no-access-log", "--timeout-graceful-shutdown", "1", *_SOCKETS),
             phase=1,  # answers /metrics until the workers are done
             ready_url=f"{plan.web_url}/ready",
             notifies=True,

@@ -35,16 +35,16 @@ _SET_A_TOKEN: Final = "set MDTASKS_API_TOKEN to serve others, or speak to http:/
 
 
 class LoopbackOnly:
-    """Refuses, while there is no token, what is not this machine speaking to itself."""
+    """Refuses, while there is no token, what is not this machine speaking to itself; always other sites' WebSockets."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or token_of(scope) is not None:
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        why = why_not_local(scope)
+        why = why_not_local(scope) if token_of(scope) is None else why_not_this_site(scope)
         if not why:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -70,6 +70,14 @@ def why_not_local(scope: Scope) -> str:
     if scope.get("method") not in SAFE_METHODS:
         return _foreign_page(headers, host)
     return ""
+
+
+def why_not_this_site(scope: Scope) -> str:
+    """Why another site's page may not have this; "" when it may. Browsers keep it from reading answers, but not from
+    opening WebSockets.
+    """
+    headers = Headers(scope=scope)
+    return _foreign_page(headers, headers.get("host", "")) if scope["type"] == "websocket" else ""
 
 
 def _foreign_page(headers: Mapping[str, str], host: str) -> str:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mdtasks.domain.errors import MdtasksError
@@ -22,6 +22,7 @@ from mdtasks.flows.following import Follower
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.observe.ready import tell_ready
 from mdtasks.settings import Settings, load_settings
+from mdtasks.store.replay_feed import ReplayFeed
 from mdtasks.web import (
     actions,
     backfills,
@@ -46,6 +47,8 @@ from mdtasks.web.console.events import living
 from mdtasks.web.downloads import Downloads
 from mdtasks.web.endpoints import endpoints
 from mdtasks.web.following import Followed, following
+from mdtasks.web.stream import plain, sockets
+from mdtasks.web.stream.desk import Desk, allow_sockets
 
 #: Requests that work on the servers at the same time; more wait. Fewer than the pool of PostgreSQL has connections.
 _MOST_AT_WORK: Final = 6
@@ -104,6 +107,9 @@ def _routes() -> list[BaseRoute]:
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
         Route("/quotes", live.latest_quotes),
+        Route("/replay/{symbol:path}", plain.replay),
+        WebSocketRoute("/ws/bars", sockets.bars),
+        Route("/asyncapi.yaml", plain.asyncapi),
         Route("/stats/cadence", live.cadence),
         Route("/stats/providers", providers.stats),
         Route("/stats/providers/{name}", providers.show),
@@ -136,11 +142,13 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         deps = open_deps(settings, application="mdtasks-web")
         downloads = Downloads(settings)
         use_multiprocess_dir(settings.metrics_dir)
+        allow_sockets(settings.ws_max_clients)
         tell_ready()
         try:
             follower = Follower(deps)
-            async with following(follower), living(follower) as live:
-                yield {"follower": follower, "deps": deps, "live": live, "downloads": downloads}
+            desk = Desk(lambda: follower.deps, ReplayFeed(settings.require_redis_url()))
+            async with following(follower), living(follower) as live, desk.hub.running():
+                yield {"follower": follower, "deps": deps, "live": live, "downloads": downloads, "desk": desk}
         finally:
             downloads.close()
             deps.close()

@@ -31,6 +31,7 @@ from mdtasks.web import (
 from mdtasks.web.answers import Json
 from mdtasks.web.openapi import Described, Schema, Table, document
 from mdtasks.web.parsing import Query, parse_query
+from mdtasks.web.stream import plain
 
 
 def show(request: Request) -> Response:
@@ -179,6 +180,11 @@ DESCRIBED: Final[Table] = {
         _object("changed", "version_tag", ok=_OK), refusals=(*_BODY, 404, 409), body=universe.ActivateBody
     ),
     universe.rename: Described(_object(ok=_OK), refusals=(*_BODY, 404, 409), body=universe.RenameBody),
+    plain.replay: Described(
+        {**_object("symbol", "interval", "position", "resumed", "entries"), "text/event-stream": _TEXT},
+        plain.ReplayQuery,
+    ),
+    plain.asyncapi: Described({"application/yaml": _TEXT}, refusals=_ALONE),
     gaps.show: Described(_object("symbol", "expected", "present", "missing", "gaps", "ledger"), gaps.GapQuery),
     gaps.accept: Described(_object("symbol", "accepted", "windows", ok=_OK), refusals=_BODY, body=gaps.Acceptance),
     calendars.show: Described(

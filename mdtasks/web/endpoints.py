@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ def endpoints(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[Endpoin
     for route in routes:
         if isinstance(route, Mount):
             yield from endpoints(route.routes, prefix + route.path)
+        elif isinstance(route, WebSocketRoute):
+            yield Endpoint("WS", prefix + route.path_format, _purpose(route.endpoint))
         elif isinstance(route, Route):
             methods = "/".join(sorted((route.methods or set()) - {"HEAD"}))
             yield Endpoint(methods, prefix + route.path_format, _purpose(route.endpoint))

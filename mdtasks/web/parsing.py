@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from mdtasks.domain.errors import BodyTooLargeError, InvalidRequestError, MediaTypeError
 from mdtasks.domain.jobs import UtcDatetime, invalid_request
@@ -42,7 +42,7 @@ class Query(BaseModel):
 Asked = TypeVar("Asked", bound=Query)
 
 
-def parse_query(request: Request, model: type[Asked]) -> Asked:
+def parse_query(request: HTTPConnection, model: type[Asked]) -> Asked:
     """The request's parameters. Raises InvalidRequestError naming the one that is unknown, doubled or wrong."""
     given = request.query_params.multi_items()
     refuse_unknown((name for name, _ in given), model, "query parameter")

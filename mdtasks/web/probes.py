@@ -37,7 +37,7 @@ async def metrics(request: Request) -> Response:
     """For Prometheus: events of every process, and the state as the parts tell it now."""
     deps, now = request.state.deps, datetime.now(UTC)
     found = await look_for_scrape(deps, now)
-    content = await run_in_threadpool(_exposed, list(readings(found, now)), deps.settings)
+    content = await run_in_threadpool(_exposed, [*readings(found, now), *request.state.desk.readings()], deps.settings)
     # Format 0.0.4: every scraper reads it, and names and labels here need nothing newer.
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 

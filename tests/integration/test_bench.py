@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mdtasks.stack.benches.policy import bench_policy
 from mdtasks.stack.benches.read import bench_read
+from mdtasks.stack.benches.replay import Size, bench_replay
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.trace import bench_trace
 
@@ -42,3 +43,13 @@ def test_a_download_is_measured_beside_a_copy_of_the_same_rows() -> None:
     ratios = {"arrow_http / copy_binary", "arrow_http / copy_text", "memory after all bars / after a tenth"}
     assert set(result["ratios"]) == ratios
     assert len(said) == 11
+
+
+def test_each_client_of_the_stream_and_of_the_bare_broadcast_gets_every_bar() -> None:
+    said: list[str] = []
+    size = Size(clients=4, symbols=3, each=2, stalled=1, ticks=1, rounds=1)
+    result = bench_replay(said.append, size=size).as_dict()  # it fails where one is missing
+    cases = ("stream", "stream, a frame a message", "bare broadcast", "stream, some stalled")
+    assert {f"{case}: p99" for case in cases} < set(result["figures"])
+    assert "stream / bare broadcast: p99" in result["ratios"]
+    assert len(said) == 2 * len(cases)

@@ -51,6 +51,8 @@ USUAL: Final[dict[str, list[Any]]] = {
     "old": ["first"],
     "new": ["first"],
     "source": ["csv"],
+    "wait": [0],
+    "since": [""],
 }
 #: A listing of the symbols that there are, and of one to be renamed.
 LISTING: Final = "symbol,mic,close,volume\nBTC-USD,24/7,100,5000\nETH-USD,24/7,10,4000\nOLD,24/7,1,10\n"
@@ -87,6 +89,7 @@ def known(client: httpx.Client, deps: Deps, settings: Settings) -> dict[str, lis
         "/bars": USUAL["symbol"],
         "/gaps": USUAL["symbol"],
         "/actions": USUAL["symbol"],
+        "/replay": USUAL["symbol"],
         "/universe": USUAL["symbol"],
         "/calendar": ["24/7", "XNYS"],
         "/stats/providers": ["simulator"],

@@ -28,12 +28,13 @@ START = datetime(2025, 1, 2, tzinfo=UTC)
 
 
 @contextmanager
-def served(settings: Settings, host: str = "127.0.0.1") -> Iterator[httpx.Client]:
-    """The app under its own uvicorn, and a client of it; ``client.base_url`` tells where it is."""
+def served(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> Iterator[httpx.Client]:
+    """The app under its own uvicorn, and a client; ``client.base_url`` tells where it is (``port`` 0: a free one)."""
     # Named as TCP, as asyncio asks before it turns Nagle's algorithm off: without that each answer takes 40 ms.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         # It listens before the server runs: the first request waits for it, no test has to.
-        listening.bind((host, 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
         listening.listen()
         # A stream that a failed test left open ends with the server, not the other way round.
         config = uvicorn.Config(

@@ -37,6 +37,7 @@ from mdtasks.domain.errors.servers import (
     StaleClaimError,
     StoreFullError,
     StoreUnavailableError,
+    TooManyClientsError,
     UnavailableError,
 )
 from mdtasks.domain.errors.vendors import (
@@ -101,6 +102,7 @@ __all__ = [
     "StoreUnavailableError",
     "SuspectBarsError",
     "TimeSpentError",
+    "TooManyClientsError",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownJobError",

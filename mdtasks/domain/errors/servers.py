@@ -22,6 +22,21 @@ class QueueFullError(MdtasksError):
         self.depth = depth
 
 
+class TooManyClientsError(MdtasksError):
+    """The live stream serves as many clients as it may, in all or from one address."""
+
+    code = "too_many_clients"
+    http_status = 429
+
+    def __init__(self, limit: int, setting: str, address: str = "") -> None:
+        whose = f" from {address}" if address else ""
+        super().__init__(
+            f"there are {limit} clients of the live stream{whose} already",
+            hint=f"follow more symbols on one connection, or set {setting}",
+        )
+        self.limit = limit
+
+
 class UnavailableError(MdtasksError):
     """A server that mdtasks needs does not answer. Retryable: nothing was lost."""
 

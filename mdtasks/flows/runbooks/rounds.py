@@ -13,6 +13,7 @@ from mdtasks.flows.runbooks import books
 from mdtasks.flows.runbooks import data_checks as data
 from mdtasks.flows.runbooks import process_checks as processes
 from mdtasks.flows.runbooks import provider_checks as providers
+from mdtasks.flows.runbooks import stream_checks as stream
 from mdtasks.flows.runbooks.findings import Finding, Repair
 from mdtasks.flows.runbooks.view import View
 from mdtasks.store import evidence
@@ -76,6 +77,7 @@ CHECKS: Final[Mapping[str, Checks]] = {
     "BeatMissing": _CLOCK,
     "ReconcilerProofTooOld": _CLOCK,
     "PolicyNotFollowed": (processes.policy_refused, processes.policy_lags),
+    "StreamSlow": (stream.unpublished, *_CLOCK),
 }
 
 

@@ -19,7 +19,7 @@ from mdtasks.flows.policy_facts import desk_of
 from mdtasks.flows.policy_status import Status, status
 from mdtasks.flows.providers import standings
 from mdtasks.queue import backlog
-from mdtasks.store import evidence, jobs, letters, providers
+from mdtasks.store import evidence, jobs, letters, outbox, providers
 from mdtasks.store.evidence import Outcome, TierWork
 from mdtasks.store.providers import Entry
 
@@ -146,6 +146,11 @@ class View:
     def blocked(self) -> list[dict[str, Any]]:
         """Who waits for whose lock in PostgreSQL."""
         return self._stored(evidence.blocked)
+
+    @cached_property
+    def unpublished(self) -> outbox.Pending:
+        """Commits that the replay buffer has not heard of."""
+        return self._stored(outbox.pending)
 
     @cached_property
     def last_look(self) -> datetime | None:

@@ -9,6 +9,7 @@ from mdtasks.stack.benches.calendar import bench_calendar
 from mdtasks.stack.benches.measure import Result, Say
 from mdtasks.stack.benches.policy import bench_policy
 from mdtasks.stack.benches.read import bench_read
+from mdtasks.stack.benches.replay import bench_replay
 from mdtasks.stack.benches.slo import bench_slo
 from mdtasks.stack.benches.spine import bench_enqueue, bench_ingest
 from mdtasks.stack.benches.trace import bench_trace
@@ -22,4 +23,5 @@ BENCHES: Final[Mapping[str, Callable[[Say], Result]]] = {
     "trace": bench_trace,
     "policy": bench_policy,
     "read": bench_read,
+    "replay": bench_replay,
 }

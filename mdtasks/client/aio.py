@@ -1,0 +1,52 @@
+"""The stream as an asynchronous iterator, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from mdtasks.client.course import Course
+from mdtasks.client.frames import Update
+from mdtasks.client.pauses import Pauses
+from mdtasks.client.refusals import refusal_of
+from mdtasks.client.sync import DEFAULT_URL
+
+log = logging.getLogger(__name__)
+
+
+async def astream(
+    symbols: Sequence[str],
+    *,
+    interval: str = "1m",
+    url: str = DEFAULT_URL,
+    since: Mapping[str, str] | None = None,
+    last: int | None = None,
+    quotes: bool = False,
+    on_lost: Callable[[Exception, float], None] | None = None,
+) -> AsyncGenerator[Update, None]:
+    """As ``mdtasks.client.stream``, on asyncio; ``aclose`` ends it."""
+    course, pauses = Course(symbols, interval, since=since, last=last, quotes=quotes), Pauses()
+    while True:
+        address, ask = course.opening(url)
+        try:
+            async with connect(address, max_size=None, max_queue=64) as connection:
+                await connection.send(ask)
+                async for message in connection:
+                    for update in course.take(message):
+                        yield update
+                    if course.heard:
+                        pauses.reset()
+            lost: Exception = ConnectionError("the server closed the stream")
+        except InvalidStatus as error:
+            lost = refusal_of(error)
+        except (OSError, ConnectionClosed, InvalidHandshake) as error:
+            lost = error
+        pause_s = pauses.next_s()
+        log.info("the stream of %s is lost: %s; again in %.1f s", url, lost, pause_s)
+        if on_lost is not None:
+            on_lost(lost, pause_s)
+        await asyncio.sleep(pause_s)

@@ -1,0 +1,61 @@
+"""The stream as an iterator, for programs without asyncio."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import connect
+
+from mdtasks.client.course import Course
+from mdtasks.client.frames import Update
+from mdtasks.client.pauses import Pauses
+from mdtasks.client.refusals import refusal_of
+
+log = logging.getLogger(__name__)
+
+DEFAULT_URL = "http://127.0.0.1:8642"
+
+
+def stream(
+    symbols: Sequence[str],
+    *,
+    interval: str = "1m",
+    url: str = DEFAULT_URL,
+    since: Mapping[str, str] | None = None,
+    last: int | None = None,
+    quotes: bool = False,
+    on_lost: Callable[[Exception, float], None] | None = None,
+) -> Generator[Update, None, None]:
+    """Bars of these symbols as they are committed, for ever; each once, in the order of their publishing.
+
+    It begins with a snapshot of the ``last`` entries of each symbol (default: all that the buffer keeps), or with what
+    came after its position in ``since``. A bar that is revised comes again. ``on_lost``: told each time the connection
+    is lost or not had, with the seconds until the next attempt.
+
+    ``close`` it to end the connection before the program ends.
+
+    Raises InvalidRequestError, StreamRefusedError when the server refuses what is asked for.
+    """
+    course, pauses = Course(symbols, interval, since=since, last=last, quotes=quotes), Pauses()
+    while True:
+        address, ask = course.opening(url)
+        try:
+            with connect(address, max_size=None, max_queue=64) as connection:
+                connection.send(ask)
+                for message in connection:
+                    yield from course.take(message)
+                    if course.heard:
+                        pauses.reset()
+            lost: Exception = ConnectionError("the server closed the stream")
+        except InvalidStatus as error:
+            lost = refusal_of(error)
+        except (OSError, ConnectionClosed, InvalidHandshake) as error:
+            lost = error
+        pause_s = pauses.next_s()
+        log.info("the stream of %s is lost: %s; again in %.1f s", url, lost, pause_s)
+        if on_lost is not None:
+            on_lost(lost, pause_s)
+        time.sleep(pause_s)
