@@ -184,7 +184,7 @@ DESCRIBED: Final[Table] = {
         {**_object("symbol", "interval", "position", "resumed", "entries"), "text/event-stream": _TEXT},
         plain.ReplayQuery,
     ),
-    plain.asyncapi: Described({"application/yaml": _TEXT}, refusals=_ALONE),
+    plain.asyncapi: Described({"application/yaml": {"type": "object"}}, refusals=_ALONE),
     gaps.show: Described(_object("symbol", "expected", "present", "missing", "gaps", "ledger"), gaps.GapQuery),
     gaps.accept: Described(_object("symbol", "accepted", "windows", ok=_OK), refusals=_BODY, body=gaps.Acceptance),
     calendars.show: Described(
