@@ -13,6 +13,7 @@ from mdtasks.domain.bars import to_us
 from mdtasks.domain.completeness import Completeness, Series
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, Tier, TimeWindow
+from mdtasks.domain.retention import horizon
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.domain.windows import AskedWindow
@@ -182,11 +183,14 @@ def _series(
 def _expected(
     member: Instrument, deps: Deps, window: TimeWindow, interval: Interval, now: datetime
 ) -> tuple[Times, Times]:
-    """Starts and ends of the intervals that have ended, within the listing's life."""
+    """Starts and ends of the intervals that have ended, within the listing's life and what is kept."""
     calendar = deps.calendars.get(member.mic)
     starts = calendar.expected(window, interval)
     ends = calendar.interval_end(starts, interval)
     kept = ends <= to_us(now)
+    since = horizon(deps.running.policy, interval, now)
+    if since is not None:  # what is older was deleted, or will be: nobody expects it
+        kept &= starts >= to_us(since)
     for day, sign in ((member.listed_from, 1), (member.delisted_on, -1)):
         if day is not None:
             midnight_us = to_us(datetime.fromisoformat(f"{day}T00:00+00:00"))

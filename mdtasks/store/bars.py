@@ -28,6 +28,7 @@ from mdtasks.domain.silence import Silence
 from mdtasks.store import silences
 from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
 from mdtasks.store.partitions import forget
+from mdtasks.store.retention import refuse_lost
 
 _SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "bars.sql").items()}
 _PRICES: Final = ("open", "high", "low", "close", "volume")
@@ -136,7 +137,8 @@ def read_bars(
     """The bars that start in the window, as they stand, or as they were known at ``as_of``.
 
     ``final`` is told as it stands now: a promotion that changed no value is no revision. An ``as_of`` of this moment
-    may still gain bars: a write is dated by its statement and seen at its commit.
+    may still gain bars: a write is dated by its statement and seen at its commit. Raises InvalidRequestError for an
+    ``as_of`` from before the oldest revisions that are kept.
     """
     if as_of is not None and as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")
@@ -146,6 +148,8 @@ def read_bars(
     with raw_psycopg(connection).cursor(binary=True) as cursor:
         cursor.execute(statement, {**asked, "step": step, "as_of": as_of}, prepare=False)
         stretches = sorted(cursor.fetchall())
+    if as_of is not None:  # after the read: who deletes revisions says so beforehand
+        refuse_lost(connection, as_of)
     _, *columns, providers = zip(*stretches, strict=True) if stretches else [()] * (len(_READ) + 2)
     values = {name: _joined(column, _READ[name]) for name, column in zip(_READ, columns, strict=True)}
     return StoredBars(

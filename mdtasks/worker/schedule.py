@@ -46,6 +46,8 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "provider_health": _at_once(_every(10.0, "mdtasks.provider_health")),
         "policy_canary": _every(5.0, "mdtasks.policy_canary"),
         "forget_traces": _every(3600.0, "mdtasks.forget_traces"),
+        # Each round is short, and nearly free when the day's work is done.
+        "retention": _every(60.0, "mdtasks.retention"),
         "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),
         **{
             f"{_LIVE}{each.tier}_{each.feed}": _every(s, "mdtasks.live_tick", str(each.tier), s, str(each.feed))

@@ -18,6 +18,7 @@ from mdtasks.flows import (
     policy_canaries,
     presence,
     providers,
+    retention,
     scan,
     ticks,
     traces,
@@ -139,6 +140,12 @@ def forget_snapshots() -> dict[str, dict[str, int]]:
     """Thin out old looks at the objectives and at providers."""
     now = datetime.now(UTC)
     return {"slo": monitor.forget_once(deps(), now), "providers": providers.forget_once(deps(), now)}
+
+
+@shared_task(base=Housekeeping, name="mdtasks.retention")
+def let_go() -> dict[str, Any]:
+    """Delete a bounded piece of what the policy keeps no longer."""
+    return retention.run_once(deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.forget_traces")
