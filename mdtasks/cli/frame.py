@@ -30,6 +30,7 @@ MODULES: Final = (
     "quotes",
     "gaps",
     "quarantine",
+    "retention",
     "universe",
     "calendar",
     "policy",

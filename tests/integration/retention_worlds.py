@@ -57,7 +57,7 @@ def one(database: Database, statement: str, **values: Any) -> Any:
 
 
 def months(database: Database, interval: Interval) -> list[int]:
-    """The months of 2026 that have bars of an interval."""
+    """The months, by number, that have bars of an interval."""
     statement = text(
         "SELECT DISTINCT extract(month FROM ts)::int FROM bars WHERE interval = CAST(:i AS bar_interval) ORDER BY 1"
     )
