@@ -27,6 +27,7 @@ MODULES: Final = (
     "intake",
     "backfill",
     "bars",
+    "why",
     "quotes",
     "gaps",
     "quarantine",

@@ -71,8 +71,8 @@ def _kept(name: str, policy: Policy, mark: retention.Mark | None, now: datetime)
         rule.days,
         kept_from,
         month_before(kept_from) if monthly else kept_from,
-        mark and mark.done_before,
-        mark and mark.lost_before,
+        None if mark is None else mark.done_before,
+        None if mark is None else mark.lost_before,
     )
 
 
