@@ -28,6 +28,7 @@ MODULES: Final = (
     "backfill",
     "bars",
     "why",
+    "diff",
     "quotes",
     "gaps",
     "quarantine",

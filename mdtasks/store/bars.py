@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from mdtasks.connections import load_statements, raw_psycopg
+from mdtasks.domain import stored
 from mdtasks.domain.bars import Bars, RejectedBar, from_us
 from mdtasks.domain.errors import StoreUnavailableError
 from mdtasks.domain.jobs import Interval, TimeWindow
@@ -39,6 +40,8 @@ _READ: Final = {"ts": ">i8", **dict.fromkeys(_PRICES, ">f8"), "final": "?", "kno
 _MOST_STRETCHES: Final = 500
 #: Above this many instruments a writer takes one lock for all of them: the server's lock table has about 6400 places.
 _MOST_LOCKS: Final = 1000
+#: What reads answer.
+StoredBars = stored.StoredBars
 #: Reads rely on it: names travel separated by commas.
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -70,24 +73,6 @@ class WriteCounts:
     promoted: int = 0
     unchanged: int = 0
     quarantined: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredBars:
-    """Bars as the store holds them, with where each came from; columns of shape (n,), in time order.
-
-    ``provider``: object array of str. ``final``: bool. ``known_at_us``: int64, microseconds since 1970.
-    ``attempt_id``: int64, ``job_attempts.id``.
-    """
-
-    bars: Bars
-    provider: NDArray[np.object_]
-    final: NDArray[np.bool_]
-    known_at_us: NDArray[np.int64]
-    attempt_id: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.bars)
 
 
 def write_bars(

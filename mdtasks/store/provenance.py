@@ -76,6 +76,11 @@ class Origin:
     requested_at: datetime | None
 
 
+def at_one_moment(connection: Connection) -> None:
+    """Let all that the transaction reads be of one moment; the first thing to say in it."""
+    connection.execute(_SQL["at_one_moment"])
+
+
 def versions(connection: Connection, instrument_id: int, interval: Interval, ts: datetime) -> list[Version]:
     """Every version of one bar that is kept, the newest first; [] where there never was one."""
     about = {"instrument": instrument_id, "interval": interval, "ts": ts}

@@ -103,6 +103,7 @@ def _routes() -> list[BaseRoute]:
         Route("/stats/policy", policies.status),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/bars/{symbol:path}/why", provenance.why, middleware=[current]),
+        Route("/bars/{symbol:path}/diff", provenance.diff, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),
         Route("/runbooks", runbooks.list_runbooks),

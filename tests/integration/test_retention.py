@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from mdtasks.connections import Database
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.windows import AskedWindow
@@ -253,3 +257,41 @@ def test_quotes_go_by_whole_months(deps: Deps) -> None:
         ensure_partitions(deps.database, "quotes", *([int(month.timestamp() * 1e6)] * 2))
     assert run_once(keeping(deps, quotes=30), NOW)["dropped"] == {"quotes": 4}
     assert partitions(deps.database, "quotes") == ["quotes_2026_10", "quotes_2026_11"]
+
+
+def test_beside_writers_no_write_fails_or_is_lost_and_what_is_too_old_goes(
+    deps: Deps, coin: int, database_url: str
+) -> None:
+    kept, over = keeping(deps, **ALL), Event()
+
+    def write(instrument: int) -> int:
+        database, written = Database(database_url), 0
+        while not over.is_set() or not written:
+            store(database, instrument, Interval.M1, MONTHS[5] + timedelta(hours=written % 20), price=100.0 + written)
+            written += 1
+        database.close()
+        return written
+
+    with ThreadPoolExecutor(3) as pool:
+        writers = [pool.submit(write, instrument) for instrument in (coin, coin, coin + 1)]
+        all_of_it(kept, chunks=1)
+        over.set()
+        written = [writer.result() for writer in writers]
+    assert partitions(deps.database) == ["bars_2026_10", "bars_2026_11"]
+    hours = min(written[2], 20)
+    assert one(deps.database, "SELECT count(*) FROM bars WHERE instrument_id = :id", id=coin + 1) == hours * 60
+
+
+def test_beside_another_round_both_end_and_everything_went_once(deps: Deps, coin: int, database_url: str) -> None:
+    other = replace(deps, database=Database(database_url))
+    together = Barrier(2)
+
+    def rounds(mine: Deps) -> None:
+        together.wait(timeout=30)
+        all_of_it(keeping(mine, **SHORT), chunks=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(rounds, (deps, other)))
+    other.database.close()
+    assert months(deps.database, Interval.M1) == [10, 11]
+    assert coin

@@ -49,3 +49,7 @@ FROM silences
 WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval)
   AND starts_at < :end AND ends_at > :start AND answered_at > :since AND answered_at <= :until
 ORDER BY starts_at, provider
+
+-- name: at_one_moment
+-- All that the transaction reads is of one moment.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
