@@ -83,6 +83,8 @@ def say_answer(answer: Answer, symbols: int) -> None:
     from mdtasks.cli.output import plural
 
     print(f"request {answer.request_id}")
+    if answer.kept_from is not None:
+        say(f"asked for from {answer.kept_from:%Y-%m-%d} on: what is older is not kept (`mdtasks retention`)")
     if answer.queued:
         print(f"  {plural(answer.queued, 'job')} queued")
     if answer.deferred:

@@ -66,6 +66,8 @@ def show_effects(did: Effects, unseen: Sequence[str], *, done: bool = False) -> 
         say(f"provider {name} {'left' if done else 'leaves'} {order}")
     for order, name in did.come:
         say(f"provider {name} {'joined' if done else 'joins'} {order}")
+    for path in did.deletes:
+        say(f"{path}: what is older {'goes' if done else 'would go'} for good; `mdtasks retention --dry-run` counts it")
     if did.restart:
         say(f"{plural(len(did.restart), 'change')} of these hold only in processes that are started afterwards")
     for path, variable in did.hidden:

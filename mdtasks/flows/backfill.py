@@ -25,6 +25,7 @@ from mdtasks.domain.jobs import (
     invalid_request,
     parse_job,
 )
+from mdtasks.domain.retention import horizon, kept_part
 from mdtasks.domain.sessions import Calendar
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.deps import Deps
@@ -121,7 +122,10 @@ class Refused:
 
 @dataclass(slots=True)
 class Answer:
-    """What became of a request. Windows already stored count as ``covered``, those already asked for as ``merged``."""
+    """What became of a request. Windows already stored count as ``covered``, those already asked for as ``merged``.
+
+    ``kept_from``: where its window was cut, because what is older is not kept; None: it was not.
+    """
 
     request_id: str
     queued: int = 0
@@ -129,6 +133,7 @@ class Answer:
     merged: int = 0
     covered: int = 0
     refused: list[Refused] = field(default_factory=list)
+    kept_from: datetime | None = None
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -138,6 +143,7 @@ class Answer:
             "merged": self.merged,
             "covered": self.covered,
             "refused": [{"job": r.job, "field": r.field, "error": r.error} for r in self.refused],
+            **({} if self.kept_from is None else {"kept_from": self.kept_from.isoformat().replace("+00:00", "Z")}),
         }
 
 
@@ -149,19 +155,23 @@ def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now:
     """
     if asked.provider is not None:
         deps.registry.get(asked.provider)
+    policy = deps.running.policy
     with deps.database.transaction() as connection:
         members = reference.resolve(connection, asked.symbol)
-        windows = {
+        asked_for = {
             mic: asked.window(deps.calendars.get(mic), now) for mic in {member.mic for member in members.values()}
         }
+        windows = {mic: kept_part(each, asked.interval, policy, now) for mic, each in asked_for.items()}
         tiers = {asked.priority or member.tier for member in members.values()}
-        minutes = min((deps.running.policy.tiers[tier].chunk_minutes for tier in tiers), default=1)
+        minutes = min((policy.tiers[tier].chunk_minutes for tier in tiers), default=1)
         pieces = Pieces(asked.interval, windows, deps.calendars, minutes)
         _refuse_too_many(list(members.values()), pieces)
         ids = [member.id for member in members.values()]
         covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)
         request_id = requests.create_request(connection, requested_by, asked.model_dump(mode="json"))
     answer = Answer(request_id)
+    if windows != asked_for:
+        answer.kept_from = horizon(policy, asked.interval, now)
     wanted = _wanted(list(members.values()), asked, pieces, covered)
     enqueue(_counted(wanted, answer), deps, answer)
     return answer

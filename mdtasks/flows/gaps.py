@@ -14,6 +14,7 @@ from mdtasks.domain.bars import to_us
 from mdtasks.domain.completeness import Completeness, Series
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, Tier, TimeWindow
+from mdtasks.domain.retention import horizon
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.domain.windows import AskedWindow
@@ -174,7 +175,8 @@ def _series(
 ) -> Series:
     interval, window = about
     covered, bars_us, rejected = known
-    starts, ends = ended_intervals(member, deps.calendars.get(member.mic), window, interval, now)
+    since = horizon(deps.running.policy, interval, now)
+    starts, ends = ended_intervals(member, deps.calendars.get(member.mic), window, interval, now, since=since)
     whole, kept = deps.calendars.get(member.mic), deps.calendars.get_of(member.mic, member.id)
     step_us = interval.seconds * 1_000_000
     due_us = to_us(now - timedelta(seconds=due_after_s(member.tier, interval, member.mic, deps)))

@@ -19,6 +19,7 @@ import orjson
 
 from mdtasks.domain.errors import InvalidRequestError, UnavailableError, UnknownSymbolError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
+from mdtasks.domain.retention import kept_part
 from mdtasks.flows.backfill import enqueue_jobs
 from mdtasks.flows.deps import Deps
 from mdtasks.observe import metrics
@@ -115,7 +116,7 @@ def _enqueued(taken: Sequence[Taken], deps: Deps, now: datetime) -> _Counts:
     refused: list[_Refused] = []
     for each in taken:
         try:
-            jobs.append((each, _job_of(each)))
+            jobs.append((each, _kept(_job_of(each), deps, now)))
         except InvalidRequestError as error:
             refused.append(_Refused(each, error.field, error.message, error.code))
     backfills = [(each, job) for each, job in jobs if isinstance(job, BackfillJob)]
@@ -144,6 +145,14 @@ def _job_of(taken: Taken) -> Job:
     if of_tier and not isinstance(job, BackfillJob):
         raise InvalidRequestError(f"type: {job.type} is no backfill, in a list of backfills", field="type")
     return job
+
+
+def _kept(job: Job, deps: Deps, now: datetime) -> Job:
+    """The job without the time whose bars are not kept. Raises InvalidRequestError when nothing is left of it."""
+    if not isinstance(job, BackfillJob):
+        return job
+    window = kept_part(job.time_window, job.interval, deps.running.policy, now)
+    return job if window == job.time_window else job.model_copy(update={"time_window": window})
 
 
 def _enqueue_backfills(backfills: Sequence[tuple[Taken, BackfillJob]], refused: list[_Refused], deps: Deps) -> _Counts:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from mdtasks.domain.bars import Quote, from_us, to_us
 from mdtasks.domain.errors import HeldBackError, ProviderError, TimeSpentError, error_class
 from mdtasks.domain.jobs import BarsFetchJob, Interval, QuotesFetchJob, Tier, TimeWindow
+from mdtasks.domain.retention import day_before, kept_part
 from mdtasks.flows import replay
 from mdtasks.flows.deps import Deps, patiently, work_until
 from mdtasks.flows.fetch import Ask, called, count_written, fetch, make_partitions
@@ -58,9 +59,11 @@ def run_bars_fetch(job: BarsFetchJob, deps: Deps, worker: str, now: datetime) ->
     """Fetch and store recent bars of many symbols. Idempotent: the same bars change nothing.
 
     A symbol that fails alone is counted and stays a gap; so does everything while nobody may be asked. Raises
-    ProviderError when no symbol was answered, UnknownSymbolError, StoreUnavailableError.
+    ProviderError when no symbol was answered, UnknownSymbolError, InvalidRequestError for time that is not kept,
+    StoreUnavailableError.
     """
-    window = job.time_window or ended_window(job.interval, now, LOOK_BACK)
+    asked = job.time_window or ended_window(job.interval, now, LOOK_BACK)
+    window = kept_part(asked, job.interval, deps.running.policy, now)
     ask = Ask(job.interval, window, now, job.provider_hint, until=work_until(deps.settings))
 
     holes: dict[Tier, set[int]] = {}
@@ -193,10 +196,13 @@ class _Quotes:
         with called(turn, "quotes", "quotes", recorded_quotes(deps, name, [m.symbol for m in packet], self.asker)):
             found = turn.provider.fetch_quotes(listings, self.now)
         tell_quotes(deps, name, listings, found, self.now)
-        if found:
-            times_us = [to_us(quote.ts) for quote in found.values()]
+        # The last quote of what has not traded for long may be older than quotes are kept.
+        since = day_before(deps.running.policy.retention.quotes_days, self.now)
+        kept = {symbol: quote for symbol, quote in found.items() if since is None or quote.ts >= since}
+        if kept:
+            times_us = [to_us(quote.ts) for quote in kept.values()]
             ensure_partitions(deps.database, "quotes", min(times_us), max(times_us))
-            by_id = {member.id: found[member.symbol] for member in packet if member.symbol in found}
+            by_id = {member.id: kept[member.symbol] for member in packet if member.symbol in kept}
             with deps.database.transaction() as connection:
                 quotes.write_quotes(connection, by_id, name)
             replay.publish_quotes(deps, by_id, name, datetime.now(UTC))

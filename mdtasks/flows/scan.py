@@ -20,6 +20,7 @@ from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.ledger import OpenGap, Run, Settled, may_ask, runs_of, settle
+from mdtasks.domain.retention import kept_part
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.flows.backfill import Answer, enqueue
@@ -122,6 +123,7 @@ class _Look:
             window = TimeWindow(start=now - timedelta(days=settings.look_back_days), end=now)
         else:
             window = calendar.last_sessions(settings.look_back_sessions, now, interval)
+        window = kept_part(window, interval, self._deps.running.policy, now)
         starts = calendar.expected(window, interval)
         ends = calendar.interval_end(starts, interval)
         due = ends <= to_us(now - timedelta(seconds=due_after_s(self._scope.tier, interval, mic, self._deps)))

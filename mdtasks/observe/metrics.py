@@ -163,6 +163,15 @@ STALE_MESSAGES = Counter(
     "stale_messages_total", "Messages dropped because another attempt owns or ended their job", ("reason",)
 )
 DEAD_LETTERS = Counter("dead_letters_total", "Dead letters put on record", ("kind", "error_class"))
+RETENTION_ROWS = Counter(
+    "retention_rows_deleted_total", "Rows deleted because the policy keeps them no longer", ("table",)
+)
+RETENTION_PARTITIONS = Counter(
+    "retention_partitions_dropped_total", "Months dropped whole because nothing in them is kept any longer", ("table",)
+)
+RETENTION_BUSY = Counter(
+    "retention_busy_total", "Times housekeeping gave way to somebody who worked with what was to go", ("subject",)
+)
 SLO_GAP_EXPECTED = Counter(
     "slo_gap_expected_total",
     "Series looked at for lateness, each time anew: those whose exchange traded",
@@ -302,6 +311,8 @@ LABELS: Final[Mapping[str, str]] = {
     "decision": "what became of a canary: `promoted` `withdrawn`",
     "process": "what follows the policy, with its machine and process id: `beat@host/1234`, `web@…`, `worker@…`",
     "part": "`broker` `redis` `postgresql`",
+    "table": "of the store: `bars` `bar_revisions` `quotes` `backfill_jobs` ...",
+    "subject": "of housekeeping: `bars` `quotes` `revisions` `jobs` `letters` `quarantine`",
 }
 
 #: All of them, in the order of this page: the scrape's reader, docs and dashboards go by it.

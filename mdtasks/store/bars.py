@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from mdtasks.connections import load_statements, raw_psycopg
+from mdtasks.domain import stored
 from mdtasks.domain.bars import Bars, RejectedBar, from_us
 from mdtasks.domain.errors import StoreUnavailableError
 from mdtasks.domain.jobs import Interval, TimeWindow
@@ -29,6 +30,7 @@ from mdtasks.store import silences
 from mdtasks.store.binary_copy import PG_EPOCH_US, RowFormat
 from mdtasks.store.outbox import Note
 from mdtasks.store.partitions import forget
+from mdtasks.store.retention import refuse_lost
 
 _SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "bars.sql").items()}
 #: The write, without and with a note of it for the replay buffer.
@@ -44,6 +46,8 @@ _READ: Final = {"ts": ">i8", **dict.fromkeys(_PRICES, ">f8"), "final": "?", "kno
 _MOST_STRETCHES: Final = 500
 #: Above this many instruments a writer takes one lock for all of them: the server's lock table has about 6400 places.
 _MOST_LOCKS: Final = 1000
+#: What reads answer.
+StoredBars = stored.StoredBars
 #: Reads rely on it: names travel separated by commas.
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -75,24 +79,6 @@ class WriteCounts:
     promoted: int = 0
     unchanged: int = 0
     quarantined: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredBars:
-    """Bars as the store holds them, with where each came from; columns of shape (n,), in time order.
-
-    ``provider``: object array of str. ``final``: bool. ``known_at_us``: int64, microseconds since 1970.
-    ``attempt_id``: int64, ``job_attempts.id``.
-    """
-
-    bars: Bars
-    provider: NDArray[np.object_]
-    final: NDArray[np.bool_]
-    known_at_us: NDArray[np.int64]
-    attempt_id: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.bars)
 
 
 def write_bars(
@@ -151,7 +137,8 @@ def read_bars(
     """The bars that start in the window, as they stand, or as they were known at ``as_of``.
 
     ``final`` is told as it stands now: a promotion that changed no value is no revision. An ``as_of`` of this moment
-    may still gain bars: a write is dated by its statement and seen at its commit.
+    may still gain bars: a write is dated by its statement and seen at its commit. Raises InvalidRequestError for an
+    ``as_of`` from before the oldest revisions that are kept.
     """
     if as_of is not None and as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")
@@ -161,6 +148,8 @@ def read_bars(
     with raw_psycopg(connection).cursor(binary=True) as cursor:
         cursor.execute(statement, {**asked, "step": step, "as_of": as_of}, prepare=False)
         stretches = sorted(cursor.fetchall())
+    if as_of is not None:  # after the read: who deletes revisions says so beforehand
+        refuse_lost(connection, as_of)
     _, *columns, providers = zip(*stretches, strict=True) if stretches else [()] * (len(_READ) + 2)
     values = {name: _joined(column, _READ[name]) for name, column in zip(_READ, columns, strict=True)}
     return StoredBars(

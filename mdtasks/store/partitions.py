@@ -65,6 +65,16 @@ def ensure_ahead(database: Database, now: datetime, months: int = 2) -> int:
     return sum(ensure_partitions(database, table, to_us(now), last_us) for table in get_args(Partitioned))
 
 
+def partitions(connection: Connection, table: Partitioned) -> dict[str, tuple[datetime, datetime]]:
+    """The partitions that there are, oldest first: name -> its month, ``[start, end)``."""
+    found = {}
+    for name in sorted(_existing(connection, table)):
+        year, month = name.removeprefix(f"{table}_").split("_")
+        start = datetime(int(year), int(month), 1, tzinfo=UTC)
+        found[name] = (start, _month_after(start, 1))
+    return found
+
+
 def forget(engine: Engine) -> None:
     """Look again before the next write: somebody dropped a partition this process believed in."""
     _known.pop(engine, None)

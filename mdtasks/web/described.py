@@ -23,6 +23,7 @@ from mdtasks.web import (
     live,
     policies,
     probes,
+    provenance,
     providers,
     slo,
     traces,
@@ -180,6 +181,10 @@ DESCRIBED: Final[Table] = {
         _object("changed", "version_tag", ok=_OK), refusals=(*_BODY, 404, 409), body=universe.ActivateBody
     ),
     universe.rename: Described(_object(ok=_OK), refusals=(*_BODY, 404, 409), body=universe.RenameBody),
+    provenance.why: Described(
+        _object("symbol", "interval", "start", "end", "verdict", "bar", "versions"), provenance.WhyQuery
+    ),
+    provenance.diff: Described(_object("symbol", "interval"), provenance.DiffQuery),
     plain.replay: Described(
         {**_object("symbol", "interval", "position", "resumed", "entries"), "text/event-stream": _TEXT},
         plain.ReplayQuery,

@@ -49,6 +49,8 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "universe": _every(300.0, "mdtasks.universe"),
         "forget_traces": _every(3600.0, "mdtasks.forget_traces"),
         "refresh_actions": _every(settings.actions_every_s, "mdtasks.refresh_actions"),
+        # Each round is short, and nearly free when the day's work is done.
+        "retention": _every(60.0, "mdtasks.retention"),
         "monitor": _at_once(_every(settings.slo_every_s, "mdtasks.monitor")),
         **{
             f"{_LIVE}{each.tier}_{each.feed}": _every(s, "mdtasks.live_tick", str(each.tier), s, str(each.feed))

@@ -20,6 +20,7 @@ from mdtasks.flows import (
     presence,
     providers,
     replay,
+    retention,
     scan,
     ticks,
     traces,
@@ -154,6 +155,12 @@ def forget_snapshots() -> dict[str, dict[str, int]]:
 def tell_replay_buffer() -> int:
     """Publish what was committed and is not published yet."""
     return replay.sweep(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.retention")
+def let_go() -> dict[str, Any]:
+    """Delete a bounded piece of what the policy keeps no longer."""
+    return retention.run_once(deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.forget_traces")

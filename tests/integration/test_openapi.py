@@ -53,6 +53,8 @@ USUAL: Final[dict[str, list[Any]]] = {
     "source": ["csv"],
     "wait": [0],
     "since": [""],
+    "ts": ["2025-01-02T12:00:00Z"],
+    "as_of_from": ["2025-06-01T00:00:00Z"],
 }
 #: A listing of the symbols that there are, and of one to be renamed.
 LISTING: Final = "symbol,mic,close,volume\nBTC-USD,24/7,100,5000\nETH-USD,24/7,10,4000\nOLD,24/7,1,10\n"
@@ -165,8 +167,8 @@ def test_the_app_answers_as_its_document_says(
             unreached.append(operation.label)
     assert not wrong, "\n\n".join(wrong)
     if mode is GenerationMode.POSITIVE:  # what never answers well was hardly tried
-        # Requeued by filter; no trial is under way.
-        elsewhere = ("/requeue/{id}", "/dlq/letters/", "/policy/canary/")
+        # Requeued by filter; no trial is under way; the fixture has taken the listing.
+        elsewhere = ("/requeue/{id}", "/dlq/letters/", "/policy/canary/", "/universe/refresh")
         assert [each for each in unreached if not any(part in each for part in elsewhere)] == []
 
 
@@ -174,7 +176,8 @@ def test_every_route_is_described_and_nothing_else_is(client: httpx.Client) -> N
     routes = create_app().routes
     made = document(routes, DESCRIBED)
     methods = {(method.upper(), path) for path, found in made["paths"].items() for method in found}
-    assert methods == {(each.method, each.path) for each in endpoints(routes) if not is_page(each.path) and each.method != "WS"}
+    told = [each for each in endpoints(routes) if not is_page(each.path) and each.method != "WS"]
+    assert methods == {(each.method, each.path) for each in told}
     assert client.get("/openapi.json").json() == made
     for path, found in made["paths"].items():
         for operation in found.values():

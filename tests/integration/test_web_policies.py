@@ -43,6 +43,7 @@ def test_a_policy_is_judged_applied_and_followed(
         "come": [],
         "hidden": [],
         "restart": [],
+        "deletes": [],
         "unseen": [],
     }
     assert attempts(client) == 5

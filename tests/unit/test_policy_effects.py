@@ -120,3 +120,10 @@ def test_the_entries_of_beat_are_those_of_its_table() -> None:
     table = {name: entry["schedule"] for name, entry in schedule(load_settings({})).items()}
     entries = beat_entries(Policy())
     assert entries == {name: table[name] for name in table if name.startswith(("live_", "gaps_", "monitor"))}
+
+
+def test_what_is_kept_for_a_shorter_time_is_told_because_it_goes_for_good() -> None:
+    shorter = Policy.model_validate({"retention": {"bars_1m_days": 400, "jobs_days": 30, "letters_days": None}})
+    assert effects(Policy(), shorter, Facts()).deletes == ["retention.bars_1m_days", "retention.jobs_days"]
+    assert effects(shorter, Policy(), Facts()).deletes == ["retention.letters_days"]
+    assert effects(Policy(), shorter, Facts()).as_dict()["deletes"]

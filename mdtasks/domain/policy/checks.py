@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.policy.documents import Document, UnreadableError
 from mdtasks.domain.policy.facts import Facts
+from mdtasks.domain.policy.keeping import keeping
 from mdtasks.domain.policy.model import Policy
 from mdtasks.domain.policy.quotas import plan
 from mdtasks.domain.policy.reading import read
@@ -123,7 +124,7 @@ def check(policy: Policy, facts: Facts = _NOTHING, running: Policy | None = None
 
 def _rules(policy: Policy, facts: Facts) -> list[Wrong]:
     """All but the quotas, which mean nothing while the orders are wrong."""
-    found = [*_compared(policy), *(wrong for tier in Tier for wrong in _tier(tier, policy))]
+    found = [*_compared(policy), *keeping(policy), *(wrong for tier in Tier for wrong in _tier(tier, policy))]
     found += [wrong for field in ("bars_1m", "eod", "quotes_l1") for wrong in _order(field, policy, facts)]
     return [*found, *_universe(policy, facts), *_limits(policy, facts), *_memory(policy, facts)]
 

@@ -32,6 +32,11 @@ class Effects:
         """The paths that take effect only in processes that are started afterwards."""
         return [change.path for change in needs_restart(list(self.changes))]
 
+    @property
+    def deletes(self) -> list[str]:
+        """The paths by which something is kept for a shorter time than before: what is older goes for good."""
+        return [change.path for change in self.changes if _is_shorter(change)]
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "changes": [change.as_dict() for change in self.changes],
@@ -41,7 +46,15 @@ class Effects:
             "come": [{"order": order, "provider": name} for order, name in self.come],
             "hidden": [{"path": path, "variable": name} for path, name in self.hidden],
             "restart": self.restart,
+            "deletes": self.deletes,
         }
+
+
+def _is_shorter(change: Change) -> bool:
+    """Whether a change is of what is kept, and keeps less of it; None is for ever."""
+    if not change.path.startswith("retention.") or not isinstance(change.after, int):
+        return False
+    return not isinstance(change.before, int) or change.after < change.before
 
 
 def effects(old: Policy, new: Policy, facts: Facts) -> Effects:

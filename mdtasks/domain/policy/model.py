@@ -242,11 +242,35 @@ class Tracing(_Section):
     keep_mb: Whole = said(100, "Megabytes that they may take in all, compressed", unit="MB", ge=1, le=100_000)
 
 
-class Retention(_Section):
-    """How long what was found is kept."""
+Days = Annotated[Whole, Field(ge=7, le=40_000)] | None
 
+
+class Retention(_Section):
+    """How long what was found is kept. Bars and quotes go by whole months, so up to a month later."""
+
+    bars_1m_days: Days = said(None, "1m bars are kept for so long; null: for ever", unit="d")
+    bars_5m_days: Days = said(None, "5m bars are kept for so long; null: for ever", unit="d")
+    bars_15m_days: Days = said(None, "15m bars are kept for so long; null: for ever", unit="d")
+    bars_1h_days: Days = said(None, "1h bars are kept for so long; null: for ever", unit="d")
+    bars_1d_days: Days = said(None, "Daily bars are kept for so long; null: for ever", unit="d")
+    revisions_days: Days = said(
+        None,
+        "What bars were before a revision is kept for so long, and reads as of then; null: for ever",
+        unit="d",
+    )
+    quotes_days: Days = said(None, "Quotes are kept for so long; null: for ever", unit="d")
+    jobs_days: Days = said(90, "Jobs that are over, and requests, are kept for so long; null: for ever", unit="d")
+    letters_days: Days = said(
+        90, "Letters that were requeued or resolved are kept for so long; null: for ever", unit="d"
+    )
+    quarantine_days: Days = said(365, "Bars that broke a rule are kept for so long; null: for ever", unit="d")
     slo_days: Whole = said(400, "Snapshots of the objectives are kept for so long", unit="d", ge=31, le=4000)
     slo_whole_days: Whole = said(40, "Older ones are thinned out to one in ten minutes", unit="d", ge=31, le=4000)
+
+    def bars_days(self, interval: Interval) -> int | None:
+        """Days that bars of an interval are kept; None: for ever."""
+        found: int | None = getattr(self, f"bars_{interval.value}_days")
+        return found
 
 
 class Universe(_Section):

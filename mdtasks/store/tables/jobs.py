@@ -88,6 +88,7 @@ backfill_jobs = Table(
     Index("backfill_jobs_request", "request_id", postgresql_where=text("request_id is not null")),
     Index("backfill_jobs_queued", "queued_at", postgresql_where=text("status = 'queued'")),
     Index("backfill_jobs_failed", "updated_at", postgresql_where=text("status = 'failed'")),
+    Index("backfill_jobs_over", "updated_at", postgresql_where=text("status in ('done', 'cancelled')")),
     Index("backfill_jobs_stuck", "instrument_id", "interval", postgresql_where=text("status = 'failed'")),
 )
 

@@ -1,0 +1,55 @@
+-- Where bars come from: every version of a bar with the attempt, job, request and policy behind it. Reads only.
+
+-- name: versions
+-- Every version of one bar, the one that stands first.
+SELECT * FROM (
+    SELECT ts, open, high, low, close, volume, provider, status, known_at, CAST(NULL AS timestamptz) AS superseded_at,
+           attempt_id
+    FROM bars WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts = :ts
+    UNION ALL
+    SELECT ts, open, high, low, close, volume, provider, status, known_at, superseded_at, attempt_id
+    FROM bar_revisions WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts = :ts
+) v
+ORDER BY known_at DESC
+
+-- name: candidates
+-- Bars that came for an interval and broke a rule, those seen first first.
+SELECT ts, reason, provider, bar, seen_at, attempt_id
+FROM bar_quarantine
+WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts >= :ts AND ts < :until
+ORDER BY seen_at, id
+
+-- name: origins
+-- The attempts behind bars, each with its job (a live fetch has none; one that is over may be gone), who asked for it,
+-- and the policy that it ran under.
+SELECT a.id AS attempt_id, a.job_id, a.job_type, a.attempt, a.worker, a.provider AS asked, a.started_at, a.ended_at,
+       a.outcome, a.error_class, a.message, a.bars, a.route, a.policy_version,
+       p.author AS policy_author, p.reason AS policy_reason, p.created_at AS policy_applied_at,
+       j.status AS job_status, j.tier, lower(j."window") AS job_start, upper(j."window") AS job_end,
+       CAST(r.id AS text) AS request, r.requested_by, r.created_at AS requested_at
+FROM job_attempts a
+LEFT JOIN policy_versions p ON p.version = a.policy_version
+LEFT JOIN backfill_jobs j ON j.id = a.job_id
+LEFT JOIN requests r ON r.id = j.request_id
+WHERE a.id = ANY (CAST(:attempts AS bigint[]))
+ORDER BY a.id
+
+-- name: ledger_between
+-- Gaps of a series that reach into a window and were found or closed after :since and until :until.
+SELECT id, lower("window") AS start, upper("window") AS "end", missing, found_at, found_by, closed_at, outcome
+FROM gaps
+WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND "window" && tstzrange(:start, :end)
+  AND (found_at > :since AND found_at <= :until OR closed_at > :since AND closed_at <= :until)
+ORDER BY id
+
+-- name: silences_between
+-- What was last said of runs without bars that reach into a window, where it was said after :since and until :until.
+SELECT starts_at AS start, ends_at AS "end", provider, believed, answered_at, attempt_id
+FROM silences
+WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval)
+  AND starts_at < :end AND ends_at > :start AND answered_at > :since AND answered_at <= :until
+ORDER BY starts_at, provider
+
+-- name: at_one_moment
+-- All that the transaction reads is of one moment.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
