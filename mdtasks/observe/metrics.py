@@ -119,6 +119,10 @@ PROVIDER_SLOW_CALLS = Counter(
     ("provider", "capability"),
 )
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
+DERIVE_SECONDS = Histogram(
+    "derive_seconds",
+    "Time of a transaction that makes longer bars of minutes that changed, where no vendor has them",
+)
 LIVE_TICKS_SKIPPED = Counter(
     "live_ticks_skipped_total",
     "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs"

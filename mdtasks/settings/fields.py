@@ -119,6 +119,9 @@ class Settings(TracingSettings):
     silence_odds: float = declared(
         "MDTASKS_SILENCE_ODDS", 1e-6, "Silence that is less likely than this by itself is not believed", ge=0, lt=1
     )
+    derive_every_s: float = declared(
+        "MDTASKS_DERIVE_S", 5.0, "Longer bars are made of the minutes that changed this often, seconds", gt=0
+    )
     slo_every_s: float = declared("SLO_EVERY_S", 30.0, "Lateness is looked at this often, seconds; 0: never", ge=0)
     slo_grace_s: float = declared(
         "SLO_GRACE_S", 30.0, "Lateness forgiven beside cadence, settle and provider delay, seconds", ge=0

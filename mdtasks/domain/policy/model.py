@@ -220,6 +220,12 @@ class Gaps(_Section):
     silence_odds: Number = said(1e-6, "Silence that is less likely than this by itself is not believed", ge=0, lt=1)
 
 
+class Derived(_Section):
+    """Longer bars that are made of minutes where no provider has them."""
+
+    every_s: Seconds = said(5.0, "Longer bars are made of the minutes that changed this often", unit="s")
+
+
 class Calendar(_Section):
     """The days around now whose sessions are held ready."""
 
@@ -263,6 +269,7 @@ class Policy(_Section):
     retry: Retry = Field(default_factory=Retry)
     replay: Replay = Field(default_factory=Replay)
     gaps: Gaps = Field(default_factory=Gaps)
+    derived: Derived = Field(default_factory=Derived)
     calendar: Calendar = Field(default_factory=Calendar)
     tracing: Tracing = Field(default_factory=Tracing)
     retention: Retention = Field(default_factory=Retention)

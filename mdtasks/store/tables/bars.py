@@ -84,6 +84,17 @@ coverage = Table(
     postgresql_with={"fillfactor": 70},
 )
 
+minute_changes = Table(
+    "minute_changes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("instrument_id", Integer, nullable=False),
+    Column("starts_at", utc, nullable=False),
+    Column("ends_at", utc, nullable=False),
+    Column("noted_at", utc, nullable=False, server_default=func.now()),
+    comment="where minutes, or what is known of them, changed: longer bars that are made of them are still to be made",
+)
+
 silences = Table(
     "silences",
     metadata,
