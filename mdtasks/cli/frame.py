@@ -30,6 +30,7 @@ MODULES: Final = (
     "quotes",
     "gaps",
     "quarantine",
+    "reconcile",
     "universe",
     "calendar",
     "policy",

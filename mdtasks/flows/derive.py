@@ -1,6 +1,6 @@
 """Making longer bars of minutes where no vendor has them: what the written minutes touch, and nothing else.
 
-Beside the writers, not in them: they note where minutes changed and go on. One round follows some hundred notes in one
+Beside the writers, not in them: they note where minutes changed and go on. One round follows some dozen notes in one
 transaction; beat asks for rounds, and the gap scan notes what was missed.
 """
 
@@ -28,9 +28,9 @@ from mdtasks.store.gaps import Lacking
 from mdtasks.store.partitions import ensure_partitions
 
 #: Changes followed in one transaction.
-_MOST: Final = 500
+_MOST: Final = 50
 #: One run begins no further round after this, seconds: others wait for the process.
-_LONG_S: Final = 3.0
+_LONG_S: Final = 2.0
 _DAY: Final = timedelta(days=1)
 #: Clocks of machines differ by less.
 _AHEAD: Final = timedelta(minutes=1)

@@ -123,6 +123,12 @@ DERIVE_SECONDS = Histogram(
     "derive_seconds",
     "Time of a transaction that makes longer bars of minutes that changed, where no vendor has them",
 )
+BARS_DISAGREEMENTS = Counter(
+    "bars_disagreements_total",
+    "Bars that another source has otherwise, beyond the tolerances: of the one that is wrong, or, where nobody knows,"
+    " of both",
+    ("provider", "kind"),
+)
 LIVE_TICKS_SKIPPED = Counter(
     "live_ticks_skipped_total",
     "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs"
@@ -252,7 +258,8 @@ LABELS: Final[Mapping[str, str]] = {
     "reason": "of a rejected bar: the rule it broke; of a stale message: why it was dropped; of a tick: why none",
     "result": "of a request's job: `queued` `deferred` `merged` `refused`",
     "status": "of a job that ended: `done` `failed`",
-    "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
+    "kind": "of a written bar: `inserted` `revised`; of a disagreement what was compared: `minutes` `provider`;"
+    " of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison`",
     "mic": "an exchange as its instruments name it: `XNYS`, `24/7`",
     "node": "a worker's node name: `t0@host`",
     "decision": "what became of a canary: `promoted` `withdrawn`",

@@ -88,6 +88,16 @@ class StoredBars:
     def __len__(self) -> int:
         return len(self.bars)
 
+    def take(self, index: NDArray[np.bool_]) -> StoredBars:
+        """Those of a mask."""
+        return StoredBars(
+            self.bars.take(index),
+            self.provider[index],
+            self.final[index],
+            self.known_at_us[index],
+            self.attempt_id[index],
+        )
+
 
 def write_bars(
     connection: Connection, interval: Interval, batches: Sequence[BarBatch], provider: str, attempt_id: int

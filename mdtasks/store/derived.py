@@ -99,7 +99,7 @@ def make(connection: Connection, wanted: Wanted) -> WriteCounts:
         return WriteCounts()
     with raw_psycopg(connection).cursor() as cursor:
         lock_writers(cursor, wanted.interval, np.unique(wanted.instruments).tolist(), _MOST_LOCKS)
-        _stage_wanted(cursor, wanted)
+        stage_wanted(cursor, wanted)
         begin_staging(cursor)
         parts = wanted.slots.parts
         extent = {"first": from_us(int(parts[:, 0].min())), "last": from_us(int(parts[:, 1].max()))}
@@ -113,11 +113,12 @@ def make(connection: Connection, wanted: Wanted) -> WriteCounts:
 def note(connection: Connection, wanted: Wanted) -> None:
     """Note as still to be made those of these bars that their minutes allow to be."""
     with raw_psycopg(connection).cursor() as cursor:
-        _stage_wanted(cursor, wanted)
+        stage_wanted(cursor, wanted)
         cursor.execute(_SQL["note"], {"interval": wanted.interval.value}, prepare=False)
 
 
-def _stage_wanted(cursor: Any, wanted: Wanted) -> None:
+def stage_wanted(cursor: Any, wanted: Wanted) -> None:
+    """Put the wanted bars, with their minutes and whether those are answered for, into ``stage_derived``."""
     slots = wanted.slots
     halts = [(who, from_us(a), from_us(b)) for who, spans in wanted.halted.items() for a, b in spans.tolist()]
     values = {

@@ -25,6 +25,7 @@ from mdtasks.settings import Settings, load_settings
 from mdtasks.web import (
     backfills,
     calendars,
+    crosschecks,
     deadletters,
     gaps,
     landing,
@@ -100,6 +101,7 @@ def _routes() -> list[BaseRoute]:
         Route("/stats/providers", providers.stats),
         Route("/stats/providers/{name}", providers.show),
         Route("/stats/policy", policies.status),
+        Route("/stats/reconciliation", crosschecks.show),
         Route("/gaps/{symbol:path}", gaps.show, middleware=[current]),
         Route("/calendar/{mic:path}", calendars.show, middleware=[current]),
         Route("/slo", slo.show, middleware=[current]),

@@ -10,6 +10,7 @@ from celery import Task, shared_task
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
 from mdtasks.flows import (
+    crosschecks,
     derive,
     dispatch,
     ingest,
@@ -115,6 +116,18 @@ def gap_scan(tier: str) -> dict[str, dict[str, int]]:
 def derive_bars() -> dict[str, int]:
     """Make longer bars of the minutes that changed, where no provider has them."""
     return derive.derive_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.cross_check")
+def cross_check() -> dict[str, int]:
+    """Hold stored bars against another source."""
+    return crosschecks.check_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.forget_reconciliations")
+def forget_reconciliations() -> int:
+    """Let go of old comparisons of sources."""
+    return crosschecks.forget_once(deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.make_partitions")

@@ -24,6 +24,7 @@ from mdtasks.domain.bars import from_us
 from mdtasks.domain.jobs import BackfillJob, Interval, TimeWindow, parse_job
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.backfill import BackfillRequest, request_backfill
+from mdtasks.flows.crosschecks import check_once
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.derive import derive_once
 from mdtasks.flows.gaps import Question, find_gaps
@@ -215,3 +216,17 @@ def test_longer_bars_made_of_real_minutes_are_what_pandas_makes_of_the_file(
         assert [row[0] for row in found] == list(want.index.to_pydatetime())
         assert [row[1:5] for row in found] == [tuple(row) for row in want.iloc[:, :4].to_numpy().tolist()]
         assert [row[5] for row in found] == pytest.approx(want["volume"].tolist(), rel=1e-12)
+
+
+def test_real_days_agree_with_their_real_minutes(deps: Deps, shared_data: Path) -> None:
+    """The S&P 500's closes and highs are printed after the last minute; its minutes have no volumes."""
+    of_index = [source for source in SOURCES if source.symbol == "SPX"]
+    for source in of_index:
+        assert set(_fill(deps, source, _span(source, source.rows(shared_data)))) == {Outcome.DONE}
+    kept = replace(deps, settings=deps.settings.model_copy(update={"keep_t1": (Interval.M1, Interval.D1)}))
+    assert check_once(kept, datetime(2019, 11, 9, 12, tzinfo=UTC)) == {"compared": 4, "disagreed": 0}
+    with deps.database.transaction() as connection:
+        apart = connection.execute(text("SELECT apart_bp FROM reconciliations ORDER BY ts")).scalars().all()
+    worst = [max(column) for column in zip(*apart, strict=True)]
+    assert worst[:4] == pytest.approx([0.0, 0.58, 0.0, 1.1], abs=0.06)
+    assert worst[3] > 0.5

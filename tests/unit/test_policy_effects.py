@@ -119,4 +119,6 @@ def test_what_a_change_would_do_is_said() -> None:
 def test_the_entries_of_beat_are_those_of_its_table() -> None:
     table = {name: entry["schedule"] for name, entry in schedule(load_settings({})).items()}
     entries = beat_entries(Policy())
-    assert entries == {name: table[name] for name in table if name.startswith(("live_", "gaps_", "monitor", "derive"))}
+    assert entries == {
+        name: table[name] for name in table if name.startswith(("live_", "gaps_", "monitor", "derive", "cross_check"))
+    }

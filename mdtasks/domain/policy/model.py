@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
+from mdtasks.domain.crosschecks import FIELDS, Tolerances
 from mdtasks.domain.health import Rules
 from mdtasks.domain.jobs import Interval, ProviderName, Tier
 from mdtasks.domain.rates import Rate, parse_rates
@@ -56,6 +57,8 @@ Order = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=50), 
 Limit = Annotated[str, Strict(), AfterValidator(_written)]
 Limits = Annotated[Mapping[ProviderName, Limit], Field(max_length=50), AfterValidator(_sealed), PlainSerializer(dict)]
 Seconds = Annotated[Number, Field(gt=0, le=86_400)]
+#: How far apart two sources may be, basis points; None: any distance.
+Apart = Annotated[Number, Field(ge=0, le=10_000)] | None
 Share = Annotated[Number, Field(gt=0, lt=1)]
 
 
@@ -226,6 +229,49 @@ class Derived(_Section):
     every_s: Seconds = said(5.0, "Longer bars are made of the minutes that changed this often", unit="s")
 
 
+class _Tolerances(_Section):
+    @property
+    def rules(self) -> Tolerances:
+        """As comparisons go by them."""
+        return Tolerances(*(getattr(self, f"{name}_bp") for name in FIELDS))
+
+
+class DayTolerances(_Tolerances):
+    """How far apart a daily bar and its minutes may be: auctions and late reports are in the one alone."""
+
+    open_bp: Apart = said(100.0, "Of opens: an opening auction is no minute's first trade; null: any", unit="bp")
+    high_bp: Apart = said(50.0, "Of highs; null: any", unit="bp")
+    low_bp: Apart = said(50.0, "Of lows; null: any", unit="bp")
+    close_bp: Apart = said(50.0, "Of closes: a closing auction is printed after the last minute; null: any", unit="bp")
+    volume_bp: Apart = said(4000.0, "Of volumes: auctions, extended hours, late reports; null: any", unit="bp")
+
+
+class ProviderTolerances(_Tolerances):
+    """How far apart two providers' bars of the same time may be."""
+
+    open_bp: Apart = said(25.0, "Of opens; null: any", unit="bp")
+    high_bp: Apart = said(25.0, "Of highs; null: any", unit="bp")
+    low_bp: Apart = said(25.0, "Of lows; null: any", unit="bp")
+    close_bp: Apart = said(25.0, "Of closes; null: any", unit="bp")
+    volume_bp: Apart = said(None, "Of volumes; null: any, for feeds count other venues", unit="bp")
+
+
+class CrossChecks(_Section):
+    """Stored bars held against another source."""
+
+    every_s: Seconds | None = said(180.0, "Bars are held against another source this often; null: never", unit="s")
+    series: Whole = said(
+        1, "Series of which a second provider is asked each time; 0: none", unit="series", ge=0, le=1000
+    )
+    bars: Whole = said(30, "Bars of each that it is asked for", unit="bars", ge=1, le=10_000)
+    days: Whole = said(
+        200, "Daily bars that are held against their minutes each time; 0: none", unit="bars", ge=0, le=100_000
+    )
+    back_sessions: Whole = said(5, "Of so many last sessions", unit="sessions", ge=1, le=1000)
+    day: DayTolerances = Field(default_factory=DayTolerances)
+    provider: ProviderTolerances = Field(default_factory=ProviderTolerances)
+
+
 class Calendar(_Section):
     """The days around now whose sessions are held ready."""
 
@@ -250,6 +296,7 @@ class Retention(_Section):
     """How long what was found is kept."""
 
     slo_days: Whole = said(400, "Snapshots of the objectives are kept for so long", unit="d", ge=31, le=4000)
+    reconciliation_days: Whole = said(400, "Comparisons of sources are kept for so long", unit="d", ge=1, le=4000)
     slo_whole_days: Whole = said(40, "Older ones are thinned out to one in ten minutes", unit="d", ge=31, le=4000)
 
 
@@ -270,6 +317,7 @@ class Policy(_Section):
     replay: Replay = Field(default_factory=Replay)
     gaps: Gaps = Field(default_factory=Gaps)
     derived: Derived = Field(default_factory=Derived)
+    cross_checks: CrossChecks = Field(default_factory=CrossChecks)
     calendar: Calendar = Field(default_factory=Calendar)
     tracing: Tracing = Field(default_factory=Tracing)
     retention: Retention = Field(default_factory=Retention)
