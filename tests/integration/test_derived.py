@@ -23,7 +23,7 @@ from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows import derive
 from mdtasks.flows.calendars import apply_overrides
 from mdtasks.flows.deps import Deps, open_deps
-from mdtasks.flows.gaps import Question, find_gaps
+from mdtasks.flows.gaps import Question, accept_gaps, find_gaps
 from mdtasks.flows.scan import scan
 from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.settings import Settings
@@ -329,6 +329,18 @@ def test_what_no_minutes_can_make_is_a_gap_that_costs_no_round_after_the_first(d
     assert len(_read(deps, Interval.M15)) == 26
     assert scan(scope, deps, NOW).lacking == 1
     assert _waiting(deps) == 0
+
+
+def test_silence_that_a_person_takes_on_completes_the_bars_it_lies_in(deps: Deps) -> None:
+    minutes, hole = _made_up(deps, Interval.M1), OPEN + 62 * MINUTE
+    parts = [TimeWindow(start=DAY.start, end=hole), TimeWindow(start=hole + MINUTE, end=DAY.end)]
+    _write(deps, _without(minutes, hole), parts)
+    derive.derive_once(deps, NOW)
+    assert not _read(deps, Interval.D1).final.any()
+    asked = Question(["SPY"], Interval.M1, AskedWindow(DAY.start, DAY.end))
+    accept_gaps("SPY", asked, ("ann", "no feed"), deps, NOW)
+    assert derive.derive_once(deps, NOW)["promoted"] == 4
+    assert _read(deps, Interval.D1).final.all()
 
 
 def test_a_tier_without_minutes_is_not_expected_to_have_what_is_made_of_them(deps: Deps) -> None:

@@ -11,26 +11,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, Strict, model_validator
 
-from mdtasks.domain.crosschecks import FIELDS, Tolerances
 from mdtasks.domain.health import Rules
 from mdtasks.domain.jobs import Interval, ProviderName, Tier
+from mdtasks.domain.policy.cross_checks import CrossChecks, Derived
+from mdtasks.domain.policy.sections import RESTART, UNIT, Flag, Number, Seconds, Share, Whole, said
+from mdtasks.domain.policy.sections import Section as _Section
 from mdtasks.domain.rates import Rate, parse_rates
 from mdtasks.domain.slo import TARGETS
-
-#: Keys of a field's ``json_schema_extra``.
-UNIT: Final = "unit"
-RESTART: Final = "restart"
-
-Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), AllowInfNan(False)]
-Flag = Annotated[bool, Strict()]
-
-
-def said(default: Any, description: str, *, unit: str = "", restart: bool = False, **rules: Any) -> Any:
-    """A field of the policy; ``restart``: who follows it must be started anew."""
-    return Field(default, description=description, json_schema_extra={UNIT: unit, RESTART: restart}, **rules)
 
 
 def _written(text: str) -> str:
@@ -56,14 +45,6 @@ def _sealed(limits: Mapping[str, str]) -> Mapping[str, str]:
 Order = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=50), AfterValidator(_once)] | None
 Limit = Annotated[str, Strict(), AfterValidator(_written)]
 Limits = Annotated[Mapping[ProviderName, Limit], Field(max_length=50), AfterValidator(_sealed), PlainSerializer(dict)]
-Seconds = Annotated[Number, Field(gt=0, le=86_400)]
-#: How far apart two sources may be, basis points; None: any distance.
-Apart = Annotated[Number, Field(ge=0, le=10_000)] | None
-Share = Annotated[Number, Field(gt=0, lt=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Cadence(_Section):
@@ -221,55 +202,6 @@ class Gaps(_Section):
     )
     back_days: Whole = said(365, "Gaps of daily bars are looked for in so many last days", unit="d", ge=1, le=40_000)
     silence_odds: Number = said(1e-6, "Silence that is less likely than this by itself is not believed", ge=0, lt=1)
-
-
-class Derived(_Section):
-    """Longer bars that are made of minutes where no provider has them."""
-
-    every_s: Seconds = said(5.0, "Longer bars are made of the minutes that changed this often", unit="s")
-
-
-class _Tolerances(_Section):
-    @property
-    def rules(self) -> Tolerances:
-        """As comparisons go by them."""
-        return Tolerances(*(getattr(self, f"{name}_bp") for name in FIELDS))
-
-
-class DayTolerances(_Tolerances):
-    """How far apart a daily bar and its minutes may be: auctions and late reports are in the one alone."""
-
-    open_bp: Apart = said(100.0, "Of opens: an opening auction is no minute's first trade; null: any", unit="bp")
-    high_bp: Apart = said(50.0, "Of highs; null: any", unit="bp")
-    low_bp: Apart = said(50.0, "Of lows; null: any", unit="bp")
-    close_bp: Apart = said(50.0, "Of closes: a closing auction is printed after the last minute; null: any", unit="bp")
-    volume_bp: Apart = said(4000.0, "Of volumes: auctions, extended hours, late reports; null: any", unit="bp")
-
-
-class ProviderTolerances(_Tolerances):
-    """How far apart two providers' bars of the same time may be."""
-
-    open_bp: Apart = said(25.0, "Of opens; null: any", unit="bp")
-    high_bp: Apart = said(25.0, "Of highs; null: any", unit="bp")
-    low_bp: Apart = said(25.0, "Of lows; null: any", unit="bp")
-    close_bp: Apart = said(25.0, "Of closes; null: any", unit="bp")
-    volume_bp: Apart = said(None, "Of volumes; null: any, for feeds count other venues", unit="bp")
-
-
-class CrossChecks(_Section):
-    """Stored bars held against another source."""
-
-    every_s: Seconds | None = said(180.0, "Bars are held against another source this often; null: never", unit="s")
-    series: Whole = said(
-        1, "Series of which a second provider is asked each time; 0: none", unit="series", ge=0, le=1000
-    )
-    bars: Whole = said(30, "Bars of each that it is asked for", unit="bars", ge=1, le=10_000)
-    days: Whole = said(
-        200, "Daily bars that are held against their minutes each time; 0: none", unit="bars", ge=0, le=100_000
-    )
-    back_sessions: Whole = said(5, "Of so many last sessions", unit="sessions", ge=1, le=1000)
-    day: DayTolerances = Field(default_factory=DayTolerances)
-    provider: ProviderTolerances = Field(default_factory=ProviderTolerances)
 
 
 class Calendar(_Section):
