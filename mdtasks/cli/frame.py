@@ -34,6 +34,7 @@ MODULES: Final = (
     "gaps",
     "quarantine",
     "retention",
+    "reconcile",
     "universe",
     "actions",
     "calendar",

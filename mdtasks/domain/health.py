@@ -42,6 +42,8 @@ LONGEST_COOLDOWN_S: Final = 300.0
 #: Codes of samples that tell of no error: a request that was answered, and the judgement of an answer.
 ANSWERED: Final = "ok"
 JUDGED: Final = "answer"
+#: The code of a sample that tells of bars which a third source, too, has otherwise.
+DISAGREED: Final = "disagreement"
 
 
 class Circuit(StrEnum):
@@ -141,7 +143,8 @@ class Sample:
 
     ``code``: ``ok``, ``answer``, or the error's. ``latency_s``: of a request. ``completeness``: share of the trading
     time asked for that was answered for, in [0, 1]; ``stale_s``: trading time between the newest that came and what
-    was due; ``disagreement``: share of the time called silent in which a second source had bars. None: not looked at.
+    was due; ``disagreement``: share of the time called silent in which a second source had bars, or of bars that
+    another source has otherwise. None: not looked at.
     """
 
     at: datetime
@@ -156,7 +159,7 @@ class Sample:
     @property
     def of_request(self) -> bool:
         """Whether it is the outcome of a request; else it is what a judgement found."""
-        return self.code != JUDGED
+        return self.code not in (JUDGED, DISAGREED)
 
     @property
     def failed(self) -> bool:

@@ -111,7 +111,8 @@ def forget_once(deps: Deps, now: datetime) -> dict[str, int]:
 
 def allowance(tier: Tier, interval: Interval, mic: str, deps: Deps) -> Allowance:
     """What a series of the tier may lag, by these settings and the fastest of the providers that have its exchange."""
-    delays_s = [told.delay_s for told in deps.registry.told(interval, mic)]
+    told = deps.registry.told(interval, mic) or deps.registry.told(Interval.M1, mic)  # what is made of minutes
+    delays_s = [each.delay_s for each in told]
     cadence_s = deps.settings.cadence_s(tier) if interval is Interval.M1 else 0.0
     settings = deps.settings
     return Allowance(interval, min(delays_s, default=0.0), settings.settle_s, settings.slo_grace_s, cadence_s)

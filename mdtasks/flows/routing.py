@@ -99,6 +99,8 @@ def route(deps: Deps, capability: Capability, mics: Collection[str], hint: str |
         words = {"quotes": "quotes", "actions": "corporate actions"}
         what = words.get(capability, f"{capability} bars")
         where = f" of {', '.join(sorted(mics))}" if candidates else ""
+        if hint is None and capability not in ("quotes", Interval.M1) and deps.registry.order(Interval.M1):
+            where += ": they are made of minutes, ask for those"
         raise UnsupportedError(f"no configured provider serves {what}{where}", provider=hint or "registry")
     by_name = {provider.name: provider for provider in providers}
     standings = _standings(deps, providers)

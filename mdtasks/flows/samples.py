@@ -68,6 +68,24 @@ def tell_quotes(deps: Deps, name: str, listings: Sequence[Listing], found: Mappi
     _tell(deps, name, Sample(at=now, endpoint="quotes", code=JUDGED, completeness=share * fresh, stale_s=stale_s))
 
 
+def tell_disagreement(deps: Deps, name: str, share: float) -> None:
+    """Tell that two others contradict a share of the compared bars: as grave as a request without an answer."""
+    try:
+        deps.health.tell_disagreement(name, "bars", share)
+    except BrokerUnavailableError as away:
+        log.warning("what %s has wrong is not on record in its health: %s", name, away)
+
+
+def tell_undecided(deps: Deps, name: str, share: float, now: datetime) -> None:
+    """Tell that another has a share of the compared bars otherwise, and nobody knows who is wrong: no weight."""
+    _tell(deps, name, Sample(at=now, endpoint="bars", code=JUDGED, disagreement=share))
+
+
+def tell_self_contradiction(deps: Deps, name: str, share: float, now: datetime) -> None:
+    """Tell what share of a provider's daily bars its own minutes contradict, as if so much had not been answered."""
+    _tell(deps, name, Sample(at=now, endpoint="bars", code=JUDGED, completeness=1 - share, disagreement=share))
+
+
 def _age_s(deps: Deps, listings: Sequence[Listing], found: Mapping[str, Quote], now: datetime) -> float | None:
     """Trading time since the newest quote; None without one, and where the calendar does not reach."""
     by_symbol = {listing.symbol: listing for listing in listings}

@@ -25,7 +25,9 @@ from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.flows.backfill import Answer, enqueue
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.derive import is_derived, note_missing
 from mdtasks.observe import metrics
+from mdtasks.providers.base import Capabilities
 from mdtasks.store import gaps as store_gaps
 from mdtasks.store import letters, reference, requests
 from mdtasks.store.gaps import Closed, Lacking, Scope
@@ -75,10 +77,10 @@ def scan_tier(tier: Tier, deps: Deps, now: datetime) -> dict[str, dict[str, int]
 def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Scanned:
     """One round: look, keep the ledger, ask for what nobody asks for yet, newest first.
 
-    An interval, or an exchange, that no configured provider serves is not looked at: nobody could fill it.
-    Raises StoreUnavailableError.
+    An exchange of which no configured provider serves the interval, nor the minutes that its bars could be made of, is
+    not looked at: nobody could fill it. What is made of minutes is noted to be made. Raises StoreUnavailableError.
     """
-    if not deps.registry.order(scope.interval):
+    if not deps.registry.order(scope.interval) and not deps.registry.order(Interval.M1):
         return Scanned()
     with deps.database.transaction() as connection:
         mics = reference.exchanges(connection, tier=scope.tier)
@@ -89,7 +91,9 @@ def scan(scope: Scope, deps: Deps, now: datetime, found_by: str = "scan") -> Sca
         new, closed = store_gaps.record(connection, scope.interval, settled, found_by)
         resolved = _resolve(connection, scope, closed, deps)
     _count(scope, new, closed)
-    answer = _ask(found, scope, look, deps)
+    made_here = {mic for mic in look.expected if is_derived(deps, scope.interval, mic)}
+    note_missing(deps, scope.interval, [each for each in found if each.listing.mic in made_here], now)
+    answer = _ask([each for each in found if each.listing.mic not in made_here], scope, look, deps)
     return Scanned(len(found), new, len(closed), resolved, answer.queued, answer.deferred)
 
 
@@ -104,8 +108,8 @@ class _Look:
         self._scope = scope
         self.expected: dict[str, tuple[Times, Times]] = {}
         for mic in mics:
-            if not deps.registry.told(scope.interval, mic):
-                continue  # nobody could fill it
+            if not _fillable(scope, mic, deps):
+                continue
             try:
                 self.expected[mic] = self._due(mic, now)
             except InvalidRequestError as error:  # one exchange whose calendar ends must not stop the others
@@ -119,7 +123,7 @@ class _Look:
     def _due(self, mic: str, now: datetime) -> tuple[Times, Times]:
         calendar, interval = self._deps.calendars.get(mic), self._scope.interval
         settings = self._deps.settings
-        if interval is Interval.D1:
+        if interval is Interval.D1 and not is_derived(self._deps, interval, mic):
             window = TimeWindow(start=now - timedelta(days=settings.look_back_days), end=now)
         else:
             window = calendar.last_sessions(settings.look_back_sessions, now, interval)
@@ -157,12 +161,27 @@ class _Look:
 
 def due_after_s(tier: Tier, interval: Interval, mic: str, deps: Deps) -> float:
     """Seconds after its end from which on an interval that is not covered is a gap: settling, the delay of the fastest
-    provider that has the exchange and, where the tier is fetched live, two ticks come first.
+    provider that has the exchange and, where the tier is fetched live, two ticks come first. What is made of minutes
+    waits for them, and for its own making.
     """
-    told, settle_s = deps.registry.told(interval, mic), deps.settings.settle_s
+    told, settle_s = _told(interval, mic, deps), deps.settings.settle_s
     settled_s = min((each.delay_s + settle_s * (1 if each.complete else 2) for each in told), default=settle_s)
-    live_s = deps.settings.cadence_s(tier) if interval is Interval.M1 else 0.0
-    return settled_s + 2 * live_s + _MARGIN_S
+    made_here = is_derived(deps, interval, mic)
+    live_s = deps.settings.cadence_s(tier) if interval is Interval.M1 or made_here else 0.0
+    making_s = 2 * deps.settings.derive_every_s if made_here else 0.0
+    return settled_s + 2 * live_s + making_s + _MARGIN_S
+
+
+def _fillable(scope: Scope, mic: str, deps: Deps) -> bool:
+    """Whether anybody could fill what is missing of the interval: who serves it, or minutes that are kept complete."""
+    made_here = is_derived(deps, scope.interval, mic)
+    has_minutes = Interval.M1 in deps.settings.kept(scope.tier)
+    return bool(_told(scope.interval, mic, deps)) and (has_minutes or not made_here)
+
+
+def _told(interval: Interval, mic: str, deps: Deps) -> list[Capabilities]:
+    """What those declare who serve the interval on an exchange, or the minutes that it is made of."""
+    return deps.registry.told(interval, mic) or deps.registry.told(Interval.M1, mic)
 
 
 def _settled(

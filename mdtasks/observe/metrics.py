@@ -126,6 +126,16 @@ PROVIDER_SLOW_CALLS = Counter(
     ("provider", "capability"),
 )
 WRITE_BATCH = Histogram("write_batch_seconds", "Time of the transaction that stores a job's bars, coverage and status")
+DERIVE_SECONDS = Histogram(
+    "derive_seconds",
+    "Time of a transaction that makes longer bars of minutes that changed, where no vendor has them",
+)
+BARS_DISAGREEMENTS = Counter(
+    "bars_disagreements_total",
+    "Bars that another source has otherwise, beyond the tolerances: of the one that is wrong, or, where nobody knows,"
+    " of both",
+    ("provider", "kind"),
+)
 LIVE_TICKS_SKIPPED = Counter(
     "live_ticks_skipped_total",
     "Ticks of a tier's live fetching that asked for nothing: what the tick before asked for still waits or runs"
@@ -304,8 +314,8 @@ LABELS: Final[Mapping[str, str]] = {
     "result": "of a request's job: `queued` `deferred` `merged` `refused`; of a told action: "
     "`added` `corrected` `withdrawn`",
     "status": "of a job that ended: `done` `failed`",
-    "kind": "of a written bar: `inserted` `revised`; of a dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison` "
-    "`action`; of a told action: `split` `dividend` ...",
+    "kind": "of a written bar: `inserted` `revised`; of a disagreement what was compared: `minutes` `provider`; of a "
+    "dead letter: `backfill` `bars_fetch` `quotes_fetch` `poison` `action`; of a told action: `split` `dividend` ...",
     "mic": "an exchange as its instruments name it: `XNYS`, `24/7`",
     "node": "a worker's node name: `t0@host`",
     "decision": "what became of a canary: `promoted` `withdrawn`",

@@ -102,6 +102,11 @@ class Registry:
         """What those declare who serve the capability on an exchange, first choice first."""
         return [each.capabilities for each in self.order(capability) if each.capabilities.has(mic)]
 
+    @staticmethod
+    def is_made_up(name: str) -> bool:
+        """Whether the bars of a provider of that name are made up: they are no measure of real ones."""
+        return _is_simulator(name)
+
     def _unnamed_order(self) -> list[str]:
         """The order when nobody named one: made-up data never stands in for real data that is missing."""
         real = [name for name in self._providers if not _is_simulator(name)]

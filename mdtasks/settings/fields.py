@@ -132,6 +132,12 @@ class Settings(StreamSettings):
     replay_ttl_s: int = declared(
         "WS_REPLAY_TTL_SEC", 14_400, "What it keeps of a series that gets no bar is dropped after this, seconds", ge=1
     )
+    derive_every_s: float = declared(
+        "MDTASKS_DERIVE_S", 5.0, "Longer bars are made of the minutes that changed this often, seconds", gt=0
+    )
+    cross_check_s: float = declared(
+        "MDTASKS_CROSS_CHECK_S", 180.0, "Bars are held against another source this often, seconds; 0: never", ge=0
+    )
     slo_every_s: float = declared("SLO_EVERY_S", 30.0, "Lateness is looked at this often, seconds; 0: never", ge=0)
     slo_grace_s: float = declared(
         "SLO_GRACE_S", 30.0, "Lateness forgiven beside cadence, settle and provider delay, seconds", ge=0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -109,22 +109,42 @@ def write_bars(
         return WriteCounts()
     about = {"interval": interval.value, "provider": provider, "attempt_id": attempt_id}
     with raw_psycopg(connection).cursor() as cursor:
-        lock = "lock_some" if len(ids) <= _MOST_LOCKS else "lock_all"
-        cursor.execute(_SQL[lock], {**about, "instruments": ids})
+        lock_writers(cursor, interval, ids)
         _stage(cursor, batches)
-        try:
-            values = {**about, **_extent(batches), **_covered(batches), **_reached(batches, interval)}
-            noted = note is not None and note.concerns(batch.bars for batch in batches)
-            cursor.execute(_WRITE[noted], {**values, **note.as_dict(interval)} if note else values, prepare=False)
-        except psycopg.errors.CheckViolation as exc:
-            forget(connection.engine)
-            raise StoreUnavailableError(
-                f"a partition was dropped: {exc.diag.message_primary}", hint="the next attempt makes it again"
-            ) from exc
-        inserted, revised, promoted, unchanged = cursor.fetchone()
+        values = {**about, **_extent(batches), **_covered(batches), **_reached(batches, interval)}
+        heard = note if note is not None and note.concerns(batch.bars for batch in batches) else None
+        counts = write_staged(connection, cursor, interval, values, heard)
         quarantined = _quarantine(cursor, batches, about)
         silences.keep(cursor, [(batch.instrument_id, each) for batch in batches for each in batch.silences], about)
-    return WriteCounts(inserted, revised, promoted, unchanged, quarantined)
+    return replace(counts, quarantined=quarantined)
+
+
+def lock_writers(cursor: Any, interval: Interval, instrument_ids: Sequence[int], most: int = _MOST_LOCKS) -> None:
+    """Keep other writers of these instruments' bars waiting until the transaction ends; above ``most`` those of all."""
+    lock = "lock_some" if len(instrument_ids) <= most else "lock_all"
+    cursor.execute(_SQL[lock], {"interval": interval.value, "instruments": list(instrument_ids)})
+
+
+def begin_staging(cursor: Any) -> None:
+    """Make the staging table, empty: for bars that do not come by COPY."""
+    cursor.execute(_SQL["stage_create"], prepare=False)
+
+
+def write_staged(
+    connection: Connection, cursor: Any, interval: Interval, values: Mapping[str, object], note: Note | None
+) -> WriteCounts:
+    """Judge and store the staged bars; ``values``: the parameters of the statement ``write``. Call ``lock_writers``
+    before. Raises StoreUnavailableError when a partition is missing.
+    """
+    told = {} if note is None else note.as_dict(interval)
+    try:
+        cursor.execute(_WRITE[note is not None], {**values, **told}, prepare=False)
+    except psycopg.errors.CheckViolation as exc:
+        forget(connection.engine)
+        raise StoreUnavailableError(
+            f"a partition was dropped: {exc.diag.message_primary}", hint="the next attempt makes it again"
+        ) from exc
+    return WriteCounts(*cursor.fetchone())
 
 
 def read_bars(
@@ -175,7 +195,7 @@ def read_coverage(
 
 def _stage(cursor: Any, batches: Sequence[BarBatch]) -> None:
     """COPY the bars into the staging table, in order of instrument and start."""
-    cursor.execute(_SQL["stage_create"], prepare=False)
+    begin_staging(cursor)
     rows = _STAGED.rows(sum(len(batch.bars) for batch in batches))
     start = 0
     for batch in batches:
@@ -210,10 +230,11 @@ def _extent(batches: Sequence[BarBatch]) -> dict[str, object]:
 def _covered(batches: Sequence[BarBatch]) -> dict[str, object]:
     added = [(batch.instrument_id, window) for batch in batches for window in batch.covered]
     taken = [(batch.instrument_id, window) for batch in batches for window in batch.retracted]
-    return {**_stretches("covered", added), **_stretches("retracted", taken)}
+    return {**stretches("covered", added), **stretches("retracted", taken)}
 
 
-def _stretches(name: str, windows: Sequence[tuple[int, TimeWindow]]) -> dict[str, object]:
+def stretches(name: str, windows: Sequence[tuple[int, TimeWindow]]) -> dict[str, object]:
+    """Windows of instruments as the parameters of that name."""
     return {
         name: [instrument for instrument, _ in windows],
         f"{name}_from": [window.start for _, window in windows],

@@ -103,6 +103,13 @@ class HealthBook:
             told["completeness"] = sample.completeness
         return self._told(name, told)
 
+    def tell_disagreement(self, name: str, endpoint: str, share: float) -> str:
+        """Tell that a share of a provider's bars is wrong in the eyes of two others: it weighs as a request without an
+        answer. Returns as ``tell_request`` does.
+        """
+        sample = {"endpoint": endpoint, "code": health.DISAGREED, "disagreement": share}
+        return self._told(name, {"kind": Kind.ILL, "sample": sample})
+
     def _told(self, name: str, told: dict[str, Any]) -> str:
         told["sample"]["by"] = _me()
         keys = [*(f"{_ROOT}{name}{part}" for part in ("", ":samples", ":probe", ":rate")), _OUTBOX]

@@ -18,6 +18,7 @@ from mdtasks.web import (
     backfills,
     bars,
     calendars,
+    crosschecks,
     deadletters,
     gaps,
     live,
@@ -185,6 +186,7 @@ DESCRIBED: Final[Table] = {
         _object("symbol", "interval", "start", "end", "verdict", "bar", "versions"), provenance.WhyQuery
     ),
     provenance.diff: Described(_object("symbol", "interval"), provenance.DiffQuery),
+    crosschecks.show: Described(_object(), crosschecks.ReconciliationQuery),
     plain.replay: Described(
         {**_object("symbol", "interval", "position", "resumed", "entries"), "text/event-stream": _TEXT},
         plain.ReplayQuery,

@@ -11,6 +11,8 @@ from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, BarsFetchJob, QuotesFetchJob, Tier, parse_job
 from mdtasks.flows import (
     actions,
+    crosschecks,
+    derive,
     dispatch,
     ingest,
     letters,
@@ -112,6 +114,24 @@ def live_tick(tier: str, cadence_s: float, feed: str = ticks.Feed.BARS) -> int:
 def gap_scan(tier: str) -> dict[str, dict[str, int]]:
     """Look for what a tier lacks, and ask for it."""
     return scan.scan_tier(Tier(tier), deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.derive")
+def derive_bars() -> dict[str, int]:
+    """Make longer bars of the minutes that changed, where no provider has them."""
+    return derive.derive_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.cross_check")
+def cross_check() -> dict[str, int]:
+    """Hold stored bars against another source."""
+    return crosschecks.check_once(deps(), now=datetime.now(UTC))
+
+
+@shared_task(base=Housekeeping, name="mdtasks.forget_reconciliations")
+def forget_reconciliations() -> int:
+    """Let go of old comparisons of sources."""
+    return crosschecks.forget_once(deps(), now=datetime.now(UTC))
 
 
 @shared_task(base=Housekeeping, name="mdtasks.make_partitions")

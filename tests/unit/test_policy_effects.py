@@ -119,7 +119,9 @@ def test_what_a_change_would_do_is_said() -> None:
 def test_the_entries_of_beat_are_those_of_its_table() -> None:
     table = {name: entry["schedule"] for name, entry in schedule(load_settings({})).items()}
     entries = beat_entries(Policy())
-    assert entries == {name: table[name] for name in table if name.startswith(("live_", "gaps_", "monitor"))}
+    assert entries == {
+        name: table[name] for name in table if name.startswith(("live_", "gaps_", "monitor", "derive", "cross_check"))
+    }
 
 
 def test_what_is_kept_for_a_shorter_time_is_told_because_it_goes_for_good() -> None:

@@ -78,7 +78,8 @@ def effects(old: Policy, new: Policy, facts: Facts) -> Effects:
 
 def beat_entries(policy: Policy) -> dict[str, float]:
     """Beat's entries that a policy decides, by the names that they have in beat's table: seconds between two runs."""
-    found: dict[str, float | None] = {"monitor": policy.slo.every_s}
+    found: dict[str, float | None] = {"monitor": policy.slo.every_s, "derive": policy.derived.every_s}
+    found["cross_check"] = policy.cross_checks.every_s
     for tier in Tier:
         cadence = policy.tiers[tier].cadence
         found |= {f"live_{tier}_bars_1m": cadence.bars_1m, f"live_{tier}_quotes_l1": cadence.quotes_l1}

@@ -11,7 +11,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mdtasks.domain.policy.model import RESTART, UNIT, Policy
+from mdtasks.domain.policy.model import Policy
+from mdtasks.domain.policy.sections import RESTART, UNIT
 
 #: What stands where a field is in one of two policies only: a limit of a provider that the other does not name.
 ABSENT: Final = "(none)"

@@ -11,25 +11,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, Strict, model_validator
 
 from mdtasks.domain.health import Rules
 from mdtasks.domain.jobs import Interval, ProviderName, Symbol, Tier
+from mdtasks.domain.policy.cross_checks import CrossChecks, Derived
+from mdtasks.domain.policy.sections import RESTART, UNIT, Flag, Number, Seconds, Share, Whole, said
+from mdtasks.domain.policy.sections import Section as _Section
 from mdtasks.domain.rates import Rate, parse_rates
 from mdtasks.domain.slo import TARGETS
-
-#: Keys of a field's ``json_schema_extra``.
-UNIT: Final = "unit"
-RESTART: Final = "restart"
-
-Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), AllowInfNan(False)]
-Flag = Annotated[bool, Strict()]
-
-
-def said(default: Any, description: str, *, unit: str = "", restart: bool = False, **rules: Any) -> Any:
-    """A field of the policy; ``restart``: who follows it must be started anew."""
-    return Field(default, description=description, json_schema_extra={UNIT: unit, RESTART: restart}, **rules)
 
 
 def _written(text: str) -> str:
@@ -57,12 +47,6 @@ Limit = Annotated[str, Strict(), AfterValidator(_written)]
 Limits = Annotated[Mapping[ProviderName, Limit], Field(max_length=50), AfterValidator(_sealed), PlainSerializer(dict)]
 Pins = Annotated[Mapping[Symbol, Tier], Field(max_length=10_000), AfterValidator(_sealed), PlainSerializer(dict)]
 Bans = Annotated[tuple[Symbol, ...], Field(max_length=10_000), AfterValidator(_once)]
-Seconds = Annotated[Number, Field(gt=0, le=86_400)]
-Share = Annotated[Number, Field(gt=0, lt=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Cadence(_Section):
@@ -265,6 +249,7 @@ class Retention(_Section):
     )
     quarantine_days: Days = said(365, "Bars that broke a rule are kept for so long; null: for ever", unit="d")
     slo_days: Whole = said(400, "Snapshots of the objectives are kept for so long", unit="d", ge=31, le=4000)
+    reconciliation_days: Whole = said(400, "Comparisons of sources are kept for so long", unit="d", ge=1, le=4000)
     slo_whole_days: Whole = said(40, "Older ones are thinned out to one in ten minutes", unit="d", ge=31, le=4000)
 
     def bars_days(self, interval: Interval) -> int | None:
@@ -314,6 +299,8 @@ class Policy(_Section):
     replay: Replay = Field(default_factory=Replay)
     gaps: Gaps = Field(default_factory=Gaps)
     universe: Universe = Field(default_factory=Universe)
+    derived: Derived = Field(default_factory=Derived)
+    cross_checks: CrossChecks = Field(default_factory=CrossChecks)
     calendar: Calendar = Field(default_factory=Calendar)
     tracing: Tracing = Field(default_factory=Tracing)
     retention: Retention = Field(default_factory=Retention)

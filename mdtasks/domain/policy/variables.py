@@ -116,6 +116,8 @@ VARIABLES: Final[Mapping[str, Variable]] = {
         _one("MDTASKS_LOOK_BACK_SESSIONS", "look_back_sessions", "gaps.back_sessions"),
         _one("MDTASKS_LOOK_BACK_DAYS", "look_back_days", "gaps.back_days"),
         _one("MDTASKS_SILENCE_ODDS", "silence_odds", "gaps.silence_odds"),
+        _one("MDTASKS_DERIVE_S", "derive_every_s", "derived.every_s"),
+        _one("MDTASKS_CROSS_CHECK_S", "cross_check_s", "cross_checks.every_s", _or_never),
         _one("MDTASKS_CALENDAR_BACK_DAYS", "calendar_back_days", "calendar.back_days"),
         _one("MDTASKS_CALENDAR_FORWARD_DAYS", "calendar_forward_days", "calendar.forward_days"),
         _one("VIZTRACER_ENABLED", "viztracer_enabled", "tracing.enabled", _flag),

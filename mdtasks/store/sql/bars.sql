@@ -11,13 +11,14 @@ CREATE TEMP TABLE IF NOT EXISTS stage_bars (
     low double precision NOT NULL,
     close double precision NOT NULL,
     volume double precision NOT NULL,
-    final boolean NOT NULL
+    final boolean NOT NULL,
+    attempt_id bigint -- of bars that are made here of others: who brought the newest of those; null: this write's own
 ) ON COMMIT DELETE ROWS;
 DELETE FROM stage_bars
 
 -- name: stage_copy
 -- The batch, in binary.
-COPY stage_bars FROM STDIN (FORMAT binary)
+COPY stage_bars (instrument_id, ts, open, high, low, close, volume, final) FROM STDIN (FORMAT binary)
 
 -- name: lock_some
 -- Writers of the same instrument one after the other, in the order of ids, so that none judges what another is about to
@@ -36,6 +37,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('mdtasks.bars.' || %(interval)s, 0
 -- Judge each staged bar against the one we have, archive what is replaced, write what is new or better, extend coverage.
 -- Answers how many bars were inserted, revised, promoted, unchanged. An identical second write touches no row.
 -- It is this, "write_note" where somebody is to hear of it, and "write_counts".
+-- A vendor's bar takes the place of one derived from minutes, and never the other way round. A derived one stands anew
+-- with its minutes, also as provisional again. Minutes that changed are noted for what is derived from them.
 WITH spans AS (
     SELECT * FROM unnest(%(instruments)s::integer[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
         AS s (instrument_id, first_ts, last_ts)
@@ -52,15 +55,18 @@ WITH spans AS (
         OFFSET 0
     ) b
 ), judged AS MATERIALIZED (
-    SELECT n.*, o.open AS old_open, o.high AS old_high, o.low AS old_low, o.close AS old_close,
-           o.volume AS old_volume, o.provider AS old_provider, o.status AS old_status,
+    SELECT n.instrument_id, n.ts, n.open, n.high, n.low, n.close, n.volume, n.final,
+           coalesce(n.attempt_id, %(attempt_id)s::bigint) AS attempt_id,
+           o.open AS old_open, o.high AS old_high, o.low AS old_low, o.close AS old_close, o.volume AS old_volume, o.provider AS old_provider, o.status AS old_status,
            o.attempt_id AS old_attempt_id, o.known_at AS old_known_at,
            CASE
                WHEN o.ts IS NULL THEN 'inserted'
-               WHEN o.status = 'final' AND NOT n.final THEN 'unchanged'
+               WHEN %(provider)s::text = 'derived' AND o.provider <> 'derived' THEN 'unchanged'
+               WHEN o.status = 'final' AND NOT n.final AND %(provider)s::text <> 'derived' THEN 'unchanged'
+               WHEN %(provider)s::text <> 'derived' AND o.provider = 'derived' THEN 'revised'
                WHEN n.open <> o.open OR n.high <> o.high OR n.low <> o.low OR n.close <> o.close
                     OR n.volume <> o.volume THEN 'revised'
-               WHEN o.status = 'provisional' AND n.final THEN 'promoted'
+               WHEN (o.status = 'final') <> n.final THEN 'promoted'
                ELSE 'unchanged'
            END AS fate
     FROM stage_bars n LEFT JOIN present o ON o.instrument_id = n.instrument_id AND o.ts = n.ts
@@ -80,7 +86,7 @@ WITH spans AS (
     INSERT INTO bars AS b (instrument_id, interval, ts, open, high, low, close, volume, provider, status,
                            attempt_id, known_at)
     SELECT instrument_id, %(interval)s::bar_interval, ts, open, high, low, close, volume, %(provider)s,
-           CASE WHEN final THEN 'final' ELSE 'provisional' END::bar_status, %(attempt_id)s, moment.at
+           CASE WHEN final THEN 'final' ELSE 'provisional' END::bar_status, attempt_id, moment.at
     FROM judged, moment
     WHERE fate = 'inserted'
 ), replaced AS (
@@ -90,7 +96,7 @@ WITH spans AS (
     SELECT instrument_id, %(interval)s::bar_interval, ts, open, high, low, close, volume,
            CASE fate WHEN 'promoted' THEN old_provider ELSE %(provider)s END,
            CASE WHEN final THEN 'final' ELSE 'provisional' END::bar_status,
-           CASE fate WHEN 'promoted' THEN old_attempt_id ELSE %(attempt_id)s END,
+           CASE fate WHEN 'promoted' THEN old_attempt_id ELSE attempt_id END,
            CASE fate WHEN 'promoted' THEN old_known_at ELSE moment.at END
     FROM judged, moment
     WHERE fate IN ('revised', 'promoted')
@@ -127,6 +133,22 @@ WITH spans AS (
     SET covered = c.covered - (SELECT r.retracted FROM reached r WHERE r.instrument_id = c.instrument_id)
                   + excluded.covered,
         fresh_until = greatest(c.fresh_until, excluded.fresh_until), updated_at = excluded.updated_at
+    RETURNING instrument_id
+), minutes_changed AS (
+    SELECT instrument_id, min(ts) AS first_at, max(ts) + interval '1 minute' AS last_at
+    FROM judged
+    WHERE fate <> 'unchanged'
+    GROUP BY instrument_id
+    UNION ALL
+    SELECT instrument_id, lower(range_merge(covered + retracted)), upper(range_merge(covered + retracted))
+    FROM extended JOIN reached USING (instrument_id)
+    WHERE NOT isempty(covered + retracted)
+), minutes_noted AS (
+    INSERT INTO minute_changes (instrument_id, starts_at, ends_at)
+    SELECT instrument_id, min(first_at), max(last_at)
+    FROM minutes_changed
+    WHERE %(interval)s::bar_interval = '1m'
+    GROUP BY instrument_id
 )
 
 -- name: write_note

@@ -45,6 +45,9 @@ WITH said AS (
     VALUES (%(instrument)s, %(interval)s::bar_interval, %(start)s, %(provider)s, %(end)s, true, clock_timestamp())
     ON CONFLICT (instrument_id, interval, starts_at, provider) DO UPDATE
     SET ends_at = excluded.ends_at, answered_at = excluded.answered_at
+), noted AS (
+    INSERT INTO minute_changes (instrument_id, starts_at, ends_at)
+    SELECT %(instrument)s, %(start)s, %(end)s WHERE %(interval)s::bar_interval = '1m'
 )
 INSERT INTO coverage AS c (instrument_id, interval, covered, fresh_until)
 VALUES (%(instrument)s, %(interval)s::bar_interval, tstzmultirange(tstzrange(%(start)s, %(end)s)), %(end)s)

@@ -101,6 +101,17 @@ coverage = Table(
     postgresql_with={"fillfactor": 70},
 )
 
+minute_changes = Table(
+    "minute_changes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("instrument_id", Integer, nullable=False),
+    Column("starts_at", utc, nullable=False),
+    Column("ends_at", utc, nullable=False),
+    Column("noted_at", utc, nullable=False, server_default=func.now()),
+    comment="where minutes, or what is known of them, changed: longer bars that are made of them are still to be made",
+)
+
 silences = Table(
     "silences",
     metadata,
@@ -144,6 +155,49 @@ gaps = Table(
     Index("gaps_open", "instrument_id", "interval", postgresql_where=text("closed_at is null")),
     Index("gaps_series", "instrument_id", "interval", "id"),
     comment="the ledger: each stretch found missing, and what became of it",
+)
+
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("at", utc, nullable=False, server_default=func.now()),
+    Column(
+        "kind",
+        Text,
+        nullable=False,
+        comment="minutes: a daily bar and its minutes; provider: a stored bar and another provider's",
+    ),
+    Column("instrument_id", Integer, nullable=False),
+    Column("interval", bar_interval, nullable=False),
+    Column("ts", utc, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column(
+        "bar",
+        ARRAY(Double),
+        nullable=False,
+        comment="open, high, low, close, volume, as stored; the other's likewise",
+    ),
+    Column("known_at", utc, nullable=False),
+    Column("other_provider", Text, nullable=False),
+    Column("other_bar", ARRAY(Double), nullable=False),
+    Column("other_known_at", utc, nullable=False),
+    Column(
+        "apart_bp",
+        ARRAY(Double),
+        nullable=False,
+        comment="how far apart, basis points of the larger, in the order of the bar",
+    ),
+    Column("beyond", ARRAY(Text), nullable=False, comment="fields beyond their tolerance; {}: the sources agree"),
+    Column(
+        "wrong",
+        Text,
+        comment="the provider whom a third source, or its own other bars, contradict; null: nobody knows",
+    ),
+    Column("policy_version", BigInteger),
+    Index("reconciliations_at", "at"),
+    Index("reconciliations_series", "instrument_id", "interval", "ts"),
+    comment="bars held against another source, never overwritten",
 )
 
 slo_snapshots = Table(
