@@ -30,10 +30,12 @@ TABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a table holds. ``rows``: as PostgreSQL estimates them; ``bytes``: on disk, with its indexes."""
+    """What a table holds. ``rows``: as PostgreSQL estimates them, None before it has looked; ``bytes``: on disk,
+    with its indexes.
+    """
 
     table: str
-    rows: int
+    rows: int | None
     bytes: int
     partitions: int
 

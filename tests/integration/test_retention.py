@@ -13,21 +13,26 @@ import pytest
 from sqlalchemy import text
 
 from mdtasks.connections import Database
+from mdtasks.domain.bars import Quote
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.windows import AskedWindow
+from mdtasks.flows import intake
 from mdtasks.flows.backfill import BackfillRequest, enqueue_jobs, request_backfill
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.gaps import Question, find_gaps
 from mdtasks.flows.ingest import run_backfill
+from mdtasks.flows.live import run_bars_fetch, run_quotes_fetch
 from mdtasks.flows.retention import run_once
 from mdtasks.flows.scan import Scanned, scan
+from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.settings import Settings
 from mdtasks.store import retention
 from mdtasks.store.bars import read_coverage
 from mdtasks.store.gaps import Scope
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument, add_instruments, resolve
+from mdtasks.testing import bars_fetch_job, quotes_fetch_job
 from tests.integration.retention_worlds import MONTHS, NOW, fill, keeping, months, one, partitions, store
 
 SHORT = {"bars_1m": 30, "jobs": None, "letters": None, "quarantine": None}
@@ -295,3 +300,32 @@ def test_beside_another_round_both_end_and_everything_went_once(deps: Deps, coin
     other.database.close()
     assert months(deps.database, Interval.M1) == [10, 11]
     assert coin
+
+
+class Asleep(SimulatorProvider):
+    """A provider whose newest quote of anything is of last summer."""
+
+    def fetch_quotes(self, *args: Any) -> dict[str, Quote]:
+        return {name: replace(quote, ts=MONTHS[1]) for name, quote in super().fetch_quotes(*args).items()}
+
+
+def test_a_quote_that_would_be_deleted_is_not_stored_and_its_month_not_made_again(deps: Deps) -> None:
+    deps.registry._providers["simulator"] = Asleep(deps.calendars)
+    job = quotes_fetch_job(symbols=("BTC-USD",))
+    run_quotes_fetch(job, keeping(deps, quotes=30), "t0@here/1", NOW)
+    assert partitions(deps.database, "quotes") == []
+    run_quotes_fetch(job, deps, "t0@here/1", NOW)
+    assert partitions(deps.database, "quotes") == ["quotes_2026_07"]
+
+
+def test_jobs_that_come_from_outside_are_held_to_the_horizon_too(deps: Deps) -> None:
+    kept = keeping(deps, **SHORT)
+    over = TimeWindow(start=MONTHS[3], end=NOW)
+    job = intake._kept(BackfillJob(symbol="BTC-USD", time_window=over), kept, NOW)
+    assert isinstance(job, BackfillJob)
+    assert job.time_window == TimeWindow(start=datetime(2026, 10, 21, tzinfo=UTC), end=NOW)
+    before = TimeWindow(start=MONTHS[2], end=MONTHS[3])
+    with pytest.raises(InvalidRequestError, match=r"retention\.bars_1m_days"):
+        intake._kept(BackfillJob(symbol="BTC-USD", time_window=before), kept, NOW)
+    with pytest.raises(InvalidRequestError, match=r"retention\.bars_1m_days"):
+        run_bars_fetch(bars_fetch_job(symbols=("BTC-USD",), time_window=before), kept, "t0@here/1", NOW)

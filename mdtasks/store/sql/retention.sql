@@ -199,8 +199,8 @@ DELETE FROM requests WHERE id = ANY (ARRAY(
 ))
 
 -- name: holdings
--- What each table takes: rows as PostgreSQL estimates them (-1: it never looked), bytes with indexes, partitions.
-SELECT coalesce(p.relname, c.relname) AS "table", sum(greatest(c.reltuples, 0))::bigint AS rows,
+-- What each table takes: rows as PostgreSQL estimates them (null: it never looked), bytes with indexes, partitions.
+SELECT coalesce(p.relname, c.relname) AS "table", (sum(c.reltuples) FILTER (WHERE c.reltuples >= 0))::bigint AS rows,
        sum(pg_total_relation_size(c.oid))::bigint AS bytes, count(p.relname) AS partitions
 FROM pg_class c
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class p ON p.oid = i.inhparent
