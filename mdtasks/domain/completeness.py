@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdtasks.domain.gaps import Spans
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.ledger import runs_of
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import inside, slots
+
+
+class Verdict(IntEnum):
+    """What is said of an expected interval, as ``Completeness`` tells."""
+
+    PRESENT = 0
+    NO_TRADE = 1
+    HALTED = 2
+    MISSING = 3
+    PENDING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +90,30 @@ class Series:
     rejected_us: Times
     due_us: int
 
+    def verdicts(self) -> NDArray[np.int8]:
+        """The ``Verdict`` on each of ``starts``, in their order."""
+        starts = self.starts
+        covered, barred = inside(starts, self.covered), np.isin(starts, self.bars_us)
+        found = np.where(self.ends <= self.due_us, Verdict.MISSING, Verdict.PENDING)
+        found = np.where(covered, np.where(barred, Verdict.PRESENT, Verdict.NO_TRADE), found)
+        return np.where(inside(starts, self.halted), Verdict.HALTED, found).astype(np.int8)
+
     def judged(self) -> Completeness:
-        starts, halted = self.starts, inside(self.starts, self.halted)
-        covered = inside(starts, self.covered)
-        barred, due = np.isin(starts, self.bars_us), self.ends <= self.due_us
-        lacking = ~covered & ~halted
-        missing = lacking & due
-        runs = runs_of(slots(starts[missing], self.interval), starts[~halted], self._grid_ends()[~halted])
+        """How complete the symbol is by those verdicts."""
+        starts, verdicts = self.starts, self.verdicts()
+        present, no_trade, halted, _, pending = np.bincount(verdicts, minlength=len(Verdict)).tolist()
+        missing, traded = verdicts == Verdict.MISSING, verdicts != Verdict.HALTED
+        runs = runs_of(slots(starts[missing], self.interval), starts[traded], self._grid_ends()[traded])
         return Completeness(
             symbol=self.symbol,
             interval=self.interval,
             window=self.window,
             expected=len(starts),
-            present=int((covered & barred & ~halted).sum()),
-            no_trade=int((covered & ~barred & ~halted).sum()),
-            halted=int(halted.sum()),
+            present=present,
+            no_trade=no_trade,
+            halted=halted,
             quarantined=int((missing & np.isin(starts, self.rejected_us)).sum()),
-            pending=int((lacking & ~due).sum()),
+            pending=pending,
             gaps=tuple(Gap(run.window, run.missing) for run in runs),
         )
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from sqlalchemy import Connection
 
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import InvalidRequestError, UnavailableError, UnknownSymbolError
@@ -153,28 +154,36 @@ def request_backfill(asked: BackfillRequest, requested_by: str, deps: Deps, now:
 
     Raises InvalidRequestError, UnknownSymbolError, UnknownProviderError (nothing is queued then), UnavailableError.
     """
-    if asked.provider is not None:
-        deps.registry.get(asked.provider)
-    policy = deps.running.policy
     with deps.database.transaction() as connection:
-        members = reference.resolve(connection, asked.symbol)
-        asked_for = {
-            mic: asked.window(deps.calendars.get(mic), now) for mic in {member.mic for member in members.values()}
-        }
-        windows = {mic: kept_part(each, asked.interval, policy, now) for mic, each in asked_for.items()}
-        tiers = {asked.priority or member.tier for member in members.values()}
-        minutes = min((policy.tiers[tier].chunk_minutes for tier in tiers), default=1)
-        pieces = Pieces(asked.interval, windows, deps.calendars, minutes)
-        _refuse_too_many(list(members.values()), pieces)
-        ids = [member.id for member in members.values()]
-        covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)
+        wanted, kept_from = wanted_of(connection, asked, deps, now)
         request_id = requests.create_request(connection, requested_by, asked.model_dump(mode="json"))
-    answer = Answer(request_id)
-    if windows != asked_for:
-        answer.kept_from = horizon(policy, asked.interval, now)
-    wanted = _wanted(list(members.values()), asked, pieces, covered)
+    answer = Answer(request_id, kept_from=kept_from)
     enqueue(_counted(wanted, answer), deps, answer)
     return answer
+
+
+def wanted_of(
+    connection: Connection, asked: BackfillRequest, deps: Deps, now: datetime
+) -> tuple[Iterator[requests.NewJob | None], datetime | None]:
+    """What a request lacks, in job-sized windows, newest first, one symbol after the other; None for each symbol that
+    lacks nothing. And from when on, where it was cut because what is older is not kept.
+
+    Reads at once, cuts as it is gone through. Raises as ``request_backfill``.
+    """
+    if asked.provider is not None:
+        deps.registry.get(asked.provider)
+    members = list(reference.resolve(connection, asked.symbol).values())
+    policy = deps.running.policy
+    asked_for = {mic: asked.window(deps.calendars.get(mic), now) for mic in {member.mic for member in members}}
+    windows = {mic: kept_part(each, asked.interval, policy, now) for mic, each in asked_for.items()}
+    tiers = {asked.priority or member.tier for member in members}
+    minutes = min((policy.tiers[tier].chunk_minutes for tier in tiers), default=1)
+    pieces = Pieces(asked.interval, windows, deps.calendars, minutes)
+    _refuse_too_many(members, pieces)
+    ids = [member.id for member in members]
+    covered = {} if asked.refetch else store_bars.read_coverage(connection, ids, asked.interval)
+    kept_from = horizon(policy, asked.interval, now) if windows != asked_for else None
+    return _wanted(members, asked, pieces, covered), kept_from
 
 
 def _refuse_too_many(members: Sequence[Instrument], pieces: Pieces) -> None:
@@ -194,7 +203,6 @@ def _wanted(
     pieces: Pieces,
     covered: Mapping[int, Sequence[TimeWindow]],
 ) -> Iterator[requests.NewJob | None]:
-    """Job-sized windows, newest first, of all members in turn; None for each member that lacks nothing."""
     for member in members:
         lacking = pieces.of(member, covered.get(member.id, ()))
         if not lacking:

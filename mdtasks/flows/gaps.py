@@ -24,6 +24,7 @@ from mdtasks.flows.scan import ACTOR, due_after_s, scan
 from mdtasks.store import bar_reports, reference, silences
 from mdtasks.store import bars as store_bars
 from mdtasks.store import gaps as store_gaps
+from mdtasks.store.bars import StoredBars
 from mdtasks.store.gaps import LedgerEntry, Scope
 from mdtasks.store.reference import Instrument
 from mdtasks.store.silences import Heard
@@ -32,11 +33,16 @@ from mdtasks.store.silences import Heard
 _MOST_INTERVALS: Final = 6_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """The completeness of a symbol with its evidence: bars by provider, the ledger, and what was said of silence."""
+    """The completeness of a symbol with its evidence: bars by provider, the ledger, and what was said of silence.
+
+    ``series`` and ``stored``: what it was judged by, interval by interval, and the bars of the window.
+    """
 
     completeness: Completeness
+    series: Series
+    stored: StoredBars
     tier: Tier
     providers: dict[str, int]
     ledger: Sequence[LedgerEntry]
@@ -96,8 +102,11 @@ def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Exp
         heard = silences.heard(connection, member.id, asked.interval, window)
     known = (covered, stored.bars.ts_us, rejected)
     names, counts = np.unique(stored.provider.astype(str), return_counts=True)
+    series = _series(member, (asked.interval, window), known, deps, now)
     return Explanation(
-        completeness=_series(member, (asked.interval, window), known, deps, now).judged(),
+        completeness=series.judged(),
+        series=series,
+        stored=stored,
         tier=member.tier,
         providers=dict(zip(names.tolist(), counts.tolist(), strict=True)),
         ledger=ledger,

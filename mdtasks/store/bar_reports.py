@@ -81,6 +81,34 @@ def rejected(connection: Connection, instrument_id: int, interval: Interval, win
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """A bar that was replaced: what it said, who had brought it, from when to when it was what is known; and what
+    stands now, and by whom.
+    """
+
+    ts: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    provider: str
+    known_at: datetime
+    superseded_at: datetime
+    close_now: float
+    volume_now: float
+    provider_now: str
+
+
+def revisions(
+    connection: Connection, instrument_id: int, interval: Interval, window: TimeWindow, limit: int
+) -> list[Revision]:
+    """The bars of a series in a window that were replaced, those replaced last first."""
+    about = {"instrument": instrument_id, "interval": interval, "start": window.start, "end": window.end}
+    return [Revision(*row) for row in connection.execute(_SQL["revisions"], {**about, "limit": limit})]
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantineFilter:
     """Which quarantined bars. ``symbols`` empty: of all."""
 

@@ -6,7 +6,7 @@ Only ``enqueue`` makes backfill jobs, one caller at a time; what they go through
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -107,6 +107,20 @@ def enqueue(
     if request_id is not None and merged_with:
         connection.execute(_SQL["link"], {"request_id": request_id, "ids": list(merged_with)})
     return Enqueued([new.job for new in queued], [new.job for new in deferred], merged)
+
+
+def preview(connection: Connection, jobs: Sequence[NewJob]) -> tuple[Counter[Tier], int]:
+    """What ``enqueue`` would make of new jobs now: how many by tier, and how many it would merge. It only reads."""
+    fresh, merged = _fresh(jobs, set(), _active(connection, jobs))
+    made: Counter[Tier] = Counter()
+    for new, left in fresh:
+        made[new.job.priority] += len(left)
+    return made, len(merged)
+
+
+def cancel(connection: Connection, request_id: str) -> int:
+    """Cancel what a request asked for and nobody has begun, unless another request waits for it too; how many."""
+    return connection.execute(_SQL["cancel"], {"request_id": request_id}).rowcount
 
 
 def _active(connection: Connection, jobs: Iterable[NewJob]) -> list[_Active]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -13,7 +12,7 @@ from mdtasks.domain.jobs import Tier
 from mdtasks.flows import dispatch, letters
 from mdtasks.flows.deps import Deps
 from mdtasks.queue.letters import Reason
-from mdtasks.web.console.session import COOKIE, Session, csrf_token
+from tests.integration.console_forms import sent
 from tests.integration.web_server import asked, dies, waiting_ids
 
 LIST = "/console/dead-letters"
@@ -38,13 +37,6 @@ def poison(deps: Deps) -> str:
     reason = Reason("undecodable", EVIL, EVIL)
     assert letters.record(letters.Dead(letter_id, EVIL, reason, "T1"), deps) == "recorded"
     return letter_id
-
-
-def sent(client: httpx.Client, path: str, **fields: Any) -> httpx.Response:
-    """Send a form of one of our pages."""
-    if COOKIE not in client.cookies:
-        client.get("/runbooks")
-    return client.post(path, data={"csrf": csrf_token(Session(client.cookies[COOKIE], signed_in=True)), **fields})
 
 
 def _rows(page: httpx.Response) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtasks.domain.bars import from_us, to_us
-from mdtasks.domain.completeness import Series
+from mdtasks.domain.completeness import Series, Verdict
 from mdtasks.domain.gaps import spans_of
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.sessions import Calendars
@@ -85,6 +85,10 @@ def test_every_expected_interval_is_exactly_one_verdict(
         else:
             counts["pending"] += 1
     assert {name: getattr(found, name) for name in counts} == counts
+    told = [Verdict(each).name.lower() for each in series.verdicts()]
+    assert {name: told.count(name) for name in counts if name != "quarantined"} == {
+        name: count for name, count in counts.items() if name != "quarantined"
+    }
     assert found.expected == sum(counts.values()) - counts["quarantined"] == len(starts)
     assert all(gap.missing > 0 for gap in found.gaps)
     firsts = [gap.window.start for gap in found.gaps]

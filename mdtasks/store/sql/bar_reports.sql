@@ -32,6 +32,17 @@ FROM bar_quarantine
 WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts >= :start AND ts < :end
 ORDER BY ts, reason
 
+-- name: revisions
+-- The bars of a series in a window that were replaced, those replaced last first, each beside what stands now.
+SELECT r.ts, r.open, r.high, r.low, r.close, r.volume, r.provider, r.known_at, r.superseded_at,
+       b.close AS close_now, b.volume AS volume_now, b.provider AS provider_now
+FROM bar_revisions r
+JOIN bars b ON b.instrument_id = r.instrument_id AND b.interval = r.interval AND b.ts = r.ts
+WHERE r.instrument_id = :instrument AND r.interval = CAST(:interval AS bar_interval)
+  AND r.ts >= :start AND r.ts < :end
+ORDER BY r.superseded_at DESC, r.ts DESC
+LIMIT :limit
+
 -- name: count_bars
 -- Per instrument: how many bars, the first, the last, how many of them provisional.
 SELECT instrument_id, count(*), min(ts), max(ts), count(*) FILTER (WHERE status = 'provisional')

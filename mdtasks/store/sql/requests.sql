@@ -29,3 +29,9 @@ ON CONFLICT DO NOTHING
 -- name: clock
 -- The time now: now() is when the transaction began, before it waited for its lock.
 SELECT clock_timestamp()
+
+-- name: cancel
+-- Cancel what a request asked for first and nobody has begun; what another request waits for too goes on.
+UPDATE backfill_jobs j SET status = 'cancelled', updated_at = now()
+WHERE j.request_id = CAST(:request_id AS uuid) AND j.status IN ('deferred', 'queued')
+  AND NOT EXISTS (SELECT FROM request_jobs r WHERE r.job_id = j.id AND r.request_id <> j.request_id)

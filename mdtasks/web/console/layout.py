@@ -21,6 +21,8 @@ class Link:
 #: The console's own pages, in the order of the navigation.
 PAGES: Final = (
     Link("Overview", "/"),
+    Link("Symbols", "/console/symbols"),
+    Link("Backfills", "/console/backfills"),
     Link("Dead letters", "/console/dead-letters"),
     Link("Runbooks", "/runbooks"),
     Link("API", "/console/api"),

@@ -9,7 +9,19 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 
 from mdtasks.web import runbooks
 from mdtasks.web.calendars import CurrentCalendars
-from mdtasks.web.console import api, assets, deadletters, events, login, overview, traces
+from mdtasks.web.console import (
+    api,
+    ask,
+    assets,
+    backfills,
+    deadletters,
+    events,
+    login,
+    overview,
+    symbol,
+    symbols,
+    traces,
+)
 from mdtasks.web.console.session import Sessions
 from mdtasks.web.traces import raw_trace
 
@@ -21,6 +33,13 @@ def routes() -> list[BaseRoute]:
     """All of them. What alerts link to, and what tells nothing of the data, is open."""
     pages = [
         Route("/events", events.stream),
+        Route("/symbols", symbols.show),
+        Route("/symbols/{symbol:path}", symbol.show),
+        Route("/backfills", backfills.show),
+        Route("/backfills", ask.ask, methods=["POST"]),
+        Route("/backfills/new", ask.show),
+        Route("/backfills/{request}", backfills.show_one),
+        Route("/backfills/{request}/cancel", backfills.cancel, methods=["POST"]),
         Route("/dead-letters", deadletters.show),
         Route("/dead-letters/requeue", deadletters.plan, methods=["POST"]),
         Route("/dead-letters/requeue/{plan}", deadletters.show_plan),

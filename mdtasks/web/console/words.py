@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -47,6 +48,12 @@ def seconds(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def most_decimals(values: Iterable[float]) -> int:
+    """Decimals that suffice to write each of these numbers, 6 at most, so that their points are one below another."""
+    ends = (f"{value:.6f}".rstrip("0").partition(".")[2] for value in values)
+    return max(map(len, ends), default=0)
 
 
 def minute(at: datetime | None) -> str:
