@@ -21,6 +21,9 @@ class Link:
 #: The console's own pages, in the order of the navigation.
 PAGES: Final = (
     Link("Overview", "/"),
+    Link("Providers", "/console/providers"),
+    Link("SLO", "/console/slo"),
+    Link("Policy", "/console/policy"),
     Link("Dead letters", "/console/dead-letters"),
     Link("Runbooks", "/runbooks"),
     Link("API", "/console/api"),

@@ -9,7 +9,19 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 
 from mdtasks.web import runbooks
 from mdtasks.web.calendars import CurrentCalendars
-from mdtasks.web.console import api, assets, deadletters, events, login, overview, traces
+from mdtasks.web.console import (
+    api,
+    assets,
+    deadletters,
+    events,
+    login,
+    overview,
+    policy,
+    policy_candidate,
+    providers,
+    slo,
+    traces,
+)
 from mdtasks.web.console.session import Sessions
 from mdtasks.web.traces import raw_trace
 
@@ -29,6 +41,19 @@ def routes() -> list[BaseRoute]:
         Route("/dead-letters/purge", deadletters.purge, methods=["POST"]),
         Route("/dead-letters/{id:name}", deadletters.show_letter),
         Route("/dead-letters/{id:name}/requeue", deadletters.requeue, methods=["POST"]),
+        Route("/providers", providers.show),
+        Route("/providers/{name}", providers.show_one),
+        Route("/providers/{name}/pause", providers.pause, methods=["POST"]),
+        Route("/providers/{name}/resume", providers.resume, methods=["POST"]),
+        Route("/slo", slo.show),
+        Route("/policy", policy.show),
+        Route("/policy/candidate", policy_candidate.show),
+        Route("/policy/candidate", policy_candidate.judge, methods=["POST"]),
+        Route("/policy/apply", policy_candidate.apply, methods=["POST"]),
+        Route("/policy/canary/promote", policy.promote, methods=["POST"]),
+        Route("/policy/canary/stop", policy.withdraw, methods=["POST"]),
+        Route("/policy/versions/{version:int}", policy.show_version),
+        Route("/policy/versions/{version:int}/rollback", policy.rollback, methods=["POST"]),
         Route("/traces/{id:int}.json", raw_trace),
         Route("/traces/{id:int}", traces.show),
     ]

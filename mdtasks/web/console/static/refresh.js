@@ -1,14 +1,17 @@
-// A part of a page that goes on by itself: fetched anew every two seconds, until the server says that it is over.
+// Parts of a page that go on by themselves: fetched anew every two seconds, from the address that the first names or else
+// from the page's own, until the server says that they are over.
 const EVERY_MS = 2000;
 
 async function refresh() {
-  const place = document.querySelector('[data-refresh]');
-  if (!place) return;
+  const places = [...document.querySelectorAll('[data-refresh]')];
+  if (!places.length) return;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: 'text/html' } });
+    const answer = await fetch(places[0].dataset.refresh || location.href, { headers: { Accept: 'text/html' } });
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
-    const news = answer.ok && page.getElementById(place.id);
-    if (news) place.replaceWith(news);
+    for (const place of answer.ok ? places : []) {
+      const news = page.getElementById(place.id);
+      if (news) place.replaceWith(news);
+    }
   } catch { /* the server is away: the next time, perhaps */ }
   setTimeout(refresh, EVERY_MS);
 }
