@@ -129,20 +129,11 @@ def _counted(each: Standing, shown: int) -> str:
 
 
 def _evidence(one: Mapping[str, Any]) -> tuple[object, ...]:
+    from mdtasks.flows.objectives import cause_of
+
     lag = None if one["lag_s"] is None else _length(one["lag_s"])
     covered = one["fresh_until"] and one["fresh_until"].replace("T", " ").removesuffix("Z")
-    return (one["symbol"], one["mic"], lag, covered, one["provider"], _why(one))
-
-
-def _why(one: Mapping[str, Any]) -> str:
-    """What is known of the cause, the gravest first."""
-    letter, job = one["letter"], one["job"]
-    if letter:
-        return f"dead letter {letter['id']}: {letter['error_class']}: {letter['message']}"
-    if job:
-        error = f": {job['error']}" if job["error"] else ""
-        return f"job {job['id']} is {job['status']}, attempt {job['attempts']} of {job['max_attempts']}{error}"
-    return "no job works on it" if one["fresh_until"] else "it never had any data, and no job works on it"
+    return (one["symbol"], one["mic"], lag, covered, one["provider"], cause_of(one))
 
 
 def _say_what_else(found: Report) -> None:

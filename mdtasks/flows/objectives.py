@@ -145,6 +145,17 @@ def report(deps: Deps, now: datetime, tier: Tier | None = None) -> Report:
         )
 
 
+def cause_of(one: Mapping[str, Any]) -> str:
+    """Why a series of a look's ``worst`` is as it is, as far as that is known, the gravest first; for people."""
+    letter, job = one["letter"], one["job"]
+    if letter:
+        return f"dead letter {letter['id']}: {letter['error_class']}: {letter['message']}"
+    if job:
+        error = f": {job['error']}" if job["error"] else ""
+        return f"job {job['id']} is {job['status']}, attempt {job['attempts']} of {job['max_attempts']}{error}"
+    return "no job works on it" if one["fresh_until"] else "it never had any data, and no job works on it"
+
+
 def _last_run(deps: Deps, newest: Sequence[Snapshot]) -> datetime | None:
     with suppress(UnavailableError):
         at = monitor.last_run(deps)

@@ -11,18 +11,22 @@ from typing import Any, Final
 
 from mdtasks.domain import health
 from mdtasks.domain.errors import UnavailableError, UnknownProviderError
-from mdtasks.domain.health import Sample, Standing
+from mdtasks.domain.health import Pause, Sample, Standing
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.rates import Rate
 from mdtasks.flows import providers as flow
 from mdtasks.flows.deps import Deps
 from mdtasks.providers.base import Capabilities
-from mdtasks.store import evidence, providers
+from mdtasks.store import evidence, providers, traces
 from mdtasks.store.evidence import Outcome
 from mdtasks.store.providers import Entry
+from mdtasks.store.traces import TraceFilter
 
-#: Transitions in the report of one provider.
+#: Transitions in the report of one provider, and slow calls in its record.
 _TRANSITIONS: Final = 10
+_SLOW_CALLS: Final = 20
+#: A record tells of looks in about so many stretches.
+_STRETCHES: Final = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +140,54 @@ def report_of(name: str, deps: Deps) -> Report:
 
     Raises UnknownProviderError, BrokerUnavailableError, StoreUnavailableError.
     """
-    known = flow.rates(deps)
-    if name not in known:
-        raise UnknownProviderError(name, configured=list(known))
-    (standing,) = deps.health.standings({name: known[name]})
+    found = standing_of(name, deps)
     with deps.database.transaction() as connection:
         entries = providers.transitions(connection, name, _TRANSITIONS)
         ended = evidence.outcomes_of(connection, name)
-    return replace(_report(deps, standing, _places(deps)[name]), transitions=entries, outcomes=ended)
+    return replace(found, transitions=entries, outcomes=ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is on record of one provider, which needs no Redis. ``looks``: the worst of each stretch of ``step_s``
+    seconds, the oldest first (``store.providers.looks``). ``transitions`` and ``slow_calls``: the newest first.
+    """
+
+    pause: Pause | None
+    step_s: float
+    looks: Sequence[Mapping[str, Any]]
+    transitions: Sequence[Entry]
+    slow_calls: Sequence[Mapping[str, Any]]
+
+
+def record_of(name: str, deps: Deps, *, since: datetime, now: datetime) -> Record:
+    """What is on record of one: how it stood since then, who paused it, transitions, slow calls.
+
+    Raises UnknownProviderError, StoreUnavailableError.
+    """
+    require_configured(name, deps)
+    step_s = max((now - since).total_seconds() / _STRETCHES, 1.0)
+    with deps.database.transaction() as connection:
+        return Record(
+            providers.pauses(connection).get(name),
+            step_s,
+            providers.looks(connection, name, since, step_s),
+            providers.transitions(connection, name, _TRANSITIONS),
+            traces.matching(connection, TraceFilter(provider=name), _SLOW_CALLS),
+        )
+
+
+def require_configured(name: str, deps: Deps) -> None:
+    """Raises UnknownProviderError for a provider that is not configured here, with the nearest that is."""
+    if name not in deps.registry.names():
+        raise UnknownProviderError(name, configured=deps.registry.names())
+
+
+def standing_of(name: str, deps: Deps) -> Report:
+    """How one stands now, without its record. Raises UnknownProviderError, BrokerUnavailableError."""
+    require_configured(name, deps)
+    (standing,) = deps.health.standings({name: flow.rates(deps)[name]})
+    return _report(deps, standing, _places(deps)[name])
 
 
 def _report(deps: Deps, standing: Standing, places: Mapping[str, int | None]) -> Report:

@@ -76,6 +76,16 @@ def add_looks(
     return set(connection.execute(_SQL["add_looks"], values).scalars())
 
 
+def looks(connection: Connection, name: str, since: datetime, step_s: float) -> list[dict[str, Any]]:
+    """How a provider stood since then, as plain rows, the oldest first.
+
+    ``from_at`` of each stretch of ``step_s`` seconds that holds a look; of the worst look in it ``at``, ``score``,
+    ``state`` and the parts.
+    """
+    rows = connection.execute(_SQL["looks"], {"provider": name, "since": since, "step_s": step_s})
+    return [dict(row._mapping) for row in rows]
+
+
 def add_transition(connection: Connection, entry: Entry) -> bool:
     """Put a transition on record; False when it was there already."""
     values = {

@@ -1,7 +1,8 @@
-"""Forms of the console, sent as its pages send them."""
+"""Forms of the console, sent as its pages send them, and what a page says."""
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
@@ -19,7 +20,21 @@ def sent(client: httpx.Client, path: str, **fields: Any) -> httpx.Response:
 
 def words_of(page: httpx.Response) -> str:
     """What a page says, in one line."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text)))
+
+
+def field_of(page: httpx.Response, name: str) -> str:
+    """The value of a field of a form, as a browser has it."""
+    found = re.search(rf'<input[^>]*name="{name}"[^>]*?value="([^"]*)"', page.text)
+    assert found is not None, name
+    return html.unescape(found[1])
+
+
+def text_of(page: httpx.Response) -> str:
+    """What stands in the page's text area, as a browser has it: without the first new line."""
+    found = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page.text, re.DOTALL)
+    assert found is not None
+    return html.unescape(found[1])
 
 
 def hidden_fields(page: httpx.Response) -> dict[str, str]:

@@ -19,6 +19,16 @@ FROM unnest(CAST(:providers AS text[]), CAST(:scores AS double precision[]), CAS
 ON CONFLICT (provider, at) DO NOTHING
 RETURNING provider
 
+-- name: looks
+-- How a provider stood since :since, in stretches of :step_s seconds that hold a look, the oldest first: of each the look
+-- at which it was worst.
+SELECT DISTINCT ON (from_at) from_at, at, score, state, latency, errors, completeness
+FROM (
+    SELECT *, date_bin(make_interval(secs => :step_s), at, CAST('2000-01-01 00:00+00' AS timestamptz)) AS from_at
+    FROM provider_snapshots WHERE provider = :provider AND at >= :since
+) s
+ORDER BY from_at, score, at DESC
+
 -- name: prune_looks
 -- Forget looks that are older than :before.
 DELETE FROM provider_snapshots WHERE at < :before

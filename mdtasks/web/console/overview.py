@@ -20,8 +20,8 @@ from mdtasks.flows.deps import Deps
 from mdtasks.queue.app import backfill_queue
 from mdtasks.queue.letters import DLQ
 from mdtasks.store import bar_reports, gaps, letters, policies
+from mdtasks.web.console.providers import STATES, health_line
 from mdtasks.web.console.render import page, rendered
-from mdtasks.web.console.sparkline import sparkline
 from mdtasks.web.console.verdict import NEARLY_FULL, Verdict, judge
 from mdtasks.web.gauges import Word, read_following, read_word
 from mdtasks.web.looks import Look, Waiting, look, read_depths, read_waiting
@@ -90,9 +90,6 @@ _STATES: Final[Mapping[objectives.State, str]] = {
 }
 
 
-_PROVIDER_STATES: Final = {"closed": "serving", "open": "demoted", "half_open": "being probed", "paused": "paused"}
-
-
 @dataclass(frozen=True, slots=True)
 class View:
     """Everything that the page shows, of one moment. What a part that is away would have told is None."""
@@ -154,13 +151,7 @@ def steady(fragment: str) -> str:
 
 def _values(view: View) -> dict[str, Any]:
     verdict: Verdict = judge(view)
-    return {"view": view, "verdict": verdict, "spark": _health_line, "provider_states": _PROVIDER_STATES}
-
-
-def _health_line(report: provider_reports.Report) -> str:
-    scores = [float(each["health_score"]) for each in report.history]
-    lowest = f", lowest {min(scores):.2f}" if scores else ""
-    return sparkline(scores, f"health of {report.standing.name} in its last {len(scores)} looks{lowest}")
+    return {"view": view, "verdict": verdict, "spark": health_line, "provider_states": STATES}
 
 
 def _read_objectives(deps: Deps, now: datetime) -> objectives.Report:

@@ -9,10 +9,10 @@ export function put(place, news) {
   if (focused) news.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
-// This page as the server gives it now; null while it does not.
-export async function fetched() {
+// A page, this one by default, as the server gives it now; null while it does not.
+export async function fetched(address = location.href) {
   try {
-    const answer = await fetch(location.href, { headers: { Accept: 'text/html' } });
+    const answer = await fetch(address, { headers: { Accept: 'text/html' } });
     return answer.ok ? new DOMParser().parseFromString(await answer.text(), 'text/html') : null;
   } catch {
     return null; // the server is away: the next time, perhaps
