@@ -22,7 +22,8 @@ examples:
   mdtasks diff AAPL --interval 1d --start 2020-01-01 --from 2026-01-01 --limit 100000 --json
 
 Two reads of the same bars, as they were known at --from and at --to: which came, which were revised (field by field),
-by which job and provider; and which gaps were found and closed meanwhile.
+by which job and provider; which gaps were found and closed meanwhile; which corporate actions came to stand or no
+longer do; and which tier versions of the universe gave the symbol.
 """
 
 
@@ -77,7 +78,9 @@ def _show(found: dict[str, Any]) -> None:
     print(f"as known at {text_of(found['from'])} and at {text_of(found['to'])} UTC")
     _show_bars(found["bars"])
     _show_gaps(found["gaps"])
-    if any(found[part]["cut"] for part in ("bars", "gaps")):
+    _show_actions(found["actions"])
+    _show_tier(found["tier"])
+    if any(found[part]["cut"] for part in ("bars", "gaps", "actions", "tier")):
         say("not every row is shown; --limit shows more")
 
 
@@ -125,3 +128,30 @@ def _show_gaps(gaps: dict[str, Any]) -> None:
             for r in gaps["rows"]["silences"]
         ]
         show_table(("silence said by", "from (UTC)", "to (UTC)", "and it is", "said (UTC)"), lines)
+
+
+def _show_actions(actions: dict[str, Any]) -> None:
+    from mdtasks.cli.output import plural, show_table
+
+    if not actions["statements"]:
+        return
+    told = plural(actions["statements"], "statement")
+    print(f"\n{told} of corporate actions: {actions['appeared']:,} came to stand, {actions['gone']:,} no longer do")
+    rows = [
+        (r["ex_date"], r["kind"], r["value"], "withdrawn" if r["withdrawn"] else "told", r["source"], r["known_at"])
+        for r in actions["rows"]["statements"]
+    ]
+    show_table(("ex-date", "kind", "value", "what", "by", "known (UTC)"), rows)
+
+
+def _show_tier(tier: dict[str, Any]) -> None:
+    from mdtasks.cli.output import show_table
+
+    if not tier["rows"]:
+        return
+    print(f"\ntier {tier['before'] or 'none'} then, {tier['after'] or 'none'} later")
+    rows = [
+        (r["activated_at"], r["before"] or "none", r["tier"] or "none", r["version_tag"], r["actor"], r["reason"])
+        for r in tier["rows"]
+    ]
+    show_table(("since (UTC)", "from", "to", "version", "by", "reason"), rows)

@@ -1,4 +1,5 @@
-"""What changed of a symbol between two moments of knowledge: bars that came and were revised, by whom; gaps; silences.
+"""What changed of a symbol between two moments of knowledge: bars that came and were revised, by whom; gaps and
+silences; corporate actions; its tier.
 
 Each section is a function of one question; what else is known as of an instant joins ``SECTIONS``.
 """
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from mdtasks.domain.actions import Action, standing
 from mdtasks.domain.bars import from_us
 from mdtasks.domain.differences import Difference, diff
 from mdtasks.domain.errors import InvalidRequestError
@@ -21,7 +23,7 @@ from mdtasks.domain.retention import subject_of
 from mdtasks.domain.stored import StoredBars
 from mdtasks.domain.windows import AskedWindow
 from mdtasks.flows.deps import Deps
-from mdtasks.store import provenance, reference, retention
+from mdtasks.store import actions, provenance, reference, retention
 from mdtasks.store.bars import read_bars
 from mdtasks.store.provenance import at_one_moment
 from mdtasks.store.reference import Instrument
@@ -186,5 +188,43 @@ def _gaps(connection: Connection, asked: Asked) -> Mapping[str, Any]:
     }
 
 
+def _actions(connection: Connection, asked: Asked) -> Mapping[str, Any]:
+    """Corporate actions that came to stand and that no longer do, and the statements that made it so, by whom."""
+    told = actions.told(connection, [asked.member.id], asked.until)[asked.member.id]
+    before = [each.action for each in standing(one for one in told if one.known_at <= asked.since)]
+    after = [each.action for each in standing(told)]
+    said = [each for each in told if each.known_at > asked.since]
+    rows = {
+        "appeared": [_action(each) for each in after if each not in before],
+        "gone": [_action(each) for each in before if each not in after],
+        "statements": [
+            {"source": each.source, "known_at": each.known_at, "withdrawn": each.withdrawn, **_action(each.action)}
+            for each in said
+        ],
+    }
+    return {
+        **{name: len(found) for name, found in rows.items()},
+        "rows": {name: found[: asked.rows] for name, found in rows.items()},
+        "cut": any(len(found) > asked.rows for found in rows.values()),
+    }
+
+
+def _action(each: Action) -> dict[str, Any]:
+    return {"kind": each.kind.value, "ex_date": each.ex_date, "value": each.value, "symbol": each.symbol}
+
+
+def _tier(connection: Connection, asked: Asked) -> Mapping[str, Any]:
+    """The tier that versions of the universe gave the instrument, and each change of it, by which version and whom."""
+    held = provenance.memberships_between(connection, asked.member.id, asked.since, asked.until)
+    first = held.pop(0) if held and held[0]["activated_at"] <= asked.since else None
+    before = tier = None if first is None else first["tier"]
+    changes = []
+    for each in held:
+        if each["tier"] != tier:
+            changes.append({**each, "before": tier})
+            tier = each["tier"]
+    return {"before": before, "after": tier, "rows": changes[: asked.rows], "cut": len(changes) > asked.rows}
+
+
 #: What is told of, in this order.
-SECTIONS: Final[dict[str, Section]] = {"bars": _bars, "gaps": _gaps}
+SECTIONS: Final[dict[str, Section]] = {"bars": _bars, "gaps": _gaps, "actions": _actions, "tier": _tier}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,6 +27,13 @@ from mdtasks.store.partitions import ensure_partitions
 from tests.integration.cli_calls import Cli, work
 from tests.unit.test_differences import digest
 
+_SMALL_TIERS = """
+universe: {margin: 0}
+tiers:
+  T0: {cadence: {eod: 1}, keep: [1d], max_queue: 100, size: 1}
+  T1: {cadence: {eod: 1}, keep: [1d], max_queue: 100, size: 1}
+  T2: {cadence: {eod: 1}, keep: [1d], max_queue: 100}
+"""
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 HOUR = TimeWindow(start=NOON, end=NOON + timedelta(hours=1))
 DAY = ("--start", "2026-11-02", "--end", "2026-11-03")
@@ -190,3 +198,33 @@ def test_over_http_it_is_told_alike(client: httpx.Client, deps: Deps) -> None:
     for wrong, field in wrongs:
         refused = client.get("/bars/BTC-USD/diff", params=wrong)
         assert (refused.status_code, refused.json()["field"]) == (422, field)
+
+
+def test_actions_and_tiers_that_changed_meanwhile_are_told(cli: Cli, cli_deps: Deps, tmp_path: Path) -> None:
+    listing = tmp_path / "listing.csv"
+
+    def followed(tag: str, *symbols: str) -> None:
+        lines = "".join(f"{symbol},XNYS,10,{1000 - 100 * n}\n" for n, symbol in enumerate(symbols))
+        listing.write_text("symbol,mic,close,volume\n" + lines)
+        assert cli("universe", "refresh", "--source", f"csv:{listing}", "--tag", tag).code == 0
+        assert cli("universe", "activate", tag, "--reason", "a test").code == 0
+
+    assert cli("policy", "apply", "-", stdin=_SMALL_TIERS).code == 0
+    followed("one", "AAA", "BBB")
+    assert cli("actions", "add", "AAA", "2024-03-07", "split", "2:1", "--reason", "a test").code == 0
+    before = clock(cli_deps.database)
+    followed("two", "BBB", "AAA")
+    assert cli("actions", "withdraw", "AAA", "2024-03-07", "split", "--reason", "it did not").code == 0
+    assert cli("actions", "add", "AAA", "2024-03-08", "dividend", "0.5", "--reason", "a test").code == 0
+    asked = ("diff", "AAA", "--interval", "1d", "--from", before.isoformat())
+    found = cli(*asked, "--json").json
+    (tier,) = found["tier"]["rows"]
+    assert (tier["before"], tier["tier"], tier["version_tag"], tier["reason"]) == ("T0", "T1", "two", "a test")
+    told = found["actions"]
+    assert (told["appeared"], told["gone"], told["statements"]) == (1, 1, 2)
+    assert [(each["kind"], each["ex_date"]) for each in told["rows"]["gone"]] == [("split", "2024-03-07")]
+    shown = cli(*asked).out
+    assert "tier T0 then, T1 later" in shown
+    assert "1 came to stand, 1 no longer do" in shown
+    nothing = cli(*asked[:-1], clock(cli_deps.database).isoformat(), "--json").json
+    assert (nothing["tier"]["rows"], nothing["tier"]["after"], nothing["actions"]["statements"]) == ([], "T1", 0)
