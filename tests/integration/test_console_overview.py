@@ -25,7 +25,10 @@ from mdtasks.web.endpoints import endpoints
 from tests.integration.web_server import asked, dies, served, waiting_ids
 
 AWAY = {"redis_url": "redis://127.0.0.1:1/0", "database_url": "postgresql://nobody@127.0.0.1:1/none"}
-PAGES = ("/", "/console/dead-letters", "/console/dead-letters/purge", "/console/api", "/runbooks", "/runbooks/PartDown")
+PAGES = (
+    *("/", "/console/dead-letters", "/console/dead-letters/purge", "/console/api", "/runbooks", "/runbooks/PartDown"),
+    *("/console/providers", "/console/policy", "/console/policy/candidate", "/console/policy/versions/0"),
+)
 
 
 def words_of(page: httpx.Response) -> str:
