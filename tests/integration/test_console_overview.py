@@ -35,6 +35,10 @@ PAGES = (
     "/console/api",
     "/runbooks",
     "/runbooks/PartDown",
+    "/console/providers",
+    "/console/policy",
+    "/console/policy/candidate",
+    "/console/policy/versions/0",
 )
 
 

@@ -106,6 +106,15 @@ def test_wrong_candidates_are_told_by_path_and_line_and_kept(client: httpx.Clien
     assert flow.newest(desk_of(deps)).version == 0
 
 
+def test_a_candidate_that_does_not_fit_is_told_what_would(client: httpx.Client, deps: Deps) -> None:
+    page = sent(client, CANDIDATE, text="limits: {simulator: 1/min}", expect=0)
+    shown = words_of(page)
+    assert page.status_code == 422
+    for words in ("1 thing is wrong", "too much", "One of these makes it fit: "):
+        assert words in shown
+    assert flow.newest(desk_of(deps)).version == 0
+
+
 def test_what_is_typed_does_nothing_in_a_browser(client: httpx.Client) -> None:
     page = sent(client, CANDIDATE, text=f"{EVIL}: {EVIL}", expect=0, reason=f'"{EVIL}')
     assert "<script>alert" not in page.text

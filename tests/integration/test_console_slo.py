@@ -35,7 +35,7 @@ def test_what_is_missed_is_shown_with_budget_and_cause(client: httpx.Client, dep
     shown = words_of(page)
     assert "2 are missed. Last look" in shown
     assert "100 % late, 2.0 % may be" in shown
-    assert f"used in {datetime.now(UTC):%Y-%m}" in shown
+    assert f"budget used in {datetime.now(UTC):%Y-%m}" in shown
     assert "it never had any data, and no job works on it" in shown
     for path in ("/console/symbols/BTC-USD", f"/console/dead-letters/{job}", "/runbooks/SLOGapViolationHighT1"):
         assert f'href="{path}' in page.text, path

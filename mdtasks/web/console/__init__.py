@@ -12,14 +12,16 @@ How a page is added:
 3. A line in ``routes()`` of ``routes.py``, and one in ``layout.PAGES`` so that every page leads there.
 4. A form posts (``parts.form`` brings its token): the endpoint gets it checked and parsed as ``request.state.form``,
    changes what it is asked to, and answers ``render.after_post(path, "what became of it")``. ``request.state.actor``
-   is who asked.
+   is who asked. Where people type, ``forms.examined`` gives the form back as it was sent, and the page shows it again
+   with what is wrong at each field (``parts.refused``, ``parts.wrong``, ``parts.attributes``).
 5. A test in ``tests/integration/test_console_*.py`` over HTTP, and one in ``tests/browser/`` in a real Chromium: the
    fixture ``console`` fails on whatever the browser complains of, ``console.looked_at(path, name)`` on a page that is
    wider than its screen; it keeps pictures in ``.cache/console`` at 1280 and 390 pixels, light and dark. Look at them.
 
 Charts that a script draws: ``render.page(…, charts=True)`` loads Plotly (``assets.py``) before the page's own module;
 its data stand in ``<script type="application/json">``, its colours are the page's (``getComputedStyle``, transparent
-backgrounds). Small ones are SVG from ``sparkline.py``. A page works without scripts; ``static/*.js`` add to it.
+backgrounds). Lines over time are ready: ``charts.line`` and ``parts.chart``, with ``static/charts.js``. Small ones are
+SVG from ``sparkline.py``. A page works without scripts; ``static/*.js`` add to it.
 
 What a page shows of a server that is away is a dash and the reason, never a zero: ``looks.look`` asks parts at once.
 """

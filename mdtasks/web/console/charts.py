@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
+from statistics import median
 from typing import Any, Final, Literal
 
 import orjson
@@ -23,7 +25,7 @@ OVER: Final[Mapping[str, timedelta]] = {
 #: The names of ``OVER``.
 Over = Literal["1h", "6h", "1d", "7d", "30d"]
 
-#: Two points further apart than so many steps are not joined: nobody looked meanwhile.
+#: Two points further apart than so many steps, or so many times what is usual, are not joined: nobody looked meanwhile.
 _APART: Final = 2.5
 
 
@@ -85,8 +87,10 @@ def _joined(
     """The points, with nothing between two that are too far apart to be joined."""
     times: list[datetime] = []
     values: list[float | None] = []
+    steps = [(after - before).total_seconds() for (before, _), (after, _) in pairwise(points)]
+    apart_s = _APART * max([step_s, *([median(steps)] if len(steps) > 1 else [])])
     for at, value in points:
-        if times and (at - times[-1]).total_seconds() > _APART * step_s:
+        if times and (at - times[-1]).total_seconds() > apart_s:
             times.append(times[-1] + timedelta(seconds=step_s))
             values.append(None)
         times.append(at)

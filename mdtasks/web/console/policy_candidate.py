@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from mdtasks.domain.errors import ConflictError, InvalidPolicyError
 from mdtasks.domain.jobs import Tier
-from mdtasks.domain.policy import Wrong
+from mdtasks.domain.policy import Plan, Wrong
 from mdtasks.domain.policy.pages import yaml_of
 from mdtasks.flows import policies as flow
 from mdtasks.flows.policies import Asked, Reason, Verdict
@@ -123,12 +123,23 @@ def _page(request: Request, sent: Sent, verdict: Verdict | None) -> Response:
         "moved": seen.isdecimal() and int(seen) != holds.version and sent.refused is None,
         "findings": _findings(sent.get("text"), wrongs),
         "judged": _digest(sent.get("text")) if verdict and verdict.policy else "",
+        "plan": _plan(request, sent, verdict),
         "tiers": list(Tier),
         "watch": (flow.LEAST_WATCH_S, flow.WATCH_S, flow.MOST_WATCH_S),
         "text_of": text_of,
     }
     status = 422 if wrongs and sent.refused is None else sent.status
     return page(request, "policy/candidate.html", status=status, **values)
+
+
+def _plan(request: Request, sent: Sent, verdict: Verdict | None) -> Plan | None:
+    """What providers would have to serve; also of a candidate whose only fault is that it does not fit."""
+    if verdict is None or verdict.policy is not None:
+        return verdict.plan if verdict else None
+    try:
+        return flow.plan_of(desk_of(request.state.deps), sent.get("text"), datetime.now(UTC))
+    except InvalidPolicyError:
+        return None
 
 
 def _findings(text: str, wrongs: Sequence[Wrong]) -> list[Finding]:

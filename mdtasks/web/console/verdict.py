@@ -81,7 +81,8 @@ def judge(view: View) -> Verdict:
 
 def _away(view: View) -> Iterator[Concern]:
     told = set()
-    for part, error in view.errors.items():
+    # A server first: others that need it may have failed before it, with the same words and without its name.
+    for part, error in sorted(view.errors.items(), key=lambda each: each[0] not in _NAMES):
         name = _NAMES.get(part)
         what = f"{name} cannot be used: {error.message}" if name else error.message
         if error.message not in told:
