@@ -22,6 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from mdtasks.flows.following import Follower
 from mdtasks.web.console import overview
 from mdtasks.web.console.render import HEADERS
+from mdtasks.web.console.view import read
 from mdtasks.web.parsing import Query, parse_query
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Live:
             await anyio.sleep(EVERY_S)
 
     async def _look(self) -> None:
-        found = overview.fragments(await overview.read(self._follower.deps))
+        found = overview.fragments(await read(self._follower.deps))
         if {name: overview.steady(each) for name, each in found.items()} != {
             name: overview.steady(each) for name, each in self._sections.items()
         }:

@@ -8,23 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from mdtasks.domain.health import Standing as Health
 from mdtasks.flows import objectives, presence
 from mdtasks.flows.dispatch import PROOF_LATE_S
+from mdtasks.web.console.view import NEARLY_FULL, TierView, View
 from mdtasks.web.console.words import count, percent, span
+from mdtasks.web.gauges import Word
 from mdtasks.web.looks import proof_age_s
-
-if TYPE_CHECKING:
-    from mdtasks.web.console.overview import TierView, View
-    from mdtasks.web.gauges import Word
 
 Level = Literal["good", "warn", "bad"]
 
 _NAMES: Final = {"broker": "Redis", "redis": "Redis", "postgresql": "PostgreSQL"}
-#: Of its cap: from here on a queue is nearly full.
-NEARLY_FULL: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
