@@ -105,10 +105,24 @@ def test_candles_of_every_interval_and_of_none(console: Console, deps: Deps) -> 
         console.looked_at(f"/console/symbols/SPY?interval={interval}", f"symbol-none-{interval}")
 
 
-def test_new_and_revised_bars_come_by_themselves_without_a_stream(console: Console, deps: Deps) -> None:
+@pytest.fixture
+def unstreamed(
+    settings: Settings, deps: Deps, in_browser: Callable[[httpx.Client], Console], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Console]:
+    """The console of an app that has no live stream."""
+    others: Any = app._routes
+    kept = [each for each in others() if not getattr(each, "path", "").startswith("/replay/")]
+    monkeypatch.setattr(app, "_routes", lambda: kept)
+    with served(settings) as client:
+        found = in_browser(client)
+        yield found
+        found.close()
+
+
+def test_new_and_revised_bars_come_by_themselves_without_a_stream(unstreamed: Console, deps: Deps) -> None:
     at = _minutes_ago(30)
     _store(deps, at, [100.0, 101.0])
-    page = console.page()
+    page = unstreamed.page()
     page.clock.install()
     page.goto("/console/symbols/BTC-USD?sessions=2")
     before = _closes(page)
