@@ -105,10 +105,24 @@ def test_candles_of_every_interval_and_of_none(console: Console, deps: Deps) -> 
         console.looked_at(f"/console/symbols/SPY?interval={interval}", f"symbol-none-{interval}")
 
 
-def test_new_and_revised_bars_come_by_themselves_without_a_stream(console: Console, deps: Deps) -> None:
+@pytest.fixture
+def unstreamed(
+    settings: Settings, deps: Deps, in_browser: Callable[[httpx.Client], Console], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Console]:
+    """The console of an app that has no live stream."""
+    others: Any = app._routes
+    kept = [each for each in others() if not getattr(each, "path", "").startswith("/replay/")]
+    monkeypatch.setattr(app, "_routes", lambda: kept)
+    with served(settings) as client:
+        found = in_browser(client)
+        yield found
+        found.close()
+
+
+def test_new_and_revised_bars_come_by_themselves_without_a_stream(unstreamed: Console, deps: Deps) -> None:
     at = _minutes_ago(30)
     _store(deps, at, [100.0, 101.0])
-    page = console.page()
+    page = unstreamed.page()
     page.clock.install()
     page.goto("/console/symbols/BTC-USD?sessions=2")
     before = _closes(page)
@@ -127,17 +141,20 @@ class _Stream:
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.refuses = False
 
-    def tell(self, kind: str, **members: Any) -> None:
-        """Send one event."""
+    def tell(self, *frames: dict[str, Any]) -> None:
+        """Send frames as events, at once."""
         assert self.loop is not None
-        body = orjson.dumps({"type": kind, **members})
-        self.loop.call_soon_threadsafe(self.queue.put_nowait, b"event: %b\ndata: %b\n\n" % (kind.encode(), body))
+        events = [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), orjson.dumps(each)) for each in frames]
+        self.loop.call_soon_threadsafe(self.queue.put_nowait, b"".join(events))
 
     async def show(self, request: Request) -> Response:
         """The live stream of a symbol."""
         assert request.headers["accept"] == "text/event-stream"
         assert dict(request.query_params) == {"interval": "1m"}
+        if self.refuses:
+            return Response(status_code=503)
         self.loop = asyncio.get_running_loop()
 
         async def events() -> AsyncIterator[bytes]:
@@ -184,17 +201,42 @@ def test_new_and_revised_bars_are_put_in_as_the_stream_tells_them(
     page = streamed.page()
     page.goto("/console/symbols/BTC-USD?sessions=2")
     expect(page.locator("#liveness")).to_have_text("Live.")
-    stream.tell("snapshot", entries=[_entry(at, 100.0), _entry(at + timedelta(minutes=1), 101.0)])
-    stream.tell("bar", **{k: v for k, v in _entry(at + timedelta(minutes=1), 111.0).items() if k != "type"})
+    stream.tell({"type": "snapshot", "entries": [_entry(at, 100.0), _entry(at + timedelta(minutes=1), 101.0)]})
+    _store(deps, at, [100.0, 111.0])
+    stream.tell(_entry(at + timedelta(minutes=1), 111.0))
     expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("The last close is 111"))
     assert [each for each in _closes(page) if each is not None] == [100.0, 111.0]
     _store(deps, at, [100.0, 111.0, 112.0])
-    stream.tell("bar", **{k: v for k, v in _entry(at + timedelta(minutes=2), 112.0).items() if k != "type"})
+    stream.tell(_entry(at + timedelta(minutes=2), 112.0))
     # What else stands there follows.
     expect(page.locator("#revisions tbody tr")).to_have_count(1)
     expect(page.locator("#newest tbody tr")).to_have_count(3)
     assert [each for each in _closes(page) if each is not None] == [100.0, 111.0, 112.0]
     streamed.picture(page, "symbol-live")
+
+
+def test_many_bars_at_once_are_drawn_together(streamed: Console, stream: _Stream, deps: Deps) -> None:
+    at = _minutes_ago(200)
+    _store(deps, at, [100.0])
+    page = streamed.page()
+    page.goto("/console/symbols/BTC-USD?sessions=2")
+    expect(page.locator("#liveness")).to_have_text("Live.")
+    page.evaluate("window.draws = 0; document.getElementById('chart').on('plotly_afterplot', () => { draws += 1; })")
+    prices = [100.0 + minute for minute in range(101)]
+    _store(deps, at, prices)
+    stream.tell(*(_entry(at + timedelta(minutes=minute), price) for minute, price in enumerate(prices)))
+    expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("The last close is 200"))
+    assert page.evaluate("draws") < 50
+
+
+def test_a_stream_that_is_refused_leaves_a_page_that_is_looked_at(
+    streamed: Console, stream: _Stream, deps: Deps
+) -> None:
+    streamed.expected = ("503",)
+    stream.refuses = True
+    page = streamed.page()
+    page.goto("/console/symbols/BTC-USD")
+    expect(page.locator("#liveness")).to_have_text("Looked at every 5 s.")
 
 
 def test_a_symbol_is_shown_without_scripts(console: Console, deps: Deps) -> None:

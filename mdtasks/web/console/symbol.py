@@ -138,7 +138,7 @@ def _windows(symbol: str, asked: SymbolQuery) -> list[tuple[str, str, bool]]:
         )
         for each in numbers
     ]
-    return ways if plain else [*ways, ("the window of the link", "", True)]
+    return ways if plain else [*ways, ("as linked", "", True)]
 
 
 def _ask(symbol: str, asked: SymbolQuery, window: TimeWindow) -> str:

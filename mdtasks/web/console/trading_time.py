@@ -30,7 +30,7 @@ _BY_GRAVITY: Final = np.argsort(_GRAVITY)
 #: Heights of the cells of a strip, so that no one has to tell them by colour.
 HEIGHTS: Final = {"present": 10, "no_trade": 3, "halted": 3, "missing": 10, "pending": 6, "outside": 6}
 _CELLS: Final = 480
-#: Bars that a browser draws without pause.
+#: Places that are drawn: so many take a browser some tenths of a second.
 DRAWN: Final = 3000
 
 

@@ -21,27 +21,29 @@ const time = (date) => `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}`
 const daily = () => series.step_s >= 86400;
 const named = (date) => (daily() ? day(date) : `${day(date)} ${time(date)}`);
 
-// Where a stretch of that kind begins: the finest kind of which there are not too many.
+// Where a stretch of each kind begins, the finest kind first, and what is written there.
 const KINDS = [
   [(at) => at.getUTCMinutes() % 15 === 0, time],
   [(at) => at.getUTCMinutes() === 0, time],
-  [(at) => at.getUTCHours() % 6 === 0 && at.getUTCMinutes() === 0, time],
   [(at, before) => day(at) !== day(before), (at) => day(at).slice(5)],
   [(at, before) => at.getUTCMonth() !== before.getUTCMonth(), (at) => day(at).slice(0, 7)],
   [(at, before) => at.getUTCFullYear() !== before.getUTCFullYear(), (at) => String(at.getUTCFullYear())],
 ];
 
+// Marks on the axis: of the coarsest kind that has some to show, as many as there is room for.
 function ticks() {
   const dates = series.at.map((at) => new Date(at));
   const most = chart.clientWidth < 600 ? MOST_TICKS / 2 : MOST_TICKS;
-  for (const [begins, words] of daily() ? KINDS.slice(3) : KINDS) {
-    const places = dates.flatMap((at, place) => (place && begins(at, dates[place - 1]) ? [place] : []));
-    if (places.length && places.length <= most) {
-      return { tickvals: places, ticktext: places.map((place) => words(dates[place])) };
-    }
-  }
-  const places = [...new Set([0, Math.floor(dates.length / 2), dates.length - 1])].filter((place) => place >= 0);
-  return { tickvals: places, ticktext: places.map((place) => named(dates[place])) };
+  const kinds = (daily() ? KINDS.slice(2) : KINDS).map(([begins, words]) => [
+    dates.flatMap((at, place) => (place && begins(at, dates[place - 1]) ? [place] : [])), words]);
+  const [places, words] = kinds.findLast(([found]) => found.length >= 3) ?? [[0, dates.length - 1].filter((at) => at >= 0), named];
+  const step = Math.ceil(places.length / most);
+  const kept = places.filter((_, number) => number % step === 0);
+  const dated = (place, before) => words === time && (before === undefined || day(dates[place]) !== day(dates[before]));
+  return {
+    tickvals: kept,
+    ticktext: kept.map((place, number) => words(dates[place]) + (dated(place, kept[number - 1]) ? `<br>${day(dates[place]).slice(5)}` : '')),
+  };
 }
 
 function hover(place) {
@@ -56,7 +58,8 @@ function draw() {
   const [ink, soft, line, card] = ['ink', 'soft', 'line', 'card'].map(colour);
   const x = series.at.map((_, place) => place);
   const text = x.map((place) => (series.close[place] === null ? '' : hover(place)));
-  const axis = { gridcolor: line, linecolor: line, zeroline: false, tickfont: { color: soft } };
+  const none = series.close.every((close) => close === null);
+  const axis = { showticklabels: !none, gridcolor: line, linecolor: line, zeroline: false, tickfont: { color: soft } };
   Plotly.react(chart, [
     { type: 'candlestick', x, open: series.open, high: series.high, low: series.low, close: series.close, text, hoverinfo: 'text',
       increasing: { line: { color: ink, width: 1 }, fillcolor: card }, decreasing: { line: { color: ink, width: 1 }, fillcolor: ink } },
@@ -65,9 +68,9 @@ function draw() {
     paper_bgcolor: 'transparent', plot_bgcolor: 'transparent', showlegend: false, uirevision: 'kept', hovermode: 'x',
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: soft },
     hoverlabel: { bgcolor: card, bordercolor: line, font: { color: ink }, align: 'left' },
-    margin: { l: 8, r: 64, t: 8, b: 28 }, bargap: 0.2,
+    margin: { l: 8, r: 64, t: 8, b: 44 }, bargap: 0.2,
     dragmode: matchMedia('(pointer: coarse)').matches ? false : 'zoom',  // a finger scrolls the page
-    xaxis: { ...axis, ...ticks(), showgrid: true, rangeslider: { visible: false }, range: undefined },
+    xaxis: { ...axis, ...ticks(), showticklabels: true, anchor: 'y2', rangeslider: { visible: false } },
     yaxis: { ...axis, side: 'right', domain: [0.24, 1], fixedrange: true },
     yaxis2: { ...axis, side: 'right', domain: [0, 0.18], fixedrange: true, nticks: 3, rangemode: 'tozero' },
   }, { displayModeBar: false, responsive: true });
@@ -101,6 +104,12 @@ async function renew() {
   draw();
 }
 
+// Drawing takes tenths of a second where there are thousands of bars: those that come together are drawn together.
+let drawing = 0;
+function drawn() {
+  drawing ||= requestAnimationFrame(() => { drawing = 0; draw(); });
+}
+
 let waiting = 0;
 function soon() {
   waiting ||= setTimeout(() => { waiting = 0; renew(); }, SOON_MS);
@@ -109,7 +118,7 @@ function soon() {
 function taken(bars) {
   const changed = bars.map(take).some(Boolean);
   if (!changed) return;
-  draw();
+  drawn();
   soon();
 }
 
