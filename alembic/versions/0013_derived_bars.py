@@ -21,6 +21,7 @@ def upgrade() -> None:
         )
         """
     )
+    op.execute("create index minute_changes_series on minute_changes (instrument_id)")
     op.execute(
         "comment on table minute_changes is "
         "'where minutes, or what is known of them, changed: longer bars that are made of them are still to be made'"

@@ -44,12 +44,13 @@ def show_or_end(args: argparse.Namespace) -> None:
     from mdtasks.cli.output import json_tree
     from mdtasks.domain.policy.canaries import Decision
     from mdtasks.flows import policy_canaries
+    from mdtasks.flows.policies import Asked
 
     now = datetime.now(UTC)
     with opened_desk(args) as desk:
         if args.end is not None:
             decision = Decision.PROMOTED if args.end == "promote" else Decision.WITHDRAWN
-            ended = policy_canaries.end(desk, decision, actor(), args.reason, now)
+            ended = policy_canaries.end(desk, decision, Asked(actor(), args.reason), now)
             if args.json:
                 print_json(json_tree(ended.as_dict()))
             else:

@@ -176,6 +176,8 @@ def listed(
 ) -> Listed:
     """What stands of a symbol's actions, now or as of an instant. Raises UnknownSymbolError."""
     member = reference.resolve(connection, [symbol])[symbol]
+    if as_of is not None:
+        actions.await_writers(connection)
     history = actions.told(connection, [member.id], as_of)[member.id]
     day = trading_day(calendars.plain(member.mic), as_of or now)
     found = standing(history)

@@ -95,6 +95,7 @@ def _round(deps: Deps, now: datetime) -> Derived | None:
     # A session's label may lie a day and more off its minutes.
     ensure_partitions(deps.database, "bars", to_us(first - 2 * _DAY), to_us(last + 2 * _DAY))
     done = Derived(len(changes))
+    made: defaultdict[Interval, set[int]] = defaultdict(set)
     with metrics.DERIVE_SECONDS.time(), deps.database.transaction() as connection:
         taken = derived.take(connection, changes)
         if taken is None:
@@ -105,6 +106,10 @@ def _round(deps: Deps, now: datetime) -> Derived | None:
                 metrics.BARS_WRITTEN.labels(interval=interval, kind="inserted").inc(counts.inserted)
                 metrics.BARS_WRITTEN.labels(interval=interval, kind="revised").inc(counts.revised)
                 done += Derived(0, counts.inserted, counts.revised, counts.promoted)
+                if counts.inserted or counts.revised or counts.promoted:
+                    made[interval].update(wanted.instruments.tolist())
+    for each, instruments in made.items():
+        replay.publish_pending(deps, sorted(instruments), each)
     return done
 
 

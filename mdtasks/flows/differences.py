@@ -31,6 +31,8 @@ from mdtasks.store.reference import Instrument
 #: Rows of each kind that an answer lists where nobody says otherwise, and at most. Counts are always of all.
 ROWS: Final = 100
 MOST_ROWS: Final = 100_000
+#: Intervals of one comparison: a year of minutes that always trade.
+MOST_INTERVALS: Final = 530_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,12 @@ def differences(between: Between, deps: Deps, now: datetime) -> dict[str, Any]:
             hint="give the earlier moment as the first",
         )
     with deps.database.transaction() as connection:
+        actions.await_writers(connection)
+    with deps.database.transaction() as connection:
         at_one_moment(connection)
         member = reference.resolve(connection, [between.symbol])[between.symbol]
         window = between.window.on(deps.calendars.get(member.mic), between.interval, now)
+        _refuse_too_long(between.interval, window)
         kept = _kept(connection, between.interval, window)
         asked = Asked(member, between.interval, kept, between.since, until, between.rows)
         sections = {name: section(connection, asked) for name, section in SECTIONS.items()}
@@ -224,6 +229,17 @@ def _tier(connection: Connection, asked: Asked) -> Mapping[str, Any]:
             changes.append({**each, "before": tier})
             tier = each["tier"]
     return {"before": before, "after": tier, "rows": changes[: asked.rows], "cut": len(changes) > asked.rows}
+
+
+def _refuse_too_long(interval: Interval, window: TimeWindow) -> None:
+    """Both reads are held in memory. Raises InvalidRequestError."""
+    spans = (window.end - window.start).total_seconds() / interval.seconds
+    if spans > MOST_INTERVALS:
+        raise InvalidRequestError(
+            f"the window holds {spans:,.0f} intervals of {interval}: at most {MOST_INTERVALS:,} are compared at a time",
+            field="start",
+            hint="ask for a shorter window, or a longer interval",
+        )
 
 
 #: What is told of, in this order.

@@ -14,6 +14,7 @@ from typing import Any, Final
 from mdtasks.domain.errors import ConflictError, MdtasksError, StackNotRunningError
 from mdtasks.domain.policy.canaries import Decision, Seen, Tally, decide
 from mdtasks.flows.deps import Deps
+from mdtasks.flows.policies import Asked
 from mdtasks.flows.policy_facts import Desk, desk_of
 from mdtasks.flows.policy_watch import Word, words
 from mdtasks.observe import metrics
@@ -83,12 +84,19 @@ def judge_once(deps: Deps, now: datetime) -> dict[str, Any]:
     return {"canary": found.canary.version, "decision": found.decision.value, "why": found.why}
 
 
-def end(desk: Desk, decision: Decision, by: str, reason: str, now: datetime) -> Canary:
-    """End a canary by hand: promoted or withdrawn. Raises ConflictError where there is none, and as ``trial``."""
+def end(desk: Desk, decision: Decision, asked: Asked, now: datetime) -> Canary:
+    """End a canary by hand: promoted or withdrawn. Raises ConflictError where there is none, or another one than was
+    expected, and as ``trial``.
+    """
     found = trial(desk, now)
+    if found is not None and asked.expect not in (None, found.canary.version):
+        raise ConflictError(
+            f"policy {found.canary.version} is being tried, not {asked.expect}: nothing was changed",
+            hint="look at how it does first: `mdtasks policy canary`",
+        )
     if found is None:
         raise ConflictError("no policy is being tried", hint="`mdtasks policy history` shows what became of the last")
-    ended = _end(desk, found, decision, by, reason or "by hand")
+    ended = _end(desk, found, decision, asked.author, asked.reason or "by hand")
     if ended is None:
         raise ConflictError(
             f"the trial of policy {found.canary.version} has ended meanwhile", hint="see `mdtasks policy history`"

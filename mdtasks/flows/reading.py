@@ -27,12 +27,12 @@ from mdtasks.domain.schedules import Times
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.silence import inside, slots
 from mdtasks.domain.spans import Spans, intersect
-from mdtasks.flows.adjusting import adjusted, grounds
+from mdtasks.flows.adjusting import Wish, adjusted, grounds
 from mdtasks.flows.calendars import apply_overrides
 from mdtasks.flows.expecting import ended_intervals
 from mdtasks.settings import Settings
+from mdtasks.store import actions, readings, reference
 from mdtasks.store import bars as store_bars
-from mdtasks.store import readings, reference
 from mdtasks.store.calendars import KeptCalendars
 from mdtasks.store.readings import Extent, State
 from mdtasks.store.reference import Instrument
@@ -83,6 +83,7 @@ class Opened:
 
     def __init__(self, connection: Connection, asked: Reading, calendars: Calendars, now: datetime) -> None:
         self._connection, self.asked, self.calendars, self._now = connection, asked, calendars, now
+        self._wish = Wish(asked.adjust, asked.as_of, now)
         found = reference.resolve(connection, asked.symbols)
         members = sorted(found.values(), key=lambda member: member.symbol)
         windows = [(member.id, self._window(member)) for member in members]
@@ -141,7 +142,7 @@ class Opened:
         for (part, rows), state in zip(left, found, strict=False):
             digest.update(repr((part.member.id, state)).encode())
             if asked.adjust is not Adjust.NONE:
-                known = grounds(self, self._connection, part.member, rows.start, (asked.adjust, asked.as_of))
+                known = grounds(self, self._connection, part.member, rows.start, self._wish)
                 digest.update(known.encode())
             for piece in () if self.is_plain else _cut(rows, asked.interval):
                 digest.update(self._held(part, piece).tobytes())
@@ -191,7 +192,7 @@ class Opened:
         """The rows of one symbol in a piece of time, as every answer has them."""
         asked, symbol = self.asked, part.member.symbol
         stored = store_bars.read_bars(self._connection, part.member.id, asked.interval, piece, asked.as_of)
-        stored = adjusted(self, self._connection, part.member, asked.interval, stored, asked.adjust, asked.as_of)
+        stored = adjusted(self, self._connection, part.member, asked.interval, stored, self._wish)
         rows = BarRows(
             np.full(len(stored), symbol, dtype=object),
             stored.bars,
@@ -275,6 +276,9 @@ def opened(asked: Reading, shelf: Shelf, now: datetime, *, idle_s: float = _IDLE
 
     Raises UnknownSymbolError, InvalidRequestError (the window), StoreUnavailableError.
     """
+    if asked.as_of is not None and asked.adjust is not Adjust.NONE:
+        with shelf.database.transaction() as connection:
+            actions.await_writers(connection)
     with shelf.database.snapshot(statement_s=_STATEMENT_S, idle_s=idle_s) as connection:
         yield Opened(connection, asked, shelf.calendars, now)
 

@@ -69,6 +69,10 @@ def publish_pending(deps: Deps, instrument_ids: Sequence[int], interval: Interva
     return told
 
 
+#: Clocks of vendors may be ahead of ours by so much.
+_AHEAD: Final = timedelta(minutes=1)
+
+
 def publish_quotes(deps: Deps, quotes: Mapping[int, Quote], provider: str, now: datetime) -> int:
     """Tell the newest quotes to who listens, by instrument; returns how many were newer than the last told.
 
@@ -81,6 +85,7 @@ def publish_quotes(deps: Deps, quotes: Mapping[int, Quote], provider: str, now: 
             orjson.dumps({"type": "quote", **_sides(quote), "provider": provider}, option=orjson.OPT_UTC_Z),
         )
         for instrument, quote in quotes.items()
+        if quote.ts <= now + _AHEAD  # else it would be the newest until then, and keep all others back
     }
     try:
         return deps.replay.tell_quotes(drafts, to_us(now))

@@ -19,7 +19,7 @@ from mdtasks.domain.policy import Policy
 from mdtasks.domain.retention import day_before, horizon, month_before, subject_of
 from mdtasks.flows.deps import Deps
 from mdtasks.observe import metrics
-from mdtasks.store import retention
+from mdtasks.store import policies, retention
 from mdtasks.store.retention import BusyError, Round, SpentError
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,17 @@ class _Work:
 
 def run_once(deps: Deps, now: datetime, chunks: int = CHUNKS) -> dict[str, Any]:
     """One round: ``rows`` and ``dropped`` partitions by table, ``more`` when something is left, ``busy`` what somebody
-    worked with. A subject that is done is not looked at again before its horizon moves.
+    worked with, or ``policy`` where this process does not follow the one that holds. A subject that is done is not
+    looked at again before its horizon moves.
 
     Raises StoreUnavailableError; what went before stays gone.
     """
     with deps.database.transaction() as connection:
         done = {name: mark.done_before for name, mark in retention.marks(connection).items()}
+        holds = policies.newest_version(connection)
+    if holds != deps.running.version:  # what is deleted is gone for good: not by a policy that holds no longer
+        log.warning("nothing is deleted: policy %d holds, this process follows %d", holds, deps.running.version)
+        return {"rows": {}, "dropped": {}, "more": True, "busy": ["policy"]}
     current = Round(deps.database, chunks)
     work = _Work(current, deps.running.policy, deps.running.version, now, done)
     busy: list[str] = []

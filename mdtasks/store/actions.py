@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row
 from mdtasks.connections import load_statements, storable
 from mdtasks.domain.action_news import News
 from mdtasks.domain.actions import Action, Days, Kind, Told
+from mdtasks.domain.bars import to_us
 from mdtasks.domain.jobs import Interval
 
 _SQL: Final = load_statements("mdtasks.store.sql", "actions.sql")
@@ -36,17 +37,24 @@ class Answered:
 def told(connection: Connection, instrument_ids: Iterable[int], as_of: datetime | None = None) -> dict[int, list[Told]]:
     """Every statement about each of these instruments, or every one known at ``as_of``, in the order told.
 
-    The same ``as_of``, once it has passed, gives the same statements for ever: whoever is writing then is waited for.
-    Raises ValueError for a naive ``as_of``.
+    The same ``as_of``, once it has passed, gives the same statements for ever to transactions whose snapshot is taken
+    after ``await_writers``. Raises ValueError for a naive ``as_of``.
     """
     if as_of is not None and as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")
     found: dict[int, list[Told]] = {each: [] for each in instrument_ids}
-    if as_of is not None:
-        connection.execute(_SQL["lock_shared"])
     for row in connection.execute(_SQL["told"], {"instruments": list(found), "as_of": as_of}):
         found[row.instrument_id].append(_told(row))
     return found
+
+
+def await_writers(connection: Connection) -> None:
+    """Wait for whoever is writing statements: what was dated until now is committed then.
+
+    In a transaction of its own, before the one that reads: a snapshot that is taken before the wait is over would not
+    see what was waited for, and one that is held while somebody downloads would keep all writers waiting.
+    """
+    connection.execute(_SQL["lock_shared"])
 
 
 def _told(row: Row[Any]) -> Told:
@@ -121,14 +129,14 @@ def closes_before(
     interval: Interval,
     befores: Sequence[datetime],
     as_of: datetime | None = None,
-) -> list[float | None]:
-    """For each moment, the raw close of the last bar that starts before it, or was known to at ``as_of``; None where
-    there is none within CLOSE_REACH of it.
+) -> list[tuple[int, float] | None]:
+    """For each moment, the start (us since 1970) and raw close of the last bar that starts before it, or was known to
+    at ``as_of``; None where there is none within CLOSE_REACH of it.
     """
-    found: list[float | None] = [None] * len(befores)
+    found: list[tuple[int, float] | None] = [None] * len(befores)
     asked = {"instrument": instrument_id, "interval": interval.value, "befores": list(befores), "as_of": as_of}
-    for place, close in connection.execute(_SQL["closes"], {**asked, "reach": CLOSE_REACH}):
-        found[place - 1] = close
+    for place, ts, close in connection.execute(_SQL["closes"], {**asked, "reach": CLOSE_REACH}):
+        found[place - 1] = (to_us(ts), close)
     return found
 
 

@@ -49,9 +49,10 @@ class ReloadQuery(Query):
 
 
 class EndQuery(Query):
-    """Why."""
+    """Why, and which version is expected to be tried."""
 
     reason: Reason = ""
+    expect: Number | None = None
 
 
 def show(request: Request) -> Response:
@@ -119,7 +120,7 @@ def withdraw(request: Request) -> Response:
 def _end(request: Request, decision: Decision) -> Response:
     asked = parse_query(request, EndQuery)
     desk, now = desk_of(request.state.deps), datetime.now(UTC)
-    ended = policy_canaries.end(desk, decision, request.state.actor, asked.reason, now)
+    ended = policy_canaries.end(desk, decision, Asked(request.state.actor, asked.reason, asked.expect), now)
     return Json({"ok": True, **ended.as_dict()})
 
 

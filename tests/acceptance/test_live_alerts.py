@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from tests.acceptance.test_stack import mdtasks, status
 from tests.queries import BUILT_IN, all_queries, known, used
 
 #: What a stack counts only when something rare happened to it; that their names are declared is shown elsewhere.
-_RARE = {"stale_messages_total", "jobs_lost_resent_total", "bars_quarantined_total"}
+_RARE = {"stale_messages_total", "jobs_lost_resent_total", "bars_quarantined_total", "ws_dropped_messages_total"}
 #: Enough goes wrong for letters, and looks follow one another fast enough for all to have happened within seconds.
 _ROUGH = {
     "MDTASKS_SIMULATOR_FAULTS": "error=0.3",
@@ -53,6 +55,18 @@ def stack(folder: Path, **environ: str) -> Iterator[None]:
         mdtasks("down", cwd=folder)
 
 
+@contextmanager
+def follower(folder: Path) -> Iterator[None]:
+    """A client of the live stream, while this lasts."""
+    words = [sys.executable, "-m", "mdtasks", "replay", "BTC-USD", "ETH-USD", "--follow", "--home", ".mdtasks"]
+    client = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        client.kill()
+        client.wait()
+
+
 def ask(folder: Path, path: str, **parameters: str) -> Any:
     """What the stack's Prometheus answers."""
     record = json.loads((folder / ".mdtasks" / "state.json").read_text())  # `status` would take a process each time
@@ -78,7 +92,7 @@ def test_every_query_asks_for_what_a_running_stack_exports(tmp_path: Path) -> No
     skipped = {*BUILT_IN, *_RARE}
     recorded = {name for name in wanted if ":" in name}
     exported = {name: wanted[name] for name in wanted.keys() & declared.keys() - skipped - recorded}
-    with stack(tmp_path, **_ROUGH):
+    with stack(tmp_path, **_ROUGH), follower(tmp_path):
         asked = mdtasks("backfill", "BTC-USD", "ETH-USD", "SOL-USD", "--sessions", "20", cwd=tmp_path)
         assert asked.returncode == 0, asked.stderr
         missing = dict(exported)

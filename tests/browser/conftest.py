@@ -22,7 +22,8 @@ from tests.integration.web_server import opened, served
 _PICTURES = Path(__file__).resolve().parents[2] / ".cache" / "console"
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright runs, no other test of this process may run an event loop.
+@pytest.fixture(scope="package")
 def chromium(unavailable_here: Callable[[str], None]) -> Iterator[Browser]:
     """Debian's Chromium, running."""
     found = shutil.which("chromium")

@@ -26,7 +26,7 @@ def keeping(deps: Deps, **days: int | None) -> Deps:
     """The same process under a policy that keeps these for so many days."""
     retention = {f"{name}_days": value for name, value in days.items()}
     policy = Policy.model_validate({"retention": retention})
-    return replace(deps, running=replace(deps.running, policy=policy, version=7))
+    return replace(deps, running=replace(deps.running, policy=policy))
 
 
 def store(

@@ -26,7 +26,7 @@ from mdtasks.domain.sessions import Calendars
 from mdtasks.flows.action_checks import check
 from mdtasks.flows.action_files import key_of, read_actions_file
 from mdtasks.flows.action_records import listed, tell, withdraw
-from mdtasks.flows.adjusting import adjusted
+from mdtasks.flows.adjusting import Wish, adjusted
 from mdtasks.store import actions, bar_reports, letters
 from mdtasks.store import bars as store_bars
 from mdtasks.store.bars import BarBatch, StoredBars
@@ -67,7 +67,7 @@ class Here:
         member = self.member
         with self.database.transaction() as connection:
             stored = store_bars.read_bars(connection, member.id, interval, window, as_of)
-            return adjusted(self, connection, member, interval, stored, adjust, as_of)
+            return adjusted(self, connection, member, interval, stored, Wish(adjust, as_of, datetime.now(UTC)))
 
     def now(self) -> datetime:
         """The server's clock."""

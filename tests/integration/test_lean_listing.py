@@ -82,6 +82,7 @@ def test_coarse_files_give_tiers_and_names(deps: Deps) -> None:
     assert again(deps, version.version.version_tag).same
 
 
+@pytest.mark.full_size_only
 @pytest.mark.skipif(not _GIVEN, reason="MDTASKS_TEST_LEAN_DIR names no LEAN data folder")
 def test_real_coarse_files_give_full_tiers(settings: Settings) -> None:
     """The folder is read in place: its data may not be passed on."""

@@ -148,7 +148,7 @@ def test_while_it_is_tried_the_policy_changes_for_nobody_else(desk: Desk) -> Non
             flow.apply(desk, attempts(4), refused, NOW)
     with pytest.raises(CanaryError):
         flow.rollback(desk, 0, ME, NOW)
-    policy_canaries.end(desk, Decision.WITHDRAWN, "you@there", "no", datetime.now(UTC))
+    policy_canaries.end(desk, Decision.WITHDRAWN, Asked("you@there", "no"), datetime.now(UTC))
     assert flow.history(desk)[0].canary == "withdrawn by you@there: no"
     assert flow.rollback(desk, 0, ME, NOW).version.version == 3
 
@@ -162,7 +162,7 @@ def test_it_is_ended_once(settings: Settings, desk: Desk) -> None:
         mine = open_deps(settings, application="mdtasks-tests")
         both.wait()
         try:
-            policy_canaries.end(desk_of(mine), decision, "x", "", datetime.now(UTC))
+            policy_canaries.end(desk_of(mine), decision, Asked("x", ""), datetime.now(UTC))
             answers.append(decision)
         except ConflictError:
             answers.append("told")
@@ -175,7 +175,7 @@ def test_it_is_ended_once(settings: Settings, desk: Desk) -> None:
         each.join()
     assert sorted(answers) in (["promoted", "told"], ["told", "withdrawn"])
     with pytest.raises(ConflictError, match="no policy is being tried"):
-        policy_canaries.end(desk, Decision.PROMOTED, "x", "", datetime.now(UTC))
+        policy_canaries.end(desk, Decision.PROMOTED, Asked("x", ""), datetime.now(UTC))
 
 
 def test_a_key_that_was_lost_or_is_wrong_is_put_right(
@@ -187,7 +187,7 @@ def test_a_key_that_was_lost_or_is_wrong_is_put_right(
     deps.state.flushall()
     assert look(watches, clock, SURE_S + 1) == {"t0": 1, "t2": 2, "all": 1, "web": 1}
     assert deps.state.get(canaries.CANARY_KEY) == b"2:T2"
-    policy_canaries.end(desk, Decision.WITHDRAWN, "x", "", datetime.now(UTC))
+    policy_canaries.end(desk, Decision.WITHDRAWN, Asked("x", ""), datetime.now(UTC))
     deps.state.set(canaries.CANARY_KEY, "2:T2")  # by somebody who had read PostgreSQL just before
     assert set(look(watches, clock, SURE_S + 1).values()) == {1}
     assert deps.state.get(canaries.CANARY_KEY) is None

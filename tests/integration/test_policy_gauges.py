@@ -132,5 +132,5 @@ def test_what_a_tier_tries_is_told_while_it_does(deps: Deps, clock: Clock) -> No
         1,
     )
     assert (found["policy_version t2@here/1"], found["policy_version t0@here/1"]) == (2, 1)
-    policy_canaries.end(desk, Decision.WITHDRAWN, "me@here", "", datetime.now(UTC))
+    policy_canaries.end(desk, Decision.WITHDRAWN, Asked("me@here", ""), datetime.now(UTC))
     assert "policy_canary_version T2" not in told(deps)

@@ -70,7 +70,7 @@ def test_what_is_wrong_is_named_whichever_way_it_is_asked(stack: httpx.Client, o
     with pytest.raises(UnknownSymbolError, match="did you mean BTC-USD") as unknown:
         mdtasks.bars("BTC-USB", **DAY, **where)
     assert unknown.value.hint
-    for field, wrong in {"start": datetime(2025, 1, 2), "interval": "2m", "adjust": "split", "sesion": "all"}.items():  # noqa: DTZ001
+    for field, wrong in {"start": datetime(2025, 1, 2), "interval": "2m", "adjust": "both", "sesion": "all"}.items():  # noqa: DTZ001
         with pytest.raises(InvalidRequestError) as refused:
             mdtasks.bars("BTC-USD", **{**DAY, field: wrong}, **where)
         assert refused.value.field == field

@@ -32,6 +32,15 @@ def test_an_outage_that_all_meet_is_not_its_fault() -> None:
     assert decide(replace(GOOD, under=Tally(40, 20), beside=Tally(400, 200)))[0] is Decision.PROMOTED
 
 
+def test_an_outage_as_long_as_the_watch_shows_nothing() -> None:
+    out = replace(GOOD, under=Tally(50, 50), beside=Tally(50, 50))
+    assert decide(out)[0] is Decision.WAIT
+    assert decide(replace(out, elapsed_s=600)) == (
+        Decision.WITHDRAWN,
+        "only 0 attempts ended well under it: it has shown nothing",
+    )
+
+
 def test_who_cannot_follow_it_ends_it() -> None:
     decision, why = decide(replace(GOOD, elapsed_s=1, under=Tally(), refused=("worker@a/1: no such provider",)))
     assert decision is Decision.WITHDRAWN
@@ -59,7 +68,7 @@ def test_a_decision_has_its_reason(seen: Seen) -> None:
     assert why
     if decision is Decision.PROMOTED:
         assert seen.elapsed_s >= seen.watch_s
-        assert seen.under.attempts >= LEAST
+        assert seen.under.attempts - seen.under.errors >= LEAST
         assert seen.under.at_least() <= seen.beside.share + TOLERANCE
     if seen.elapsed_s >= 2 * seen.watch_s:
         assert decision is not Decision.WAIT

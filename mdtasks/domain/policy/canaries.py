@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-#: Attempts from which on anything is concluded.
+#: Attempts from which on anything is concluded; so many must have ended well, for it to hold.
 LEAST: Final = 5
 #: How much larger than elsewhere the share of attempts that fail may be.
 TOLERANCE: Final = 0.05
@@ -76,13 +76,13 @@ def decide(seen: Seen) -> tuple[Decision, str]:
     """
     if seen.refused:
         return Decision.WITHDRAWN, f"it cannot be followed: {seen.refused[0]}"
-    enough = seen.under.attempts >= LEAST
-    if enough and seen.under.at_least() > seen.beside.share + TOLERANCE:
+    if seen.under.attempts >= LEAST and seen.under.at_least() > seen.beside.share + TOLERANCE:
         return Decision.WITHDRAWN, f"{seen.under} under it, {seen.beside} beside it"
     if seen.elapsed_s < seen.watch_s:
         return Decision.WAIT, f"{seen.under} so far"
-    if enough:
+    well = seen.under.attempts - seen.under.errors
+    if well >= LEAST:
         return Decision.PROMOTED, f"{seen.under} under it, {seen.beside} beside it"
     if seen.elapsed_s < 2 * seen.watch_s:
-        return Decision.WAIT, f"only {seen.under.attempts} attempts ended under it: it is watched for longer"
-    return Decision.WITHDRAWN, f"only {seen.under.attempts} attempts ended under it: it has shown nothing"
+        return Decision.WAIT, f"only {well} attempts ended well under it: it is watched for longer"
+    return Decision.WITHDRAWN, f"only {well} attempts ended well under it: it has shown nothing"

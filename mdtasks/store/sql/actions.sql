@@ -77,7 +77,7 @@ ORDER BY instrument_id, source
 
 -- name: closes
 -- The close of the last bar that starts before each bound, and not long before it, as it stands or as it was known then.
-SELECT b.place, last.close
+SELECT b.place, last.ts, last.close
 FROM unnest(CAST(:befores AS timestamptz[])) WITH ORDINALITY AS b (before, place)
 CROSS JOIN LATERAL (
     SELECT close, ts FROM bars

@@ -66,7 +66,8 @@ WITH spans AS (
                WHEN %(provider)s::text <> 'derived' AND o.provider = 'derived' THEN 'revised'
                WHEN n.open <> o.open OR n.high <> o.high OR n.low <> o.low OR n.close <> o.close
                     OR n.volume <> o.volume THEN 'revised'
-               WHEN (o.status = 'final') <> n.final THEN 'promoted'
+               WHEN o.status = 'provisional' AND n.final THEN 'promoted'
+               WHEN o.status = 'final' AND NOT n.final THEN 'revised' -- derived: the same values, but no longer sure
                ELSE 'unchanged'
            END AS fate
     FROM stage_bars n LEFT JOIN present o ON o.instrument_id = n.instrument_id AND o.ts = n.ts

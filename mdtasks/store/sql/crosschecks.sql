@@ -15,6 +15,11 @@ WITH due AS MATERIALIZED (
         ORDER BY r.at DESC LIMIT 1
     ) r ON true
     WHERE w.whole AND d.status = 'final' AND d.provider <> 'derived'
+      AND NOT EXISTS (
+          SELECT FROM bars p
+          WHERE p.instrument_id = w.instrument_id AND p.interval = '1m' AND p.ts >= lower(w.parts)
+            AND p.ts < upper(w.parts) AND w.parts @> p.ts AND p.status <> 'final'
+            AND p.ts >= %(first)s::timestamptz AND p.ts < %(last)s::timestamptz)
       AND (r.at IS NULL OR r.known_at <> d.known_at OR EXISTS (
           SELECT FROM bar_revisions v
           WHERE v.instrument_id = w.instrument_id AND v.interval = '1m' AND v.ts >= lower(w.parts)

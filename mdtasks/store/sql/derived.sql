@@ -99,11 +99,15 @@ WHERE w.whole OR s.ts IS NOT NULL
 ORDER BY 1, 3
 
 -- name: note
--- Note these intervals as still to be made where that is worth while: all minutes of one are answered for, or some are
--- and it has no bar yet.
+-- Note these intervals as still to be made, a row per instrument, where that is worth while: all minutes of one are
+-- answered for, or some are and it has no bar yet. What is noted already and waits is not noted again.
 INSERT INTO minute_changes (instrument_id, starts_at, ends_at)
-SELECT w.instrument_id, lower(w.parts), upper(w.parts)
+SELECT w.instrument_id, min(lower(w.parts)), max(upper(w.parts))
 FROM stage_derived w LEFT JOIN coverage c ON c.instrument_id = w.instrument_id AND c.interval = '1m'
-WHERE w.whole OR (c.covered && w.parts AND NOT EXISTS (
+WHERE (w.whole OR (c.covered && w.parts AND NOT EXISTS (
     SELECT FROM bars b
-    WHERE b.instrument_id = w.instrument_id AND b.interval = %(interval)s::bar_interval AND b.ts = w.ts))
+    WHERE b.instrument_id = w.instrument_id AND b.interval = %(interval)s::bar_interval AND b.ts = w.ts)))
+  AND NOT EXISTS (
+    SELECT FROM minute_changes m
+    WHERE m.instrument_id = w.instrument_id AND m.starts_at <= lower(w.parts) AND m.ends_at >= upper(w.parts))
+GROUP BY w.instrument_id

@@ -185,8 +185,11 @@ SELECT (SELECT count(*) FROM mine), count(*) FROM mine WHERE job_type = 'quotes_
 
 -- name: spent_attempts
 -- The oldest attempts whose job is gone and that began before every bar that is kept.
-DELETE FROM job_attempts a USING (SELECT id FROM job_attempts ORDER BY id LIMIT :most) oldest
-WHERE a.id = oldest.id AND a.started_at < :before AND NOT EXISTS (SELECT FROM backfill_jobs j WHERE j.id = a.job_id)
+DELETE FROM job_attempts WHERE id = ANY (ARRAY(
+    SELECT a.id FROM job_attempts a
+    WHERE a.started_at < :before AND NOT EXISTS (SELECT FROM backfill_jobs j WHERE j.id = a.job_id)
+    ORDER BY a.id LIMIT :most
+))
 
 -- name: requests
 -- Requests of which no job is left.

@@ -109,6 +109,7 @@ minute_changes = Table(
     Column("starts_at", utc, nullable=False),
     Column("ends_at", utc, nullable=False),
     Column("noted_at", utc, nullable=False, server_default=func.now()),
+    Index("minute_changes_series", "instrument_id"),
     comment="where minutes, or what is known of them, changed: longer bars that are made of them are still to be made",
 )
 

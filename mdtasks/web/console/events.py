@@ -59,6 +59,8 @@ class Live:
 
     async def _look(self) -> None:
         found = overview.fragments(await read(self._follower.deps))
+        if not self._listeners:  # the last one left meanwhile: who comes next shall not get old news
+            return
         if {name: overview.steady(each) for name, each in found.items()} != {
             name: overview.steady(each) for name, each in self._sections.items()
         }:

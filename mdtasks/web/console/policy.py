@@ -37,9 +37,10 @@ _VERSIONS: Final = 50
 
 
 class End(Query):
-    """Why a trial is ended."""
+    """Why a trial is ended, and of which version: the one that was looked at."""
 
     reason: Reason = ""
+    expect: Number
 
 
 class Back(Query):
@@ -114,7 +115,8 @@ async def _end(request: Request, decision: Decision) -> Response:
     if asked is None:
         return await _holds(request, sent)
     deps, now = request.state.deps, datetime.now(UTC)
-    end = partial(policy_canaries.end, desk_of(deps), decision, request.state.actor, asked.reason, now)
+    who = Asked(request.state.actor, asked.reason, asked.expect)
+    end = partial(policy_canaries.end, desk_of(deps), decision, who, now)
     try:
         ended = await run_in_threadpool(end)
     except ConflictError as error:

@@ -21,7 +21,7 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mdtasks.domain.errors import ForbiddenError, MediaTypeError, UnauthorizedError
+from mdtasks.domain.errors import ForbiddenError, InvalidRequestError, MediaTypeError, UnauthorizedError
 from mdtasks.web.access import SAFE_METHODS, WriteLog, from_another_site, token_of
 from mdtasks.web.parsing import read_body
 
@@ -137,7 +137,10 @@ async def _checked_form(request: Request, session: Session) -> ImmutableMultiDic
     if media_type != _FORM:
         raise MediaTypeError(f"a form is {_FORM}, not {media_type or 'of no declared type'}", field="body")
     body = await read_body(request)
-    fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=5000)
+    try:
+        fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=5000)
+    except ValueError as exc:
+        raise InvalidRequestError("the form has over 5,000 fields", field="body", hint="send fewer at a time") from exc
     form = ImmutableMultiDict(fields)
     if not hmac.compare_digest(str(form.get(CSRF_FIELD, "")).encode(), csrf_token(session).encode()):
         raise ForbiddenError("this form is not of a page that you have now", hint="go back, reload it, send it again")

@@ -72,10 +72,14 @@ async def replay(request: Request) -> Response:
     key = StreamKey((await desk.instruments([symbol]))[symbol], asked.interval)
     if "text/event-stream" in request.headers.get("accept", ""):
         return _as_events(request, desk, symbol, key, (position, asked.last))
-    window = await _window(desk, symbol, key, position, asked.wait)
-    entries = (
-        window.entries if window.resumed or asked.last is None else window.entries[len(window.entries) - asked.last :]
-    )
+    if position is None or not asked.wait:
+        window = await _read(desk, key, position)
+    else:
+        with desk.seat(_address(request)):
+            window = await _news(desk, symbol, key, position, asked.wait)
+    entries = window.entries
+    if asked.last is not None and not window.resumed:
+        entries = entries[max(len(entries) - asked.last, 0) :]
     return Json(
         {
             "symbol": symbol,
@@ -87,10 +91,8 @@ async def replay(request: Request) -> Response:
     )
 
 
-async def _window(desk: Desk, symbol: str, key: StreamKey, since: Position | None, wait_s: float) -> Window:
+async def _news(desk: Desk, symbol: str, key: StreamKey, since: Position, wait_s: float) -> Window:
     """The window since a position; of one that brings nothing new, the first that does within ``wait_s``."""
-    if since is None or not wait_s:
-        return await _read(desk, key, since)
     bell = _Bell()
     topic = desk.hub.follow(key, symbol, bell)
     try:
@@ -122,9 +124,13 @@ def _as_events(
     request: Request, desk: Desk, symbol: str, key: StreamKey, begin: tuple[Position | None, int | None]
 ) -> Response:
     seat = ExitStack()
-    client = seat.enter_context(desk.seat(request.client.host if request.client else "unknown"))
+    client = seat.enter_context(desk.seat(_address(request)))
     client.subscribe(symbol, key, begin[0], last=begin[1])
     return _EventStream(client, seat)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 class _EventStream(StreamingResponse):

@@ -88,7 +88,7 @@ class Ping(_Message):
     """Answered with a ``pong``. ``id`` comes back with it."""
 
     op: Literal["ping"]
-    id: str | int | None = None
+    id: Annotated[str, Field(max_length=128)] | int | None = None
 
 
 Message = Subscribe | Unsubscribe | Ping

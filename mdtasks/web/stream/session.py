@@ -30,6 +30,10 @@ _CHUNK: Final = 65_536
 _PATIENCE_S: Final = 2.0
 
 
+#: Answers to what a client said that wait for it at most.
+_MOST_NOTES: Final = 64
+
+
 class Client:
     """What one connection follows and what waits for it. ``outgoing`` is drained by whoever owns its socket."""
 
@@ -44,6 +48,8 @@ class Client:
         #: The trouble that the client was told of.
         self._told: UnavailableError | None = None
         self._notes: deque[Frame] = deque()
+        self._room = asyncio.Event()
+        self._room.set()
         self._queue: deque[tuple[Subscription, Frame, Position, int]] = deque()
         self._waiting = 0
         self._held = 0
@@ -81,13 +87,22 @@ class Client:
 
     def close(self) -> None:
         """Follow nothing any more."""
+        self._room.set()
         for place in list(self._subscriptions):
             self.unsubscribe(*place)
 
     def note(self, frame: Frame) -> None:
         """An answer to the client itself, before whatever else waits."""
         self._notes.append(frame)
+        if len(self._notes) >= _MOST_NOTES:
+            self._room.clear()
         self._wake.set()
+
+    async def room(self) -> None:
+        """Wait until the client has read most of the answers to what it said, or nobody drains them any more: who says
+        more than it reads is not heard.
+        """
+        await self._room.wait()
 
     def catch_up(self, which: Subscription) -> None:
         """It must be read before it goes on."""
@@ -135,7 +150,9 @@ class Client:
         while True:
             self._read_windows()
             if self._notes:
-                yield [self._notes.popleft()]
+                frame = self._notes.popleft()
+                self._room.set()
+                yield [frame]
             elif self._queue:  # before the windows: what waits of a stream is older than its window
                 frames, oldest_us = self._popped()
                 yield frames

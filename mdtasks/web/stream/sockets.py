@@ -82,6 +82,7 @@ class _Connection:
 
     async def _listen(self) -> None:
         while True:
+            await self._client.room()
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
@@ -118,8 +119,11 @@ class _Connection:
         try:
             async for frames in self._client.outgoing():
                 await self._send(frames)
-        except (WebSocketDisconnect, RuntimeError) as error:
-            # Gone, or closing: the other task is told. A window that cannot be read is our fault.
+        except WebSocketDisconnect:
+            self._client.close()  # gone: the other task is told, also while it waits for room
+        except RuntimeError as error:
+            self._client.close()
+            # Closing: the other task is told. A window that cannot be read is our fault.
             if self._websocket.client_state is WebSocketState.CONNECTED:
                 log.warning("a client of the live stream is let go: %s", error)
                 with suppress(WebSocketDisconnect, RuntimeError):
