@@ -23,7 +23,7 @@ _PICTURES = Path(__file__).resolve().parents[2] / ".cache" / "console"
 
 
 # Not for the session: while Playwright runs, no other test of this process may run an event loop.
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium(unavailable_here: Callable[[str], None]) -> Iterator[Browser]:
     """Debian's Chromium, running."""
     found = shutil.which("chromium")
