@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, count_of, explain
-from mdtasks.cli.policy_canary import add_canary_options, add_end_options, await_end, show_or_end
+from mdtasks.cli.policy_canary import add_canary_options, add_end_options, await_end, refuse_without_canary, show_or_end
 from mdtasks.cli.policy_desk import candidate, errors_shown, opened_desk, version_of, version_type
 from mdtasks.domain.errors import InvalidRequestError
 
@@ -162,9 +162,10 @@ def apply(args: argparse.Namespace) -> int:
     from mdtasks.flows import policies
     from mdtasks.flows.policies import Asked
 
+    refuse_without_canary(args)
     with opened_desk(args) as desk, errors_shown(args):
         tried_by = None if args.canary is None else Tier(args.canary)
-        asked = Asked(actor(), args.reason, args.expect, tried_by, args.watch)
+        asked = Asked(actor(), args.reason, args.expect, tried_by, args.watch or policies.WATCH_S)
         outcome = policies.apply(desk, candidate(args.file, desk)[0], asked, datetime.now(UTC))
         if args.canary is None or not args.wait:
             _done(args, outcome)

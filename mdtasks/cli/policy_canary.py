@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from mdtasks.cli.frame import print_json, say
 from mdtasks.cli.inputs import actor, add_tier, seconds_of
 from mdtasks.cli.policy_desk import opened_desk
+from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from mdtasks.flows.policy_canaries import Trial
@@ -24,11 +25,22 @@ def add_canary_options(parser: argparse.ArgumentParser) -> None:
     about = "let the workers of this tier try it first; then it holds everywhere, or is taken back, by itself"
     add_tier(parser, about, name="--canary")
     parser.add_argument(
-        "--watch", type=seconds_of("watch", 1, 86_400), default=300.0, metavar="TIME", help="for how long (5m)"
+        "--watch", type=seconds_of("watch", 1, 86_400), metavar="TIME", help="of --canary: for how long (default: 5m)"
     )
     parser.add_argument(
         "--wait", action="store_true", help="of --canary: look on until it is decided; exit 1: taken back"
     )
+
+
+def refuse_without_canary(args: argparse.Namespace) -> None:
+    """Raise InvalidRequestError where a trial is spoken of and none is asked for: it would hold everywhere at once."""
+    for name in ("watch", "wait"):
+        if getattr(args, name) and args.canary is None:
+            raise InvalidRequestError(
+                f"--{name} is of a trial, and no tier is to try it: nothing was changed",
+                field=name,
+                hint=f"--canary T2 --{name} …; without both it holds everywhere at once",
+            )
 
 
 def add_end_options(parser: argparse.ArgumentParser) -> None:

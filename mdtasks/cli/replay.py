@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from mdtasks.cli.frame import Commands, print_json, say, settings_of
+from mdtasks.cli.frame import Commands, say, settings_of
 from mdtasks.cli.inputs import add_interval, count_of, explain, symbols_of
 from mdtasks.domain.errors import InvalidRequestError
 
@@ -57,7 +57,7 @@ def replay(args: argparse.Namespace) -> int:
         for symbol in symbols
     ]
     if args.json:
-        print_json([_document(each) for each in kept])
+        print(json.dumps([_document(each) for each in kept], indent=2, default=_iso, ensure_ascii=False))
     else:
         _show(kept)
     return 0

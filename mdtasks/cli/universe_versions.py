@@ -207,7 +207,7 @@ def diff(args: argparse.Namespace) -> None:
     from mdtasks.store import universe as store
 
     with opened_database(args) as database, database.transaction() as connection:
-        old, new = (store.members(connection, found(connection, tag).version) for tag in (args.old, args.new))
+        old, new = (store.members_of(connection, tag) for tag in (args.old, args.new))
     moves = [move for move in difference(old, new) if args.all or move.decides]
     if args.json:
         print_json([move.as_dict() for move in moves])

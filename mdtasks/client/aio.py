@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 async def astream(
-    symbols: Sequence[str],
+    symbols: str | Sequence[str],
     *,
     interval: str = "1m",
     url: str = DEFAULT_URL,
@@ -46,7 +46,13 @@ async def astream(
         except (OSError, ConnectionClosed, InvalidHandshake) as error:
             lost = error
         pause_s = pauses.next_s()
-        log.info("the stream of %s is lost: %s; again in %.1f s", url, lost, pause_s)
+        log.log(
+            logging.WARNING if on_lost is None else logging.INFO,
+            "the stream of %s is lost: %s; again in %.1f s",
+            url,
+            lost,
+            pause_s,
+        )
         if on_lost is not None:
             on_lost(lost, pause_s)
         await asyncio.sleep(pause_s)

@@ -49,19 +49,21 @@ class Course:
 
     def __init__(
         self,
-        symbols: Sequence[str],
+        symbols: str | Sequence[str],
         interval: str,
         *,
         since: Mapping[str, str] | None = None,
         last: int | None = None,
         quotes: bool = False,
     ) -> None:
-        """``since``: symbol -> position to go on from. Raises InvalidRequestError."""
+        """``symbols``: one too. ``since``: symbol -> position to go on from; "" is none. Raises InvalidRequestError."""
+        symbols = [symbols] if isinstance(symbols, str) else symbols
         since = since or {}
         for symbol, position in since.items():
             if symbol not in symbols:
                 raise InvalidRequestError(f"since names {symbol}, which is not among the symbols", field="since")
-            Position.parse(position)
+            if position:  # "": of what came before the first position was whole
+                Position.parse(position)
         if not symbols:
             raise InvalidRequestError("no symbols were given", field="symbols", hint='such as ["SPY"]')
         self._interval = interval

@@ -61,6 +61,8 @@ Update = Bar | IntervalComplete | Quote
 class StreamRefusedError(MdtasksError):
     """The server refuses what was asked for: asking again would not help. ``code``, message and hint are its own."""
 
+    exit_code = 2
+
     def __init__(self, said: Mapping[str, Any]) -> None:
         super().__init__(str(said.get("error", "the stream was refused")), hint=str(said.get("hint", "")))
         self.said = dict(said)

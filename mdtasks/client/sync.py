@@ -20,7 +20,7 @@ DEFAULT_URL = "http://127.0.0.1:8642"
 
 
 def stream(
-    symbols: Sequence[str],
+    symbols: str | Sequence[str],
     *,
     interval: str = "1m",
     url: str = DEFAULT_URL,
@@ -33,7 +33,8 @@ def stream(
 
     It begins with a snapshot of the ``last`` entries of each symbol (default: all that the buffer keeps), or with what
     came after its position in ``since``. A bar that is revised comes again. ``on_lost``: told each time the connection
-    is lost or not had, with the seconds until the next attempt.
+    is lost or not had, with the seconds until the next attempt; without it that is logged as a warning. ``url``: the
+    web app; `mdtasks status` says where a stack's is.
 
     ``close`` it to end the connection before the program ends.
 
@@ -55,7 +56,13 @@ def stream(
         except (OSError, ConnectionClosed, InvalidHandshake) as error:
             lost = error
         pause_s = pauses.next_s()
-        log.info("the stream of %s is lost: %s; again in %.1f s", url, lost, pause_s)
+        log.log(
+            logging.WARNING if on_lost is None else logging.INFO,
+            "the stream of %s is lost: %s; again in %.1f s",
+            url,
+            lost,
+            pause_s,
+        )
         if on_lost is not None:
             on_lost(lost, pause_s)
         time.sleep(pause_s)

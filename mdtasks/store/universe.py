@@ -130,6 +130,15 @@ def active(connection: Connection, at: datetime | None = None) -> Version | None
     return None if version is None else _one(connection, "v.version = :value", version)
 
 
+def members_of(connection: Connection, tag: str) -> list[Member]:
+    """The members of a version by its tag, or of the one that holds, ``ACTIVE``: nobody before the first activation.
+
+    Raises NotFoundError.
+    """
+    version = active(connection) if tag == "ACTIVE" else one(connection, tag)
+    return [] if version is None else members(connection, version.version)
+
+
 def history(connection: Connection, limit: int = 50) -> list[Version]:
     """The newest versions, newest first."""
     rows = connection.execute(text(f"{_SELECT} ORDER BY v.version DESC LIMIT :limit"), {"limit": limit})

@@ -174,6 +174,7 @@ DESCRIBED: Final[Table] = {
         universe.RefreshQuery,
         (*_BODY, 404, 409, 502),
         status=201,
+        also=[200],
         body=_TEXT,
         needs_body=False,
         body_types=("text/csv",),

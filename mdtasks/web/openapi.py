@@ -50,15 +50,17 @@ ERROR: Final[Schema] = {
 class Described:
     """What an endpoint takes and answers.
 
-    ``answers``: media type -> schema of the answer with ``status``. ``body``: a model, or a schema, of the body in any
-    of ``body_types``; None: it takes none. ``refusals``: statuses of errors beside those that every endpoint of its
-    kind may answer; ``errors``: their schemas where they are not ERROR's. ``bare``: statuses without a body.
+    ``answers``: media type -> schema of the answer with ``status``, or one of those that it may have ``also``.
+    ``body``: a model, or a schema, of the body in any of ``body_types``; None: it takes none. ``refusals``: statuses of
+    errors beside those that every endpoint of its kind may answer; ``errors``: their schemas where they are not
+    ERROR's. ``bare``: statuses without a body.
     """
 
     answers: Mapping[str, Schema]
     query: type[Query] = Query
     refusals: Sequence[int] = (422, 503)
     status: int = 200
+    also: Sequence[int] = ()
     body: type[BaseModel] | Schema | None = None
     needs_body: bool = True
     body_types: Sequence[str] = ("application/json",)
@@ -112,7 +114,8 @@ def _operation(path: str, method: str, said: Described, function: Callable[..., 
     ]
     # A place may hold what the router takes for another path.
     statuses = {403, *said.refusals, *([401] if guarded else []), *([404] if places else [])}
-    answers = {str(said.status): {"description": HTTPStatus(said.status).phrase, **_content(said)}}
+    good = (said.status, *said.also)
+    answers = {str(each): {"description": HTTPStatus(each).phrase, **_content(said)} for each in good}
     answers |= {str(status): {"description": text} for status, text in said.bare.items()}
     for status in sorted(statuses):
         shown = {"schema": said.errors.get(status, {"$ref": _REF.format(model="Error")})}

@@ -119,10 +119,11 @@ def diff(request: Request) -> Response:
     """What differs between two versions, by instrument."""
     asked = parse_query(request, DiffQuery)
     with _database(request) as connection:
-        found = [_found(connection, tag) for tag in (asked.old, asked.new)]
-        old, new = (store.members(connection, each.version) for each in found)
+        old, new = (store.members_of(connection, tag) for tag in (asked.old, asked.new))
+        held = store.active(connection)
     moves = [move.as_dict() for move in difference(old, new) if asked.all or move.decides]
-    return Json({"old": found[0].version_tag, "new": found[1].version_tag, "moves": moves})
+    names = {"ACTIVE": held.version_tag if held is not None else None}
+    return Json({"old": names.get(asked.old, asked.old), "new": names.get(asked.new, asked.new), "moves": moves})
 
 
 def symbols(request: Request) -> Response:

@@ -163,3 +163,10 @@ def test_where_no_stack_runs_a_file_is_judged_all_the_same(
     assert "is right: the same as version 0" in capsys.readouterr().err
     assert main(["policy", "apply"]) == 5
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("words", [("--watch", "20s"), ("--wait",)])
+def test_who_speaks_of_a_trial_must_say_who_tries(cli: Cli, file: Path, words: tuple[str, ...]) -> None:
+    refused = cli("policy", "apply", str(file), *words)
+    assert (refused.code, f"{words[0]} is of a trial" in refused.err) == (2, True)
+    assert cli("policy", "history", "--json").json == []

@@ -101,7 +101,8 @@ WRONG = [
     (("refresh", "--source", "csv:ONE", "--tag", "a b"), 2, "no name of a version"),
     (("activate", "none"), 3, "no universe version 'none'"),
     (("diff", "none", "none"), 3, "no universe version"),
-    (("diff", "ACTIVE", "ACTIVE"), 3, "no version was ever activated"),
+    (("diff", "ACTIVE", "none"), 3, "no universe version 'none'"),
+    (("show", "ACTIVE"), 3, "no version was ever activated"),
     (("recompute",), 2, "give TAG or --from FILE"),
     (("recompute", "none"), 3, "no universe version"),
     (("recompute", "--from", "/nowhere.zip"), 2, "no exported version"),
@@ -123,3 +124,10 @@ def test_what_is_wrong_is_said_and_changes_nothing(
     assert said in called.err
     assert "hint: " in called.err
     assert cli("universe", "versions", "--json").json == []
+
+
+def test_the_first_activation_can_be_looked_at_before(cli: Cli, files: tuple[str, str]) -> None:
+    assert cli("universe", "refresh", "--source", f"csv:{files[0]}", "--tag", "first").code == 0
+    moves = cli("universe", "diff", "ACTIVE", "first", "--json").json
+    assert moves
+    assert all(each["before"] is None for each in moves)

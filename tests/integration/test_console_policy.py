@@ -183,13 +183,13 @@ def test_a_trial_is_shown_and_ended(client: httpx.Client, deps: Deps) -> None:
     assert 'data-refresh="/console/policy"' in page.text
     other = sent(client, APPLY, **checked(client, "retry: {attempts: 8}"))
     assert (other.status_code, "try policy 1" in words_of(other)) == (409, True)
-    wrong = sent(client, f"{PAGE}/canary/promote", reason="x" * 1001)
+    wrong = sent(client, f"{PAGE}/canary/promote", reason="x" * 1001, expect="1")
     assert (wrong.status_code, 'id="wrong-reason"' in wrong.text) == (422, True)
-    assert sent(client, f"{PAGE}/canary/promote", reason="it is well").status_code == 303
+    assert sent(client, f"{PAGE}/canary/promote", reason="it is well", expect="1").status_code == 303
     shown = words_of(client.get(PAGE))
     assert "Policy 1, tried by T2, is promoted." in shown
     assert "promoted by 127.0.0.1: it is well" in shown
-    over = sent(client, f"{PAGE}/canary/stop", reason="too late")
+    over = sent(client, f"{PAGE}/canary/stop", reason="too late", expect="1")
     assert (over.status_code, field_of(over, "reason")) == (409, "too late")
     assert policy_canaries.trial(desk_of(deps), datetime.now(UTC)) is None
 

@@ -198,3 +198,9 @@ def test_a_policy_cannot_be_changed_in_place() -> None:
         policy.limits["alpaca"] = "none"  # type: ignore[index]
     with pytest.raises(ValueError, match="frozen"):
         policy.breaker.demote = 0.1
+
+
+def test_no_depth_of_nesting_is_too_much_to_refuse() -> None:
+    for depth in (11, 200, 5_000, 60_000):
+        found = examine(b"breaker: " + b"[" * depth, Facts(), None, {})
+        assert any("at most 10 levels" in str(wrong) for wrong in found.wrongs), depth

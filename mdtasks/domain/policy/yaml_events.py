@@ -38,7 +38,10 @@ class Reader:
             mark = exc.problem_mark or exc.context_mark
             line = None if mark is None else mark.line + 1
             why = ", ".join(str(part) for part in (exc.context, exc.problem) if part)
-            refuse("", f"the document is not YAML: {why}", line)
+            if "exceeded maximum" in why:  # PyYAML itself gives up at some depth, before it tells of any level
+                refuse("", f"the document must have at most {MAX_DEPTH} levels", line)
+            else:
+                refuse("", f"the document is not YAML: {why}", line)
         except yaml.YAMLError as exc:
             refuse("", f"the document is not YAML: {str(exc).splitlines()[0]}")
         return Document(content, self._lines)
