@@ -127,7 +127,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(
 
 
 def test_the_first_activation_can_be_looked_at_before(cli: Cli, files: tuple[str, str]) -> None:
-    assert cli("universe", "refresh", "--source", f"csv:{files[0]}", "--tag", "first").code == 0
+    assert cli("universe", "refresh", "--source", files[0], "--tag", "first").code == 0
     moves = cli("universe", "diff", "ACTIVE", "first", "--json").json
     assert moves
     assert all(each["before"] is None for each in moves)
