@@ -45,6 +45,8 @@ WINDOWS = 20
 #: What the stack runs with.
 LIMITS = {
     "MDTASKS_SIMULATOR": "1",
+    # A beat that starts again looks for gaps at once: its jobs would be taken for those that are counted here.
+    "MDTASKS_GAP_SCAN_S": "0",
     "MDTASKS_SIMULATOR_FAULTS": "error=0.03,timeout=0.01,rate_limit=0.01,retry_after_s=0.2,latency_s=0.1",
     # A kill costs the job under work an attempt, and here there are hundreds: this is not about giving up.
     "MDTASKS_MAX_ATTEMPTS": "20",
