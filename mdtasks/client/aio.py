@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from mdtasks.client.course import Course
 from mdtasks.client.frames import Update
-from mdtasks.client.pauses import Pauses
+from mdtasks.client.pauses import OnLost, Pauses
 from mdtasks.client.refusals import refusal_of
 from mdtasks.client.sync import DEFAULT_URL
-
-log = logging.getLogger(__name__)
 
 
 async def astream(
@@ -26,7 +23,7 @@ async def astream(
     since: Mapping[str, str] | None = None,
     last: int | None = None,
     quotes: bool = False,
-    on_lost: Callable[[Exception, float], None] | None = None,
+    on_lost: OnLost | None = None,
 ) -> AsyncGenerator[Update, None]:
     """As ``mdtasks.client.stream``, on asyncio; ``aclose`` ends it."""
     course, pauses = Course(symbols, interval, since=since, last=last, quotes=quotes), Pauses()
@@ -45,14 +42,4 @@ async def astream(
             lost = refusal_of(error)
         except (OSError, ConnectionClosed, InvalidHandshake) as error:
             lost = error
-        pause_s = pauses.next_s()
-        log.log(
-            logging.WARNING if on_lost is None else logging.INFO,
-            "the stream of %s is lost: %s; again in %.1f s",
-            url,
-            lost,
-            pause_s,
-        )
-        if on_lost is not None:
-            on_lost(lost, pause_s)
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(pauses.after(lost, url, on_lost))

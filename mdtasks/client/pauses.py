@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from typing import Final
 
 from mdtasks.domain.jobs import pause_after
 
+log = logging.getLogger(__name__)
+
+#: Who is told that a connection is lost, with why and the seconds until the next attempt.
+OnLost = Callable[[Exception, float], None]
 #: The first pause, and the longest, seconds.
 _PAUSES_S: Final = (0.2, 10.0)
 
@@ -26,6 +31,15 @@ class Pauses:
         self._failures += 1
         base_s, max_s = _PAUSES_S
         return pause_after(self._failures, base_s=base_s, max_s=max_s, jitter=self._draw())
+
+    def after(self, lost: Exception, url: str, on_lost: OnLost | None) -> float:
+        """Seconds to wait now, as ``next_s``, once ``on_lost`` was told; without it a warning tells of the loss."""
+        pause_s = self.next_s()
+        level = logging.WARNING if on_lost is None else logging.INFO
+        log.log(level, "the stream of %s is lost: %s; again in %.1f s", url, lost, pause_s)
+        if on_lost is not None:
+            on_lost(lost, pause_s)
+        return pause_s
 
     def reset(self) -> None:
         """The server has spoken: begin with the shortest again."""

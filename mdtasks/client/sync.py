@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
 from mdtasks.client.course import Course
 from mdtasks.client.frames import Update
-from mdtasks.client.pauses import Pauses
+from mdtasks.client.pauses import OnLost, Pauses
 from mdtasks.client.refusals import refusal_of
-
-log = logging.getLogger(__name__)
 
 DEFAULT_URL = "http://127.0.0.1:8642"
 
@@ -27,7 +24,7 @@ def stream(
     since: Mapping[str, str] | None = None,
     last: int | None = None,
     quotes: bool = False,
-    on_lost: Callable[[Exception, float], None] | None = None,
+    on_lost: OnLost | None = None,
 ) -> Generator[Update, None, None]:
     """Bars of these symbols as they are committed, for ever; each once, in the order of their publishing.
 
@@ -55,14 +52,4 @@ def stream(
             lost = refusal_of(error)
         except (OSError, ConnectionClosed, InvalidHandshake) as error:
             lost = error
-        pause_s = pauses.next_s()
-        log.log(
-            logging.WARNING if on_lost is None else logging.INFO,
-            "the stream of %s is lost: %s; again in %.1f s",
-            url,
-            lost,
-            pause_s,
-        )
-        if on_lost is not None:
-            on_lost(lost, pause_s)
-        time.sleep(pause_s)
+        time.sleep(pauses.after(lost, url, on_lost))

@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.policy_facts import Desk, desk_of
 from mdtasks.observe.metrics import use_multiprocess_dir
 from mdtasks.settings import Settings
 from tests.integration.cli_calls import Cli, environment_of
+from tests.integration.policy_calls import Clock
 from tests.integration.web_server import opened, served
 
 
@@ -45,3 +47,15 @@ def client(settings: Settings, deps: Deps) -> Iterator[httpx.Client]:
     """A client of the web app, on the same servers as ``deps``."""
     with served(settings) as found:
         yield found
+
+
+@pytest.fixture
+def desk(deps: Deps) -> Desk:
+    """Where policies are judged, with the servers of the test."""
+    return desk_of(deps)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that the test moves."""
+    return Clock()

@@ -35,16 +35,6 @@ def deps(settings: Settings) -> Iterator[Deps]:
 
 
 @pytest.fixture
-def desk(deps: Deps) -> Desk:
-    return desk_of(deps)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def watches(deps: Deps, clock: Clock) -> dict[str, PolicyWatch]:
     """A process for each tier, one for T1 and T2 together, and the web app."""
     serves = {"t0": Tier.T0, "t2": Tier.T2, "all": None, "web": None}

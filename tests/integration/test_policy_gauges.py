@@ -26,11 +26,6 @@ from tests.integration.web_server import served
 _THEIRS = "breaker: {demote: 0.85, promote: 0.9}"
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 def told(deps: Deps) -> dict[str, float]:
     """What a scrape now would read of the policy: metric, or metric and process -> value."""
     now = datetime.now(UTC)

@@ -30,16 +30,6 @@ def deps(settings: Settings) -> Iterator[Deps]:
 
 
 @pytest.fixture
-def desk(deps: Deps) -> Desk:
-    return desk_of(deps)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def away(settings: Settings) -> Iterator[redis.Redis]:
     """A Redis that does not answer."""
     client = open_redis("redis://127.0.0.1:1/0")

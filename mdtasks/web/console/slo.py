@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from mdtasks.web.console.charts import OVER, Chart, Frame, Over, line
 from mdtasks.web.console.deadletters import letter_path
 from mdtasks.web.console.forms import filled
 from mdtasks.web.console.render import page
+from mdtasks.web.console.symbol_paths import symbol_path
 from mdtasks.web.parsing import Query
 
 #: States in words, and what their colour is.
@@ -106,7 +106,7 @@ def show(request: Request) -> Response:
     words: dict[str, Any] = {
         "states": STATES,
         "cause": objectives.cause_of,
-        "symbol_path": _symbol_path,
+        "symbol_path": symbol_path,
         "letter_path": letter_path,
     }
     return page(request, "slo.html", charts=True, **values, **words)
@@ -145,8 +145,3 @@ def _points(history: History) -> Iterator[tuple[datetime, float | None]]:
 
 def _alerts(each: Standing) -> list[str]:
     return alerts_of(each.series.objective, each.series.tier)
-
-
-def _symbol_path(symbol: str) -> str:
-    """Where a symbol's page is."""
-    return f"/console/symbols/{quote(symbol, safe='')}"
