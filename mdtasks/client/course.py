@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from mdtasks.client.frames import Bar, IntervalComplete, StreamRefusedError, Update, entry_of, quote_of
 from mdtasks.domain.errors import InvalidRequestError
@@ -124,7 +124,7 @@ class Course:
 
 
 def websocket_url(url: str) -> str:
-    """The stream's address on a web app: ``http://127.0.0.1:8642`` -> ``ws://127.0.0.1:8642/ws/bars?batch=1``.
+    """The stream's address on a web app: ``http://127.0.0.1:8642`` -> ``ws://127.0.0.1:8642/ws/bars``.
 
     Raises InvalidRequestError for what is no URL of a web app.
     """
@@ -133,4 +133,4 @@ def websocket_url(url: str) -> str:
     if parts.scheme not in schemes or not parts.netloc:
         raise InvalidRequestError(f"{url!r} is no URL of a web app", field="url", hint="such as http://127.0.0.1:8642")
     path = parts.path.rstrip("/").removesuffix("/ws/bars") + "/ws/bars"
-    return urlunsplit((schemes[parts.scheme], parts.netloc, path, urlencode({"batch": "1"}), ""))
+    return urlunsplit((schemes[parts.scheme], parts.netloc, path, "", ""))

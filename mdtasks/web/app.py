@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -54,6 +55,9 @@ from mdtasks.web.stream.desk import Desk, allow_sockets
 
 #: Requests that work on the servers at the same time; more wait. Fewer than the pool of PostgreSQL has connections.
 _MOST_AT_WORK: Final = 6
+
+#: Objects that may be there for a moment beside those that stay: what waits of one tick for a few thousand clients.
+_BURST: Final = 100_000
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -138,6 +142,17 @@ def _routes() -> list[BaseRoute]:
     ]
 
 
+def spare_collections() -> None:
+    """Keep the garbage collector of a server's process from stopping the stream of all clients, for a moment each time.
+
+    What is loaded by now stays, and need not be looked through again; and a bar of every symbol at once makes tens of
+    thousands of objects that are gone a moment later, which is no reason to look through all clients' either.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_BURST)
+
+
 def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncContextManager[dict[str, Any]]]:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -148,6 +163,8 @@ def _lifespan(given: Settings | None) -> Callable[[Starlette], AbstractAsyncCont
         downloads = Downloads(settings)
         use_multiprocess_dir(settings.metrics_dir)
         allow_sockets(settings.ws_max_clients)
+        if given is None:
+            spare_collections()
         tell_ready()
         try:
             follower = Follower(deps)

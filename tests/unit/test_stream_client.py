@@ -86,7 +86,7 @@ def test_what_is_not_known_is_passed_over_and_what_is_refused_ends_it() -> None:
 def test_the_opening_goes_on_from_where_each_stream_is() -> None:
     course = Course(["SPY", "QQQ"], "5m", since={"QQQ": "e:7"}, last=3)
     address, ask = course.opening("https://md.example.org/")
-    assert address == "wss://md.example.org/ws/bars?batch=1"
+    assert address == "wss://md.example.org/ws/bars"
     assert json.loads(ask) == {
         "op": "subscribe",
         "symbols": ["SPY", "QQQ"],
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_told_before_anybody_is_asked(given: dict[str, Any], fi
 
 
 def test_what_is_no_url_of_a_web_app_is_refused() -> None:
-    assert websocket_url("http://[::1]:8642/ws/bars") == "ws://[::1]:8642/ws/bars?batch=1"
+    assert websocket_url("http://[::1]:8642/ws/bars") == "ws://[::1]:8642/ws/bars"
     for url in ("127.0.0.1:8642", "ftp://x", ""):
         with pytest.raises(InvalidRequestError):
             websocket_url(url)

@@ -78,10 +78,10 @@ def bench_replay(say: Say, *, size: Size | None = None) -> Result:
     with scratch() as deps, _web(deps) as web, _bare() as bare:
         stage = _Stage(deps, size)
         cases: dict[str, Callable[[], Seen]] = {
-            "stream": lambda: stage.look(web, "&batch=1", stage.publish),
-            "stream, a frame a message": lambda: stage.look(web, "", stage.publish),
+            "stream": lambda: stage.look(web, "", stage.publish),
+            "stream, a frame a message": lambda: stage.look(web, "&batch=0", stage.publish),
             "bare broadcast": lambda: stage.look(bare, "", partial(bare.broadcast, stage), snapshots=False),
-            "stream, some stalled": lambda: stage.look(web, "&batch=1", stage.publish, size.stalled),
+            "stream, some stalled": lambda: stage.look(web, "", stage.publish, size.stalled),
         }
         seen: dict[str, list[Seen]] = {name: [] for name in cases}
         before_mb = after_mb = web.memory_mb()

@@ -39,7 +39,10 @@ Last = Annotated[int, Field(ge=0, le=_MOST)]
 
 
 class StreamQuery(Query):
-    """The query of ``/ws/bars``. ``since``: a position for each of the symbols, in their order; empty: none."""
+    """The query of ``/ws/bars``. ``since``: a position for each of the symbols, in their order; empty: none.
+
+    ``batch``: a message is an array of frames, as many as there are at the moment; else each frame is a message.
+    """
 
     symbols: Annotated[tuple[Symbol, ...], BeforeValidator(_named)] = ()
     interval: Interval = Interval.M1
@@ -47,7 +50,7 @@ class StreamQuery(Query):
     since: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     quotes: bool = False
     format: Wire = Wire.JSON
-    batch: bool = False
+    batch: bool = True
 
 
 class _Message(BaseModel):

@@ -32,23 +32,26 @@ async def bars(websocket: WebSocket) -> None:
     """Bars as they are committed, from where a client was."""
     desk: Desk = websocket.state.desk
     address = websocket.client.host if websocket.client else "unknown"
+    in_arrays = True  # as a client expects it that has not said otherwise
     try:
         query = parse_query(websocket, StreamQuery)
+        in_arrays = query.batch
         asked = asked_of(query)
         with desk.seat(address) as client:
             connection = _Connection(websocket, desk, client, query.format, batch=query.batch)
             await connection.serve(asked)
     except MdtasksError as error:
         later = isinstance(error, TooManyClientsError | UnavailableError)
-        await _refuse(websocket, error, TRY_LATER if later else REFUSED)
+        await _refuse(websocket, error, TRY_LATER if later else REFUSED, in_arrays=in_arrays)
 
 
-async def _refuse(websocket: WebSocket, error: MdtasksError, code: int) -> None:
+async def _refuse(websocket: WebSocket, error: MdtasksError, code: int, *, in_arrays: bool) -> None:
     """Accept, say what is wrong, close: a browser shows nothing of a refused handshake."""
     with suppress(WebSocketDisconnect, RuntimeError):  # it may have gone
         if websocket.application_state is WebSocketState.CONNECTING:
             await websocket.accept()
-        await websocket.send_text(error_frame(error).text)
+        frame = error_frame(error)
+        await websocket.send_text(f"[{frame.text}]" if in_arrays else frame.text)
         await websocket.close(code, reason=error.message[:100])
 
 
