@@ -149,7 +149,7 @@ def test_prometheus_scrapes_the_stack_and_knows_its_rules(
     assert all(link.startswith(f"{found['web_url']}/runbooks/") for link in links)
     with urllib.request.urlopen(f"{found['web_url']}/health", timeout=10) as answer:
         assert json.loads(answer.read()) == {"ok": True, "prometheus": found["prometheus_url"]}
-    (served,) = [each for each in psutil.process_iter() if each.pid == process(folder, "prometheus")["pid"]]
+    served = psutil.Process(process(folder, "prometheus")["pid"])
     addresses = {each.laddr.ip for each in served.net_connections() if each.status == psutil.CONN_LISTEN}
     assert addresses == {"127.0.0.1"}
     assert not [name for name in served.environ() if name.startswith("MDTASKS_") and name != "MDTASKS_HOME"]

@@ -46,12 +46,14 @@ class Console:
 
     def looked_at(self, path: str, name: str) -> None:
         """Look at a page at every size and in both schemes: nothing runs out of it, and a picture is kept."""
-        for size in SIZES:
+        page = self.page()  # one for all, as it need not fetch twice what it keeps: charts are megabytes
+        for size, (width, height) in SIZES.items():
+            page.set_viewport_size({"width": width, "height": height})
             for scheme in SCHEMES:
-                page = self.page(size, scheme)
+                page.emulate_media(color_scheme=scheme)
                 page.goto(path)
                 self.picture(page, f"{name}-{size}-{scheme}")
-                page.context.close()
+        page.context.close()
 
     def picture(self, page: Page, name: str) -> None:
         """Keep a picture of the whole page, which must not be wider than the screen."""

@@ -102,7 +102,10 @@ def test_candles_of_every_interval_and_of_none(console: Console, deps: Deps) -> 
     with deps.database.transaction() as connection:
         add_instruments(connection, [Instrument("SPY", "XNYS")])
     for interval in Interval:
-        console.looked_at(f"/console/symbols/SPY?interval={interval}", f"symbol-none-{interval}")
+        page = console.page()
+        page.goto(f"/console/symbols/SPY?interval={interval}")
+        console.picture(page, f"symbol-none-{interval}")
+        page.context.close()
 
 
 @pytest.fixture
