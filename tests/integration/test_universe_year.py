@@ -18,6 +18,8 @@ from tests.integration.cli_calls import environment_of
 from tests.integration.universe_calls import counted, tiers
 from tests.integration.universe_year import replay
 
+#: Of the other machine.
+_PYTHON = os.environ.pop("MDTASKS_TEST_OTHER_PYTHON", sys.executable)
 _TABLES = (
     "universe_activations, universe_members, universe_versions, listing_keys, listing_snapshots, symbols, instruments,"
     " audit_log"
@@ -32,7 +34,9 @@ def deps(settings: Settings) -> Iterator[Deps]:
 
 
 def elsewhere(settings: Settings, what: str, size: tuple[int, int, int], seed: str) -> list[str]:
-    """What another process says: other hashes, another locale, another time zone."""
+    """What another process says: other hashes, another locale, another time zone; another Python, where
+    ``MDTASKS_TEST_OTHER_PYTHON`` names one that mdtasks is installed for.
+    """
     environ = {
         **os.environ,
         **environment_of(settings),
@@ -40,7 +44,7 @@ def elsewhere(settings: Settings, what: str, size: tuple[int, int, int], seed: s
         "LC_ALL": "POSIX",
         "TZ": "Asia/Kolkata",
     }
-    words = [sys.executable, "-m", "tests.integration.universe_year", *map(str, size), what]
+    words = [_PYTHON, "-m", "tests.integration.universe_year", *map(str, size), what]
     root = str(Path(__file__).parents[2])
     done = subprocess.run(words, env=environ, cwd=root, capture_output=True, text=True, check=False, timeout=1700)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -149,6 +149,15 @@ def test_frames_come_as_msgpack_where_asked_for(client: httpx.Client, publisher:
         assert [said["type"] for said in ormsgpack.unpackb(socket.recv(20, decode=False))] == ["pong"]
 
 
+def test_messages_are_deflated_where_the_client_can_inflate(client: httpx.Client, publisher: Publisher) -> None:
+    publisher.bars("BTC-USD", 50)
+    for asked, agreed in (("deflate", ["permessage-deflate"]), (None, [])):
+        with connected(client, "symbols=BTC-USD", compression=asked) as socket:
+            assert [each.name for each in socket.protocol.extensions] == agreed
+            assert frame(socket)["type"] == "hello"
+            assert len(frame(socket)["entries"]) == 50
+
+
 def test_quotes_come_to_who_asked(client: httpx.Client, publisher: Publisher) -> None:
     with connected(client, "symbols=BTC-USD&quotes=1") as socket:
         assert [frame(socket)["type"] for _ in range(2)] == ["hello", "snapshot"]
