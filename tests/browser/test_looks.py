@@ -54,6 +54,12 @@ def test_signing_in_and_out(guarded: Console) -> None:
     page.wait_for_url("**/console/login?next=**")
 
 
+def test_a_phone_shows_the_tab_of_the_page(console: Console) -> None:
+    page = console.page("phone")
+    page.goto("/runbooks")
+    expect(page.get_by_role("navigation", name="Pages").get_by_role("link", name="Runbooks")).to_be_in_viewport(ratio=1)
+
+
 def test_a_keyboard_goes_straight_to_the_page(console: Console) -> None:
     page = console.page()
     page.goto("/runbooks")
