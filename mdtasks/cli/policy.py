@@ -101,7 +101,8 @@ def validate(args: argparse.Namespace) -> None:
     if args.json:
         print_json(_tree(verdict.as_dict()))
         return
-    base = f"version {verdict.base.version}" if verdict.base.version else "the defaults, as nothing was ever applied here"
+    version = verdict.base.version
+    base = f"version {version}" if version else "the defaults, as nothing was ever applied here"
     say(f"{name} is right: {'compared with' if verdict.effects.changes else 'the same as'} {base}")
     show_effects(verdict.effects, verdict.unseen)
 
