@@ -78,7 +78,7 @@ def _learn(
 ) -> Learnt:
     (source, day), (actor, calendars) = about, by
     meant = {key: means[-1][1] for key, means in listings.keys(connection, source, day).items()}
-    by_id, bearers = listings.known(connection, meant.values(), {row.symbol for row in rows})
+    by_id, bearers = listings.known_on(connection, meant.values(), {row.symbol for row in rows}, day)
     meaning = {key: by_id[one] for key, one in meant.items() if one in by_id}
     found = learnt(rows, day, meaning, bearers, {mic: _exchange(mic, calendars) for mic in {row.mic for row in rows}})
     listings.learn(connection, source, day, found, actor)

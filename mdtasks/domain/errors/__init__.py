@@ -29,7 +29,12 @@ from mdtasks.domain.errors.asked import (
     UnknownSymbolError,
 )
 from mdtasks.domain.errors.base import MdtasksError
-from mdtasks.domain.errors.findings import ActionWithoutJumpError, JumpWithoutActionError, SuspectBarsError
+from mdtasks.domain.errors.findings import (
+    ActionWithoutJumpError,
+    JumpWithoutActionError,
+    NameUnclearError,
+    SuspectBarsError,
+)
 from mdtasks.domain.errors.servers import (
     BrokerUnavailableError,
     BusyError,
@@ -85,6 +90,7 @@ __all__ = [
     "JumpWithoutActionError",
     "MdtasksError",
     "MediaTypeError",
+    "NameUnclearError",
     "NoDataError",
     "NotEntitledError",
     "NotFoundError",
