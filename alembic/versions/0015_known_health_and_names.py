@@ -36,10 +36,12 @@ def upgrade() -> None:
     op.execute(
         "create index corporate_actions_names on corporate_actions (ex_date) where kind in ('rename', 'delisting')"
     )
+    op.execute("create index requests_created on requests (created_at)")
 
 
 def downgrade() -> None:
     """Without them."""
+    op.execute("drop index requests_created")
     op.execute("drop index corporate_actions_names")
     op.execute("alter table instruments drop column delisted_source")
     op.execute("alter table symbols drop column source")
