@@ -1,4 +1,4 @@
-"""When looks at providers and their transitions were put on record; who told of names and of ends of lives."""
+"""Since when health is on record, who told of names and ends of lives; indexes of names' actions and of requests by time."""
 
 from alembic import op
 
