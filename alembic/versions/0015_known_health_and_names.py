@@ -1,4 +1,4 @@
-"""Since when health is on record, who told of names and ends of lives; indexes of names' actions and of requests by time."""
+"""Since when health is on record, who told of names and lives; indexes of names' actions and of requests by time."""
 
 from alembic import op
 
