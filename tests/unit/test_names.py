@@ -78,6 +78,14 @@ def test_what_a_listing_or_a_person_said_has_the_last_word_from_its_day_on() -> 
     assert base_of(found[1].spans) == base_of(said)
 
 
+def test_time_in_which_it_bore_nothing_stays_so() -> None:
+    """Another took its symbol from it, and it came back under a new one."""
+    spans = [Span(EVER, day(5), "A"), Span(day(8), STILL, "B", "csv")]
+    found = after({1: Bearer(1, spans, [(day(3), "C")])})
+    assert told(found)[1] == [("", str(day(3)), "A"), (str(day(3)), str(day(5)), "C"), (str(day(8)), "", "B")]
+    assert after({1: replace(found[1], renames=())})[1].spans == spans
+
+
 def test_a_symbol_that_another_has_taken_meanwhile_is_not_had_back() -> None:
     renamed = after({1: Bearer(1, ever("A"), [(day(5), "B")])})[1]
     another = Bearer(2, [Span(day(6), STILL, "A", "csv")])
