@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from itertools import combinations, pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdtasks.domain.names import ACTIONS, EVER, STILL, Bearer, Saying, Span, base_of, borne_on, planned, spans_of
@@ -118,6 +118,9 @@ def collisions(bearers: Sequence[Bearer]) -> list[tuple[Bearer, Bearer]]:
     ]
 
 
+@example(  # two claims of one day, and a death that cuts one of them
+    renames=[[(day(0), "C")], [(day(0), "C"), (day(1), "A")], [], []], deaths=[day(1), None, day(0), None]
+)
 @given(renames=st.lists(RENAMES, min_size=4, max_size=4), deaths=st.lists(DEATHS, min_size=4, max_size=4))
 def test_nobody_bears_what_another_does_and_a_second_look_changes_nothing(
     renames: list[list[tuple[date, str]]], deaths: list[date | None]
