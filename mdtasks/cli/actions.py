@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mdtasks.domain.actions import Told
-    from mdtasks.flows.action_records import Listed
+    from mdtasks.flows.action_records import Change, Listed
+    from mdtasks.flows.deps import Deps
 
 _EXAMPLES: Final = """
 examples:
@@ -118,8 +119,8 @@ def import_file(args: argparse.Namespace) -> int:
     source = source_name(args.source)
     given = read_actions_file(Path(args.file).expanduser(), symbol)
     with opened_deps(args) as deps:
-        change = tell(deps.database, given, source, actor())
-    return _said(args, {"read": len(given), **change.as_dict()})
+        change = _followed(tell(deps.database, given, source, actor()), deps)
+    return _said(args, {"read": len(given), **change})
 
 
 def refresh(args: argparse.Namespace) -> int:
@@ -147,8 +148,8 @@ def add(args: argparse.Namespace) -> int:
     names = ("ex_date", "kind", "value", "currency", "new_symbol")
     action, symbol = action_of({name: getattr(args, name) for name in names}), symbols_of([args.symbol])[0]
     with opened_deps(args) as deps:
-        change = tell(deps.database, [(symbol, action)], PERSON, actor(), _reason(args))
-    return _said(args, change.as_dict())
+        change = _followed(tell(deps.database, [(symbol, action)], PERSON, actor(), _reason(args)), deps)
+    return _said(args, change)
 
 
 def withdraw(args: argparse.Namespace) -> int:
@@ -160,8 +161,16 @@ def withdraw(args: argparse.Namespace) -> int:
     symbol = symbols_of([args.symbol])[0]
     key = key_of(args.ex_date, args.kind, args.new_symbol)
     with opened_deps(args) as deps:
-        change = action_records.withdraw(deps.database, symbol, key, actor(), _reason(args))
-    return _said(args, change.as_dict())
+        change = _followed(action_records.withdraw(deps.database, symbol, key, actor(), _reason(args)), deps)
+    return _said(args, change)
+
+
+def _followed(change: Change, deps: Deps) -> dict[str, Any]:
+    """What was put on record, and which names and lives followed it at once."""
+    from mdtasks.flows.action_names import follow
+
+    followed = follow(deps.database, change.about, deps.calendars, datetime.now(UTC), actor())
+    return {**change.as_dict(), **followed.as_dict()}
 
 
 def _reason(args: argparse.Namespace) -> str:
@@ -182,6 +191,14 @@ def _said(args: argparse.Namespace, counts: Mapping[str, Any]) -> int:
     if counts["suspect"]:
         days = plural(counts["suspect"], "day does", "days do")
         say(f"{days} not fit the bars: `mdtasks dlq list` and `mdtasks quarantine` show them")
+    if counts["names"] or counts["lives"]:
+        names, lives = (
+            plural(counts["names"], "instrument bears", "instruments bear"),
+            plural(counts["lives"], "life", "lives"),
+        )
+        say(f"{names} other symbols, now or then, and {lives} ended or did not after all: `mdtasks universe symbols`")
+    for each in counts["unclear"]:
+        say(f"not followed: {each}")
     return 0
 
 

@@ -114,7 +114,7 @@ def show_letter(args: argparse.Namespace) -> int:
     if history:
         show_attempts(letter["job_id"], history)
         print()
-    if letter["kind"] != "action":  # a finding about stored bars: nothing was sent, and nothing can be sent again
+    if letter["kind"] != "action":  # a finding: nothing was sent, and nothing can be sent again
         _show_payload(payload, letter["envelope"])
     if letter["traceback"]:
         print(f"\n{block_of(letter['traceback'])}")

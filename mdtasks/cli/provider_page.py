@@ -10,6 +10,7 @@ from mdtasks.domain import health
 from mdtasks.domain.jobs import Interval
 
 if TYPE_CHECKING:
+    from mdtasks.flows.provider_past import Stood
     from mdtasks.flows.provider_reports import Report
     from mdtasks.store.providers import Entry
 
@@ -36,8 +37,7 @@ def show_page(found: Report, state: str) -> None:
         wait = f"a probe may go in {standing.retry_in_s:.0f} s" if standing.retry_in_s else "a probe may go now"
         show_line(f"{wait}; left alone {plural(standing.opened, 'time')} since it was last well")
     _head("score")
-    show_table(("part", "value", "share", "gives"), list(_parts(found)))
-    show_line(f"evidence {standing.parts.evidence:.3f}: the score without the breaker, from 0 to 1; rules go by it")
+    _show_parts(standing.circuit, standing.parts)
     for line in found.thresholds:
         show_line(line)
     _show_looks(found.history)
@@ -51,22 +51,36 @@ def show_page(found: Report, state: str) -> None:
         _show_entry(entry)
 
 
+def show_page_then(found: Stood, state: str | None) -> None:
+    """Print everything that was on record of a provider by an instant."""
+    measured = found.measured
+    score = "" if measured is None else f"  score {measured[1]:.3f} at {text_of(measured[0])} UTC"
+    show_line((found.name, "bold"), "  ", (state or "not looked at", _STYLES[state] if state else ""), score)
+    if found.why_aside:
+        show_line(text_of(found.why_aside))
+    if measured is not None:
+        _head("score")
+        _show_parts(measured[2], measured[3])
+        _show_looks([each.as_dict() for each in found.looks])
+    for entry in found.transitions:
+        _show_entry(entry)
+
+
 def _head(title: str, told: str = "", style: str = "") -> None:
     print()
     show_line((title, f"bold {style}".strip()), told)
 
 
-def _parts(found: Report) -> Iterator[tuple[object, ...]]:
-    standing = found.standing
+def _show_parts(circuit: health.Circuit, parts: health.Parts) -> None:
     shares = {
-        "breaker": (standing.circuit.value_of, health.BREAKER),
-        "latency": (standing.parts.latency, health.LATENCY),
-        "errors": (standing.parts.errors, health.ERRORS),
-        "completeness": (standing.parts.completeness, health.COMPLETENESS),
+        "breaker": (circuit.value_of, health.BREAKER),
+        "latency": (parts.latency, health.LATENCY),
+        "errors": (parts.errors, health.ERRORS),
+        "completeness": (parts.completeness, health.COMPLETENESS),
     }
-    for name, (value, share) in shares.items():
-        yield name, f"{value:.3f}", f"x {share:.2f}", f"{value * share:.3f}"
-    yield "score", "", "", f"{standing.score:.3f}"
+    rows = [(name, f"{value:.3f}", f"x {share:.2f}", f"{value * share:.3f}") for name, (value, share) in shares.items()]
+    show_table(("part", "value", "share", "gives"), [*rows, ("score", "", "", f"{parts.score(circuit):.3f}")])
+    show_line(f"evidence {parts.evidence:.3f}: the score without the breaker, from 0 to 1; rules go by it")
 
 
 def _show_looks(history: Sequence[Mapping[str, Any]]) -> None:

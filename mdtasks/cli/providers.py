@@ -8,10 +8,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
-from mdtasks.cli.inputs import actor, explain
+from mdtasks.cli.inputs import actor, explain, time_of
 from mdtasks.domain.errors import PROVIDER_SETTINGS
 
 if TYPE_CHECKING:
+    from mdtasks.flows.provider_past import Past
     from mdtasks.flows.provider_reports import Report
     from mdtasks.flows.providers import Change
 
@@ -19,6 +20,7 @@ _EXAMPLES: Final = """
 examples:
   mdtasks providers
   mdtasks providers alpaca
+  mdtasks providers --as-of 2026-11-24T09:31Z
   mdtasks providers pause alpaca --reason "wrong splits since Monday"
   mdtasks providers resume alpaca
 
@@ -36,6 +38,7 @@ def add_parser(commands: Commands) -> None:
     """Add ``providers``, ``providers pause`` and ``providers resume``."""
     look = commands.add("providers", providers, "Show how well each provider is, and why one is left aside", json=True)
     look.add_argument("name", nargs="?", metavar="NAME", help="one of them: its score's parts and its case files")
+    look.add_argument("--as-of", metavar="TIME", help="as it was on record at this time, of the last 7 days")
     stop = commands.add("providers pause", pause, "Leave a provider aside until it is resumed", json=True)
     stop.add_argument("--reason", required=True, metavar="TEXT", help="why, for the record")
     go = commands.add("providers resume", resume, "Let a paused provider be asked again", json=True)
@@ -52,6 +55,8 @@ def providers(args: argparse.Namespace) -> int:
     from mdtasks.cli.output import json_tree
     from mdtasks.flows.provider_reports import report, report_of
 
+    if args.as_of is not None:
+        return _then(args)
     with opened_deps(args) as deps:
         found = report(deps) if args.name is None else [report_of(args.name, deps)]
     if args.json:
@@ -66,6 +71,51 @@ def providers(args: argparse.Namespace) -> int:
     else:
         say(f"no provider is configured: set {PROVIDER_SETTINGS}")
     return 0
+
+
+def _then(args: argparse.Namespace) -> int:
+    from mdtasks.cli.opened import opened_database
+    from mdtasks.cli.output import json_tree
+    from mdtasks.flows import provider_past as past
+
+    as_of = time_of(args.as_of, "as_of")
+    with opened_database(args) as database:
+        if args.name is None:
+            found = past.stood(database, as_of)
+        else:
+            found = past.Past(as_of, [past.stood_one(database, as_of, args.name)])
+    if args.json:
+        one = {"as_of": as_of, **found.providers[0].as_dict()} if args.name is not None else found.as_dict()
+        print_json(json_tree(one))
+    elif args.name is not None:
+        from mdtasks.cli.provider_page import show_page_then
+
+        show_page_then(found.providers[0], _STATES.get(found.providers[0].state or ""))
+    else:
+        _show_then(found)
+    return 0
+
+
+def _show_then(found: Past) -> None:
+    from mdtasks.cli.output import show_table, sparkline, text_of
+
+    if not found.providers:
+        say("no provider was looked at within ten minutes before then, and none was paused")
+        return
+    rows = [
+        (
+            each.name,
+            _STATES.get(each.state or ""),
+            None if each.measured is None else f"{each.measured[1]:.2f}",
+            sparkline([look.score for look in each.looks], _BLOCKS) or None,
+            each.looks[-1].policy_version if each.looks else None,
+        )
+        for each in found.providers
+    ]
+    show_table(("provider", "state", "score", "10 min until then", "policy"), rows)
+    for each in found.providers:
+        if each.why_aside:
+            say(f"{each.name}: {text_of(each.why_aside)}")
 
 
 def _show_table(found: list[Report]) -> None:

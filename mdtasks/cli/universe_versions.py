@@ -56,6 +56,7 @@ def add_versions(below: Commands) -> None:
     other.add_argument("--all", action="store_true", help="also those whose rank and score alone changed")
     use = below.add("activate", activate, "Let a version hold: tiers, waiting jobs and gaps follow at once", json=True)
     use.add_argument("tag", metavar="TAG", help="of `universe versions`")
+    use.add_argument("--force", action="store_true", help="also when more members leave than universe.most_leave lets")
     use.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
     past = below.add("history", history, "List which version held from when on", json=True)
     past.add_argument("--limit", type=count_of("activations", 1000), default=20, metavar="N", help="the newest N (20)")
@@ -68,6 +69,7 @@ def refresh(args: argparse.Namespace) -> None:
     from mdtasks.cli.opened import opened_deps
     from mdtasks.cli.output import json_tree, plural
     from mdtasks.flows import universe as flow
+    from mdtasks.flows.universe_listings import listing_of
 
     source, _, path = args.source.partition(":")
     if (source == "csv") != bool(path):
@@ -82,12 +84,14 @@ def refresh(args: argparse.Namespace) -> None:
         )
     now = datetime.now(UTC)
     with opened_deps(args) as deps:
-        kept = _csv(path, args.as_of, now) if source == "csv" else flow.listing_of(source, deps, now)
+        kept = _csv(path, args.as_of, now) if source == "csv" else listing_of(source, deps, now)
         made = flow.refresh(source, kept, flow.Asked(actor(), args.tag), deps)
     if args.json:
         print_json(json_tree(made.as_dict()))
         return
     _say_made(made)
+    for doubt in made.doubts:
+        say(doubt)
     if not made.version.active:
         tag = made.version.version_tag
         say(f"`mdtasks universe diff ACTIVE {tag}` shows its changes, `mdtasks universe activate {tag}` lets it hold")
@@ -103,6 +107,9 @@ def _say_made(made: Made) -> None:
     print(f"version {made.version.version_tag} {told}: {tiers}")
     if made.births or made.renames:
         say(f"{plural(made.births, 'instrument was', 'instruments were')} new, {made.renames:,} renamed")
+    if made.leaving:
+        force = ", more than universe.most_leave lets: that needs --force" if made.too_many else ""
+        say(f"{made.leaving:,} of {plural(made.held, 'member')} would leave{force}")
 
 
 def _csv(path: str, as_of: str | None, now: datetime) -> Sequence[Kept]:
@@ -230,7 +237,7 @@ def activate(args: argparse.Namespace) -> None:
     from mdtasks.flows import universe as flow
 
     with opened_deps(args) as deps:
-        made, version = flow.activate(args.tag, actor(), args.reason, deps)
+        made, version = flow.activate(args.tag, actor(), args.reason, deps, force=args.force)
     if args.json:
         told = {} if made is None else made.as_dict()
         print_json(json_tree({"ok": True, "changed": made is not None, "version_tag": version.version_tag, **told}))

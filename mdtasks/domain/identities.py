@@ -16,13 +16,16 @@ from mdtasks.domain.listings import Listed
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An instrument as the store knows it. ``symbol``: what it bears now; None: nothing."""
+    """An instrument as the store knows it. ``symbol``: what it bore on the listing's day; None: nothing. ``changed``:
+    that somebody told since that it bears another one, or none.
+    """
 
     id: int
     symbol: str | None
     mic: str
     listed_from: date | None = None
     delisted_on: date | None = None
+    changed: bool = False
 
     def alive(self, day: date) -> bool:
         return self.delisted_on is None or self.delisted_on > day
@@ -58,6 +61,7 @@ class Learnt:
 UNKNOWN_EXCHANGE = "an exchange that has no calendar here"
 OTHER_EXCHANGE = "a symbol that is borne on another exchange"
 AMBIGUOUS = "a symbol that two rows bear"
+CHANGED_SINCE = "a symbol of which something later is known"
 
 
 def learnt(
@@ -69,8 +73,9 @@ def learnt(
 ) -> Learnt:
     """What is news in a day's listing.
 
-    ``meaning``: whom keys mean so far; ``bearers``: who bears symbols now; ``exchanges``: by a row's exchange that of
-    the store. Where two rows bear one symbol, whoever bears it now has it, else the first by key.
+    ``meaning``: whom keys mean so far; ``bearers``: who bore symbols that day, or bears them since; ``exchanges``: by a
+    row's exchange that of the store. Where two rows bear one symbol, whoever bears it now has it, else the first by
+    key.
     """
     return _Reading(day, meaning, bearers, exchanges).read(list(rows))
 
@@ -114,8 +119,8 @@ class _Reading:
         mic = self._exchanges.get(row.mic)
         one, bearer = self._meant(row), self._bearers.get(row.symbol)
         if one is None and bearer is not None and bearer.id not in spoken_for and bearer.alive(self._day):
-            one = bearer
-        why = ""
+            one = bearer if bearer.symbol == row.symbol else None
+        why = CHANGED_SINCE if self._outdated(row, one, bearer) else ""
         if mic is None:
             why = UNKNOWN_EXCHANGE
         elif row.symbol in self._taken:
@@ -139,9 +144,20 @@ class _Reading:
         # With an id of its own it is the same one that trades again; what else it may be told of later is not now.
         self._live(one, row, row.delisted_on if row.delisted_on or not one.alive(self._day) else one.delisted_on)
 
+    @staticmethod
+    def _outdated(row: Listed, one: Known | None, bearer: Known | None) -> bool:
+        """Whether what the row would change was changed since its day: a listing tells of the day before, at times."""
+        if one is not None and one.changed and one.symbol != row.symbol:
+            return True
+        if bearer is None or not bearer.changed:
+            return False
+        return one is None or one.id != bearer.id or bearer.symbol != row.symbol
+
     def _dead(self, row: Listed) -> None:
         """A row that tells of an end: of whom it means, or of who bears the symbol; it never makes anybody."""
         one, bearer = self._meaning.get(row.key), self._bearers.get(row.symbol)
+        if bearer is not None and bearer.symbol != row.symbol:
+            bearer = None  # who bears it since then
         if row.own_id is None and row.symbol in self._taken:
             return  # the one before whoever bears it now
         if one is None and bearer is not None and bearer.mic == self._exchanges.get(row.mic):

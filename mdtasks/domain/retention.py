@@ -31,7 +31,9 @@ class Rule:
 
 
 #: What is kept for so many days of its own, bars aside.
-OTHERS: Final = ("revisions", "quotes", "jobs", "letters", "quarantine")
+OTHERS: Final = ("revisions", "quotes", "jobs", "letters", "quarantine", "reconciliation")
+#: What goes, or is thinned out, beside these: the objectives' snapshots, of which a few stay of those that are old.
+SNAPSHOTS: Final = ("slo", "slo_whole")
 
 
 def subject_of(interval: Interval) -> str:
@@ -41,8 +43,12 @@ def subject_of(interval: Interval) -> str:
 
 def rules(policy: Policy) -> dict[str, Rule]:
     """Every rule by its subject: the bars of each interval, then the others."""
-    names = (*(subject_of(interval) for interval in Interval), *OTHERS)
-    return {name: Rule(name, getattr(policy.retention, f"{name}_days")) for name in names}
+    return {name: rule(policy, name) for name in (*(subject_of(interval) for interval in Interval), *OTHERS)}
+
+
+def rule(policy: Policy, subject: str) -> Rule:
+    """The rule of a subject, snapshots' too."""
+    return Rule(subject, getattr(policy.retention, f"{subject}_days"))
 
 
 def horizon(policy: Policy, interval: Interval, now: datetime) -> datetime | None:
@@ -74,10 +80,10 @@ def kept_part(window: TimeWindow, interval: Interval, policy: Policy, now: datet
     if since is None or window.start >= since:
         return window
     if window.end <= since:
-        rule = rules(policy)[subject_of(interval)]
+        held = rule(policy, subject_of(interval))
         raise InvalidRequestError(
-            f"{interval} bars before {since:%Y-%m-%d} are not kept: {rule.field} is {rule.days}",
+            f"{interval} bars before {since:%Y-%m-%d} are not kept: {held.field} is {held.days}",
             field="start",
-            hint=f"ask for time from {since:%Y-%m-%d} on, or raise {rule.field} with `mdtasks policy apply` first",
+            hint=f"ask for time from {since:%Y-%m-%d} on, or raise {held.field} with `mdtasks policy apply` first",
         )
     return TimeWindow(start=since, end=window.end)

@@ -197,6 +197,12 @@ def difference(old: Iterable[Member], new: Iterable[Member]) -> list[Moved]:
     return [each for each in found if each.before != each.after]
 
 
+def leavers(old: Iterable[Member], new: Iterable[Member]) -> list[Member]:
+    """Who is in the first and not in the second, by rank."""
+    stay = {each.instrument for each in new}
+    return sorted((each for each in old if each.instrument not in stay), key=lambda each: each.rank)
+
+
 def applied(old: Iterable[Member], moves: Iterable[Moved]) -> list[Member]:
     """The members with a difference applied, by rank."""
     found = {each.instrument: each for each in old}

@@ -28,10 +28,13 @@ _SOURCE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was put on record, by what it is (added, corrected, withdrawn), and what the bars said to it."""
+    """What was put on record, by what it is (added, corrected, withdrawn), and what the bars said to it. ``about``: the
+    instruments, told before or not, whose names and lives follow (``flows.action_names``).
+    """
 
     told: Counter[str] = field(default_factory=Counter)
     checked: Checked = field(default_factory=Checked)
+    about: Sequence[int] = ()
 
     def as_dict(self) -> dict[str, int]:
         counts = {name: self.told[name] for name in ("added", "corrected", "withdrawn")}
@@ -70,10 +73,11 @@ def tell(
             fresh = news(own_of(told[member.id], source), mine)
             made += [(member.id, News(each.action, each.corrects, reason=reason)) for each in fresh]
         actions.tell(connection, made, source, actor)
+    about = [member.id for member in members.values()]
     if not made:
-        return Change()
+        return Change(about=about)
     first = min(each.action.ex_date for _, each in made)
-    return Change(counted(made, source), action_checks.check(database, list(members.values()), first))
+    return Change(counted(made, source), action_checks.check(database, list(members.values()), first), about)
 
 
 def withdraw(database: Database, symbol: str, key: Key, actor: str, reason: str) -> Change:
@@ -103,7 +107,7 @@ def withdraw(database: Database, symbol: str, key: Key, actor: str, reason: str)
         taken = told[-1].action if told else Action(Kind.SPLIT, day, 1.0)
         made = [(member.id, News(taken, bool(mine), withdrawn=True, reason=reason))]
         actions.tell(connection, made, PERSON, actor)
-    return Change(counted(made, PERSON), action_checks.check(database, [member], day))
+    return Change(counted(made, PERSON), action_checks.check(database, [member], day), [member.id])
 
 
 def source_name(text: str) -> str:

@@ -21,6 +21,7 @@ from mdtasks.domain.errors import (
 )
 from mdtasks.flows import action_checks
 from mdtasks.flows.action_checks import LOOK_BACK, Checked
+from mdtasks.flows.action_names import Followed, follow_due
 from mdtasks.flows.action_records import counted, own_of
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.fetch import called
@@ -46,13 +47,16 @@ _WITHOUT_BARS: Final = timedelta(days=365)
 
 @dataclass(slots=True)
 class Refreshed:
-    """What a round brought: instruments answered for and not, statements by what they are, and what the check found."""
+    """What a round brought: instruments answered for and not, statements by what they are, what the check found, and
+    which names and lives followed.
+    """
 
     answered: int = 0
     unanswered: int = 0
     told: Counter[str] = field(default_factory=Counter)
     errors: dict[str, str] = field(default_factory=dict)
     checked: Checked = field(default_factory=Checked)
+    followed: Followed = field(default_factory=Followed)
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -61,6 +65,7 @@ class Refreshed:
             **{name: self.told[name] for name in ("added", "corrected", "withdrawn")},
             "suspect": self.checked.new,
             "resolved": self.checked.resolved,
+            **self.followed.as_dict(),
             "errors": self.errors,
         }
 
@@ -88,6 +93,7 @@ def refresh(
     members = _members(deps, now, which)
     done = Refreshed()
     if not members:
+        done.followed = follow_due(deps.database, (), deps.calendars, now)
         return done
     turns = route(deps, "actions", {member.mic for member in members}, which.source).turns
     left, until = list(members), time.monotonic() + for_s
@@ -102,6 +108,7 @@ def refresh(
     waiting = {member.id for member in left}
     looked_at = [member for member in members if member.id not in waiting]
     done.checked += action_checks.check(deps.database, looked_at, now.date() - LOOK_BACK)
+    done.followed = follow_due(deps.database, [member.id for member in looked_at], deps.calendars, now)
     return done
 
 
@@ -112,7 +119,10 @@ def refresh_due(deps: Deps, now: datetime) -> Refreshed:
     except (UnsupportedError, HeldBackError) as error:
         log.info("corporate actions: %s", error)
     members = _members(deps, now, Which())
-    return Refreshed(checked=action_checks.check(deps.database, members, now.date() - LOOK_BACK))
+    checked = action_checks.check(deps.database, members, now.date() - LOOK_BACK)
+    return Refreshed(
+        checked=checked, followed=follow_due(deps.database, [one.id for one in members], deps.calendars, now)
+    )
 
 
 def _members(deps: Deps, now: datetime, which: Which) -> list[Instrument]:

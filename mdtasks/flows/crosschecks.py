@@ -45,13 +45,6 @@ def check_once(deps: Deps, now: datetime) -> dict[str, int]:
     return {"compared": count, "disagreed": sum(int(each.compared.disagreeing.sum()) for each in findings)}
 
 
-def forget_once(deps: Deps, now: datetime) -> int:
-    """Drop comparisons that are too old to be asked for; returns how many."""
-    kept = timedelta(days=deps.running.policy.retention.reconciliation_days)
-    with deps.database.transaction() as connection:
-        return crosschecks.prune(connection, now - kept)
-
-
 def _days(deps: Deps, now: datetime) -> Iterator[Finding]:
     """Daily bars of the last sessions that were not compared yet with their minutes, or not as they stand now."""
     policy = deps.running.policy.cross_checks

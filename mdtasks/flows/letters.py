@@ -253,7 +253,7 @@ def _why_not(connection: Connection, letter: Mapping[str, Any]) -> tuple[str, st
             return "the coordinator's job is not valid", f"let the coordinator push a right one; {look}"
         return "it cannot be read as a job", look
     if letter["kind"] == "action":
-        return "it is a finding about stored bars, and no job", look
+        return "it is a finding about what is stored, and no job", look
     if letter["kind"] != "backfill":
         return "its queue has no room", f"try again when there is; {look}"
     status = jobs.statuses(connection, [letter["job_id"]]).get(letter["job_id"])

@@ -149,6 +149,13 @@ def _quarantine(work: _Work) -> None:
     _subject("quarantine", day_before(work.policy.retention.quarantine_days, work.now), clear, work)
 
 
+def _reconciliations(work: _Work) -> None:
+    def clear(before: datetime) -> None:
+        work.round.clear("reconciliations", "reconciliations", {"before": before})
+
+    _subject("reconciliation", day_before(work.policy.retention.reconciliation_days, work.now), clear, work)
+
+
 def _subject(name: str, before: datetime | None, clear: Callable[[datetime], None], work: _Work) -> None:
     """Clear a subject once a horizon: mark, delete, mark."""
     if before is None or work.done.get(name) == before:
@@ -165,6 +172,7 @@ _STEPS: Final[dict[str, Callable[[_Work], None]]] = {
     "jobs": _jobs,
     "letters": _letters,
     "quarantine": _quarantine,
+    "reconciliation": _reconciliations,
 }
 
 

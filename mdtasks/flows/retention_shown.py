@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.policy import Policy
-from mdtasks.domain.retention import day_before, month_before, rules, subject_of
+from mdtasks.domain.retention import SNAPSHOTS, day_before, month_before, rule, rules, subject_of
 from mdtasks.flows.deps import Deps
 from mdtasks.store import retention, retention_reports
 from mdtasks.store.retention_reports import Holding
@@ -56,19 +56,21 @@ def survey(deps: Deps, now: datetime, *, count: bool = False) -> Survey:
     policy = deps.running.policy
     with deps.database.transaction() as connection:
         marks = retention.marks(connection)
-        kept = [_kept(name, policy, marks.get(name), now) for name in rules(policy)]
+        kept = [_kept(name, policy, marks.get(name), now) for name in (*rules(policy), *SNAPSHOTS)]
         shown = [_counted(connection, each) if count else each for each in kept]
         return Survey(now, deps.running.version, tuple(shown), tuple(retention_reports.holdings(connection)))
 
 
 def _kept(name: str, policy: Policy, mark: retention.Mark | None, now: datetime) -> Kept:
-    rule = rules(policy)[name]
-    kept_from = day_before(rule.days, now)
+    held = rule(policy, name)
+    kept_from = day_before(held.days, now)
+    if name in SNAPSHOTS and held.days is not None:
+        kept_from = now - timedelta(days=held.days)  # to the moment: a task of their own, each hour
     monthly = name.startswith("bars_") or name == "quotes"
     return Kept(
         name,
-        rule.field,
-        rule.days,
+        held.field,
+        held.days,
         kept_from,
         month_before(kept_from) if monthly else kept_from,
         None if mark is None else mark.done_before,
@@ -87,7 +89,9 @@ def _counted(connection: Connection, kept: Kept) -> Kept:
             rows = retention_reports.count_jobs(connection, before)
         case "quotes":
             rows, months = None, retention_reports.months_before(connection, "quotes", before)
-        case "revisions" | "letters" | "quarantine":
+        case "slo_whole":
+            return kept  # thinned out: what goes depends on what is beside it
+        case "revisions" | "letters" | "quarantine" | "reconciliation" | "slo":
             rows = retention_reports.count(connection, kept.subject, before)
         case _:
             interval = next(each for each in Interval if subject_of(each) == kept.subject)

@@ -9,33 +9,32 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
 from pydantic import StringConstraints
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import ConflictError, InvalidRequestError, UnsupportedError
-from mdtasks.domain.identities import Learnt, learnt
+from mdtasks.domain.errors import ConflictError, InvalidRequestError, TooManyLeaveError
 from mdtasks.domain.jobs import Tier
-from mdtasks.domain.listings import Kept, Listed, has_dollars
+from mdtasks.domain.listings import Kept, has_dollars
 from mdtasks.domain.policy import Policy
-from mdtasks.domain.sessions import Calendars
-from mdtasks.domain.universe import Terms
+from mdtasks.domain.universe import Member, Terms
 from mdtasks.domain.versions import (
     Header,
     Input,
     Moved,
     difference,
     keys_bytes,
+    leavers,
     members_bytes,
     traded_bytes,
 )
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.universe_bundle import built
+from mdtasks.flows.universe_listings import Told, read_rows, take
 from mdtasks.observe import metrics
-from mdtasks.providers.listings import format_of, read
+from mdtasks.providers.listings import doubt, format_of
 from mdtasks.store import listings, reference
 from mdtasks.store import universe as store
 from mdtasks.store.listings import KEYS, TRADED
@@ -43,6 +42,8 @@ from mdtasks.store.universe import Activation, NewVersion, Version
 
 log = logging.getLogger(__name__)
 
+#: Leavers that a refusal names.
+_SOME: Final = 3
 #: What a version may be called.
 TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
@@ -59,7 +60,10 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Made:
     """A version that was made, or was there already (``changed`` False). What the listings told: ``births``,
-    ``renames``; ``skipped``: rows that mean nobody, by why.
+    ``renames``; ``skipped``: rows that mean nobody, by why; ``doubts``: what looks cut off.
+
+    ``leaving``: of the ``held`` members of the version that holds those that are not in this one; ``too_many``: more
+    than may leave unseen.
     """
 
     version: Version
@@ -68,17 +72,22 @@ class Made:
     births: int = 0
     renames: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    doubts: Sequence[str] = ()
+    leaving: int = 0
+    held: int = 0
+    too_many: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         told = {"births": self.births, "renames": self.renames, "skipped": dict(self.skipped)}
-        return {"ok": True, "changed": self.changed, **told, "tiers": dict(self.tiers), **self.version.as_dict()}
-
-
-@dataclass(slots=True)
-class _Told:
-    births: int = 0
-    renames: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
+        leave = {"leaving": self.leaving, "held": self.held, "too_many": self.too_many, "doubts": list(self.doubts)}
+        return {
+            "ok": True,
+            "changed": self.changed,
+            **told,
+            **leave,
+            "tiers": dict(self.tiers),
+            **self.version.as_dict(),
+        }
 
 
 def terms_of(policy: Policy) -> Terms:
@@ -86,18 +95,6 @@ def terms_of(policy: Policy) -> Terms:
     told = policy.universe
     sizes = {tier: policy.tiers[tier].size for tier in Tier}
     return Terms(sizes, told.days, float(told.margin), dict(told.pins), tuple(sorted(told.bans)))
-
-
-def listing_of(source: str, deps: Deps, now: datetime) -> Sequence[Kept]:
-    """What a provider lists. Raises UnknownProviderError, UnsupportedError where it has no listing, ProviderError."""
-    provider = deps.registry.get(source)
-    if not provider.capabilities.listing:
-        raise UnsupportedError(
-            "does not list its instruments", provider=source, hint="lean, alpaca, massive, finnhub do"
-        )
-    format_of(source)
-    with deps.registry.gate(source).call():
-        return provider.listing(now, deps.running.policy.universe.days)
 
 
 def refresh(source: str, kept: Sequence[Kept], asked: Asked, deps: Deps) -> Made:
@@ -111,74 +108,23 @@ def refresh(source: str, kept: Sequence[Kept], asked: Asked, deps: Deps) -> Made
         raise InvalidRequestError(
             f"tag {asked.tag[:80]!r} is no name of a version", field="tag", hint="up to 64 letters, digits and . _ -"
         )
-    rows = {each.as_of: _read(source, each) for each in kept}
+    rows = {each.as_of: read_rows(source, each) for each in kept}
     try:
         with deps.database.transaction() as connection:
             reference.lock(connection)
-            told = _take(connection, source, kept, rows, (asked.actor, deps.calendars))
+            told = take(connection, source, kept, rows, (asked.actor, deps.calendars))
             made = _make(connection, source, told, asked, deps)
+            leave = _leave(connection, made.version, deps)
     except Exception:
         metrics.UNIVERSE_REFRESHES.labels(source=source, outcome="failed").inc()
         raise
     metrics.UNIVERSE_REFRESHES.labels(source=source, outcome="made" if made.changed else "same").inc()
-    return made
+    doubts = [f"the listing of {each.as_of}: {said}" for each in kept if (said := doubt(source, each.body))]
+    too_many = leave.refusal(made.version.version_tag) is not None
+    return replace(made, doubts=doubts, leaving=len(leave.gone), held=leave.held, too_many=too_many)
 
 
-def _read(source: str, kept: Kept) -> list[Listed]:
-    rows = read(source, kept.body)
-    if not rows:
-        raise InvalidRequestError(
-            f"the {source} listing of {kept.as_of} has no rows", field="listing", hint="is it cut off?"
-        )
-    return rows
-
-
-def _take(
-    connection: Connection,
-    source: str,
-    kept: Sequence[Kept],
-    rows: Mapping[date, Sequence[Listed]],
-    by: tuple[str, Calendars],
-) -> _Told:
-    """Keep listings and learn from them, those of days before the newest that was taken aside."""
-    told, newest = _Told(), listings.newest_day(connection, source)
-    fresh = [each for each in kept if newest is None or each.as_of >= newest]
-    if not fresh:
-        raise InvalidRequestError(
-            f"the {source} listing of {kept[-1].as_of} is older than that of {newest}, which was taken",
-            field="as_of",
-            hint="listings are taken in the order of their days: what a later one told has happened already",
-        )
-    for each in fresh:
-        listings.keep(connection, source, each.as_of, each.body, len(rows[each.as_of]))
-        found = _learn(connection, (source, each.as_of), rows[each.as_of], by)
-        told.births += len(found.births)
-        told.renames += len(found.renames)
-        told.skipped = dict(found.skipped)  # of the newest day
-    return told
-
-
-def _learn(
-    connection: Connection, about: tuple[str, date], rows: Sequence[Listed], by: tuple[str, Calendars]
-) -> Learnt:
-    (source, day), (actor, calendars) = about, by
-    meant = {key: means[-1][1] for key, means in listings.keys(connection, source, day).items()}
-    by_id, bearers = listings.known(connection, meant.values(), {row.symbol for row in rows})
-    meaning = {key: by_id[one] for key, one in meant.items() if one in by_id}
-    found = learnt(rows, day, meaning, bearers, {mic: _exchange(mic, calendars) for mic in {row.mic for row in rows}})
-    listings.learn(connection, source, day, found, actor)
-    return found
-
-
-def _exchange(mic: str, calendars: Calendars) -> str | None:
-    """An exchange by the name that the store has for it; None: it has no calendar."""
-    try:
-        return calendars.plain(mic).mic
-    except InvalidRequestError:
-        return None
-
-
-def _make(connection: Connection, source: str, told: _Told, asked: Asked, deps: Deps) -> Made:
+def _make(connection: Connection, source: str, told: Told, asked: Asked, deps: Deps) -> Made:
     held = store.active(connection)
     terms = terms_of(deps.running.policy)
     newest = listings.newest_day(connection, source)
@@ -244,17 +190,47 @@ def _refuse_other_tag(connection: Connection, tag: str, there: Version | None) -
         raise ConflictError(f"another version is called {tag}", hint="choose another tag, or leave it out")
 
 
-def activate(tag: str, actor: str, reason: str, deps: Deps) -> tuple[Activation | None, Version]:
+@dataclass(frozen=True, slots=True)
+class _Leave:
+    """Who of the ``held`` members of the version that holds would leave with another, by rank."""
+
+    gone: Sequence[Member]
+    held: int
+    most: float
+
+    def refusal(self, tag: str) -> TooManyLeaveError | None:
+        """Why the other may not hold unseen; None: it may. Nobody leaves where none held."""
+        if len(self.gone) <= self.most * self.held:
+            return None
+        some = [each.symbol for each in self.gone[:_SOME]]
+        return TooManyLeaveError(tag, leaving=len(self.gone), held=self.held, most=self.most, some=some)
+
+
+def _leave(connection: Connection, version: Version, deps: Deps) -> _Leave:
+    most, held = float(deps.running.policy.universe.most_leave), store.active(connection)
+    if held is None or held.version == version.version:
+        return _Leave((), 0 if held is None else held.members, most)
+    before, after = (store.members(connection, each.version) for each in (held, version))
+    return _Leave(leavers(before, after), len(before), most)
+
+
+def activate(
+    tag: str, actor: str, reason: str, deps: Deps, *, force: bool = False
+) -> tuple[Activation | None, Version]:
     """Let a version hold; None where it does already. One transaction: tiers, waiting jobs and the ledger of gaps
     follow together, and whoever reads them next sees all of it.
 
-    Raises NotFoundError, StoreUnavailableError.
+    Raises NotFoundError, StoreUnavailableError; TooManyLeaveError where more of the members would leave than the policy
+    lets, which ``force`` lets all the same.
     """
     with deps.database.transaction() as connection:
         reference.lock(connection)
         version = store.one(connection, tag)
         if version.active:
             return None, version
+        refusal = None if force else _leave(connection, version, deps).refusal(tag)
+        if refusal is not None:
+            raise refusal
         activation = store.activate(connection, version, actor, reason)
     log.info("universe %s holds: %s", tag, dict(activation.counts))
     return activation, version

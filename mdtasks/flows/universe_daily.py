@@ -6,11 +6,13 @@ import logging
 from datetime import datetime, timedelta
 from typing import Final
 
+from mdtasks.domain.errors import TooManyLeaveError
 from mdtasks.domain.jobs import TimeWindow
 from mdtasks.domain.policy import Policy
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows.deps import Deps
-from mdtasks.flows.universe import Asked, activate, listing_of, refresh
+from mdtasks.flows.universe import Asked, activate, refresh
+from mdtasks.flows.universe_listings import listing_of
 from mdtasks.store import listings
 from mdtasks.store import universe as store
 from mdtasks.store.universe import Version
@@ -58,14 +60,11 @@ def run_once(deps: Deps, now: datetime) -> dict[str, str]:
         version = found
     if version.active or not told.activate:
         return done
-    leaving, held = _leaving(version, deps)
-    if leaving > told.most_leave * held:
-        log.warning(
-            "universe %s waits for `mdtasks universe activate %s`: %d of %d members would leave",
-            *(version.version_tag, version.version_tag, leaving, held),
-        )
+    try:
+        activate(version.version_tag, ACTOR, f"before the open of {told.mic}", deps)
+    except TooManyLeaveError as error:
+        log.warning("universe %s waits for a person: %s; %s", version.version_tag, error, error.hint)
         return {**done, "waits": version.version_tag}
-    activate(version.version_tag, ACTOR, f"before the open of {told.mic}", deps)
     return {**done, "activated": version.version_tag}
 
 
@@ -76,13 +75,3 @@ def _left_over(deps: Deps) -> Version | None:
     if not newest or newest[0].created_by != ACTOR or (last and last[0].activated_at > newest[0].created_at):
         return None
     return newest[0]
-
-
-def _leaving(version: Version, deps: Deps) -> tuple[int, int]:
-    """How many members of the version that holds are not in this one, and how many it has."""
-    with deps.database.transaction() as connection:
-        held = store.active(connection)
-        if held is None:
-            return 0, 0
-        before, after = (store.members(connection, each.version) for each in (held, version))
-    return len({one.instrument for one in before} - {one.instrument for one in after}), len(before)

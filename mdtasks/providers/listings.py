@@ -89,12 +89,31 @@ def read_csv(body: bytes) -> Iterator[Listed]:
             if not row:
                 continue
             if len(row) != len(names):
-                raise _wrong(rows.line_num, f"{len(row)} values for {len(names)} columns")
+                what, line = f"{len(row)} values for {len(names)} columns", rows.line_num
+                if len(row) < len(names) and open_end(body) and next(rows, None) is None:
+                    what += ", and the file ends there without a newline: it was cut off"
+                raise _wrong(line, what)
             yield _listed(dict(zip(names, map(str.strip, row), strict=True)), rows.line_num)
     except UnicodeDecodeError as exc:
         raise _wrong(1, "it is not UTF-8 text") from exc
     except csv.Error as exc:
         raise _wrong(rows.line_num, str(exc)) from exc
+
+
+def open_end(body: bytes) -> bool:
+    """Whether the last line has no newline after it: somebody may have stopped writing in the midst of it."""
+    return not body.endswith((b"\n", b"\r"))
+
+
+def doubt(source: str, body: bytes) -> str | None:
+    """What makes a listing that can be read look cut off; None: nothing does.
+
+    A CSV whose last line has all its columns and no newline may have lost the end of its last value. Editors and
+    scripts write such files too, so it is no error.
+    """
+    if source != "csv" or not open_end(body):
+        return None
+    return f"line {len(body.splitlines())}, the last, has no newline after it: was the file cut off there?"
 
 
 def _check_header(names: list[str]) -> None:

@@ -34,8 +34,14 @@ class Answered:
     error: str | None = None
 
 
-def told(connection: Connection, instrument_ids: Iterable[int], as_of: datetime | None = None) -> dict[int, list[Told]]:
-    """Every statement about each of these instruments, or every one known at ``as_of``, in the order told.
+def told(
+    connection: Connection,
+    instrument_ids: Iterable[int],
+    as_of: datetime | None = None,
+    kinds: Sequence[Kind] | None = None,
+) -> dict[int, list[Told]]:
+    """Every statement about each of these instruments (of these kinds), or every one known at ``as_of``, in the order
+    told.
 
     The same ``as_of``, once it has passed, gives the same statements for ever to transactions whose snapshot is taken
     after ``await_writers``. Raises ValueError for a naive ``as_of``.
@@ -43,7 +49,8 @@ def told(connection: Connection, instrument_ids: Iterable[int], as_of: datetime 
     if as_of is not None and as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")
     found: dict[int, list[Told]] = {each: [] for each in instrument_ids}
-    for row in connection.execute(_SQL["told"], {"instruments": list(found), "as_of": as_of}):
+    of = None if kinds is None else [kind.value for kind in kinds]
+    for row in connection.execute(_SQL["told"], {"instruments": list(found), "as_of": as_of, "kinds": of}):
         found[row.instrument_id].append(_told(row))
     return found
 
@@ -189,7 +196,17 @@ def reopen(connection: Connection, letter_id: str, message: str) -> bool:
     return connection.execute(_SQL["reopen"], {"id": letter_id, "message": storable(message)}).rowcount > 0
 
 
-def resolve(connection: Connection, instrument_ids: Iterable[int], since: date, held: Sequence[str]) -> int:
-    """Close the letters of findings about these instruments' days since one, but for those that hold; how many."""
-    asked = {"instruments": list(map(str, instrument_ids)), "since": since.isoformat(), "held": list(held)}
+def resolve(
+    connection: Connection, instrument_ids: Iterable[int], since: date, held: Sequence[str], *, names: bool = False
+) -> int:
+    """Close the letters of findings about these instruments' days since one, but for those that hold; how many.
+
+    ``names``: those about their names and lives, not those about bars.
+    """
+    asked = {
+        "instruments": list(map(str, instrument_ids)),
+        "since": since.isoformat(),
+        "held": list(held),
+        "names": names,
+    }
     return connection.execute(_SQL["resolve"], asked).rowcount

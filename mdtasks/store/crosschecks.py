@@ -195,10 +195,3 @@ def disagreements(
     with raw_psycopg(connection).cursor() as cursor:
         cursor.execute(_SQL["disagreements"], {"since": since, "instruments": instruments, "limit": limit})
         return [Disagreement(*row) for row in cursor]
-
-
-def prune(connection: Connection, before: datetime) -> int:
-    """Forget comparisons of before then; returns how many."""
-    with raw_psycopg(connection).cursor() as cursor:
-        cursor.execute(_SQL["prune"], {"before": before})
-        return int(cursor.rowcount)

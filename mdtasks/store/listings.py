@@ -86,6 +86,18 @@ def known(
     return by_id, {one.symbol: one for one in by_id.values() if one.symbol is not None}
 
 
+def known_on(
+    connection: Connection, ids: Iterable[int], symbols: Iterable[str], day: date
+) -> tuple[dict[int, Known], dict[str, Known]]:
+    """Instruments as a listing of a day knows them: by id, and by symbol those that bore it then. A symbol that nobody
+    bore then and somebody bears since is that one's, who then has another ``symbol``.
+    """
+    rows = connection.execute(_SQL["known_on"], {"ids": list(ids), "symbols": list(symbols), "day": day}).all()
+    by_id = {row.id: Known(*row[:6]) for row in rows}
+    since = {row.now: by_id[row.id] for row in rows if row.changed and row.now is not None}
+    return by_id, since | {one.symbol: one for one in by_id.values() if one.symbol is not None}
+
+
 def learn(connection: Connection, source: str, as_of: date, found: Learnt, actor: str) -> None:
     """Put what a listing tells into effect: who bears what, who came to be, who lives until when, whom keys mean."""
     rename(connection, found.renames, found.ousted, as_of, (actor, source))
@@ -108,6 +120,7 @@ def learn(connection: Connection, source: str, as_of: date, found: Learnt, actor
                 "ids": [each.instrument for each in found.lives],
                 "listed": [each.listed_from for each in found.lives],
                 "delisted": [each.delisted_on for each in found.lives],
+                "source": source,
             },
         )
     if keys_new:
@@ -128,7 +141,9 @@ def rename(
     before, _ = known(connection, ids, ())
     connection.execute(_SQL["close_symbols"], {"ids": ids, "as_of": on})
     connection.execute(_SQL["drop_empty"], {"ids": ids})
-    connection.execute(_SQL["open_symbols"], {"ids": list(renames), "symbols": list(renames.values()), "as_of": on})
+    connection.execute(
+        _SQL["open_symbols"], {"ids": list(renames), "symbols": list(renames.values()), "as_of": on, "source": by[1]}
+    )
     record = {"old": [before[one].symbol for one in ids], "new": [renames.get(one) for one in ids]}
     about = {"ids": ids, "as_of": on, "actor": storable(by[0]), "source": by[1]}
     connection.execute(_SQL["audit"], {**about, **record})

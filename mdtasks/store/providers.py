@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from mdtasks.connections import load_statements
-from mdtasks.domain.health import Pause, Standing, Transition
+from mdtasks.domain.health import Parts, Pause, Standing, Transition
 
 _SQL: Final = load_statements("mdtasks.store.sql", "providers.sql")
 
 #: Looks and transitions are kept so long; of looks older than the second, one in ten minutes.
 KEPT: Final = timedelta(days=400)
-KEPT_WHOLE: Final = timedelta(days=7)
+KEPT_WHOLE: Final = timedelta(days=7, hours=1)
+#: So far back it is told how providers stood: an hour less, so that none of the looks that an answer goes by, which
+#: reach back a while from its instant, is thinned out as long as it is given.
+TOLD: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ def add_looks(
     connection: Connection, standings: Sequence[Standing], now: datetime, policy_version: int | None = None
 ) -> set[str]:
     """Keep how providers stand; returns those of whom no look of the same moment was kept."""
+    connection.execute(_SQL["hold_record"])
     values: dict[str, Any] = {
         "policy_version": policy_version,
         "at": now,
@@ -95,6 +99,7 @@ def add_transition(connection: Connection, entry: Entry) -> bool:
         "score": entry.score,
         "case": json.dumps(entry.case, default=_as_text),
     }
+    connection.execute(_SQL["hold_record"])
     return connection.execute(_SQL["add_transition"], values).one_or_none() is not None
 
 
@@ -106,6 +111,53 @@ def transitions(connection: Connection, name: str | None = None, most: int = 10)
     """The newest transitions of a provider, or of all, the newest first."""
     rows = connection.execute(_SQL["transitions"], {"provider": name, "most": most})
     return [Entry(row.provider, row.at, row.kind, row.score, row.case) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a provider stood at a moment. ``requests``: made until then, as Redis counted."""
+
+    provider: str
+    at: datetime
+    score: float
+    state: str
+    parts: Parts
+    requests: int
+    policy_version: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The look as a history shows it."""
+        return {"timestamp": self.at, "health_score": self.score, "state": self.state, "parts": asdict(self.parts)}
+
+
+def settled_until(connection: Connection) -> datetime:
+    """Wait for whoever is writing the record: up to this moment of the server's clock nothing more comes to it."""
+    connection.execute(_SQL["await_record"])
+    found: datetime = connection.execute(_SQL["clock"]).scalar_one()
+    return found
+
+
+def looks_by(connection: Connection, as_of: datetime, reach: timedelta, name: str | None = None) -> list[Look]:
+    """The looks of so long before an instant that were on record by then, by provider, the oldest first."""
+    rows = connection.execute(_SQL["looks_by"], {"as_of": as_of, "reach": reach, "provider": name})
+    return [
+        Look(
+            row.provider,
+            row.at,
+            row.score,
+            row.state,
+            Parts(row.latency, row.errors, row.completeness),
+            row.requests,
+            row.policy_version,
+        )
+        for row in rows
+    ]
+
+
+def last_by(connection: Connection, as_of: datetime, name: str | None = None) -> list[Entry]:
+    """Of each provider its last demotion or promotion and its last pause or resumption on record by an instant."""
+    rows = connection.execute(_SQL["last_by"], {"as_of": as_of, "provider": name})
+    return [Entry(*row) for row in rows]
 
 
 def hold_pauses(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from mdtasks.domain.jobs import Interval
 from mdtasks.store.partitions import Partitioned, partitions
 from mdtasks.store.retention import SQL
 
-#: The tables that grow with time and that the policy bounds.
+#: The tables that grow with time, which the policy bounds; and corporate actions, which are kept for ever.
 TABLES: Final = (
     "bars",
     "bar_revisions",
@@ -25,6 +25,9 @@ TABLES: Final = (
     "dead_letters",
     "silences",
     "gaps",
+    "reconciliations",
+    "slo_snapshots",
+    "corporate_actions",
 )
 
 
@@ -62,7 +65,7 @@ def count_bars(connection: Connection, months: Sequence[str], interval: Interval
 
 def count(connection: Connection, what: str, before: datetime, interval: Interval | None = None) -> int:
     """How many rows of a kind are too old: ``revisions_of_bars`` (of an interval), ``revisions``, ``quarantine``,
-    ``letters``.
+    ``letters``, ``reconciliation``, ``slo``.
     """
     values = {"before": before, **({} if interval is None else {"interval": interval})}
     return int(connection.execute(SQL[f"count_{what}"], values).scalar_one())

@@ -134,8 +134,8 @@ DESCRIBED: Final[Table] = {
         _object(quotes=_array(_object("symbol", "ts", "bid", "ask")[_JSON])), live.QuotesQuery
     ),
     live.cadence: Described(_object("mode", "tiers")),
-    providers.stats: Described(_holding("providers", *_PROVIDER)),
-    providers.show: Described(_object(*_PROVIDER, "samples", "transitions")),
+    providers.stats: Described(_holding("providers", *_PROVIDER), providers.ProvidersQuery),
+    providers.show: Described(_object(*_PROVIDER, "transitions"), providers.ProvidersQuery, (404, 422, 503)),
     providers.pause: Described(_CHANGED, refusals=(*_BODY, 409), body=providers.Why, needs_body=False),
     providers.resume: Described(_CHANGED, refusals=(*_BODY, 409), body=providers.Why, needs_body=False),
     policies.status: Described(_object("policy_version", "hash", "behind", "processes")),

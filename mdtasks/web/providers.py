@@ -12,10 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mdtasks.domain.jobs import invalid_request
-from mdtasks.flows import provider_reports
+from mdtasks.flows import provider_past, provider_reports
 from mdtasks.flows import providers as flow
 from mdtasks.web.answers import Json
-from mdtasks.web.parsing import Query, has_body, parse_query, read_document, refuse_unknown
+from mdtasks.web.parsing import Query, QueryTime, has_body, parse_query, read_document, refuse_unknown
+
+
+class ProvidersQuery(Query):
+    """As of when; None: now."""
+
+    as_of: QueryTime | None = None
 
 
 class Why(BaseModel):
@@ -27,16 +33,25 @@ class Why(BaseModel):
 
 
 def stats(request: Request) -> Response:
-    """How every provider stands: score with its parts, state, latency, errors, its last 60 looks."""
-    parse_query(request, Query)
+    """How every provider stands: score with its parts, state, latency, errors, its last 60 looks. `as_of`: as it was
+    on record then.
+    """
+    asked = parse_query(request, ProvidersQuery)
+    if asked.as_of is not None:
+        return Json(provider_past.stood(request.state.deps.database, asked.as_of).as_dict())
     found = provider_reports.report(request.state.deps)
     return Json({"providers": [each.as_dict() for each in found]})
 
 
 def show(request: Request) -> Response:
-    """How one provider stands, how its score is come to, and its last transitions with their case files."""
-    parse_query(request, Query)
-    return Json(provider_reports.report_of(request.path_params["name"], request.state.deps).as_dict())
+    """How one provider stands, how its score is come to, and its last transitions with their case files. `as_of`:
+    as it was on record then.
+    """
+    asked, name = parse_query(request, ProvidersQuery), request.path_params["name"]
+    if asked.as_of is not None:
+        then = provider_past.stood_one(request.state.deps.database, asked.as_of, name)
+        return Json({"as_of": asked.as_of, **then.as_dict()})
+    return Json(provider_reports.report_of(name, request.state.deps).as_dict())
 
 
 async def pause(request: Request) -> Response:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from typing import Annotated, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from mdtasks.domain.jobs import Symbol, Tier, invalid_request
 from mdtasks.domain.listings import Kept
 from mdtasks.domain.versions import difference
 from mdtasks.flows import universe as flow
-from mdtasks.flows import universe_symbols
+from mdtasks.flows import universe_listings, universe_symbols
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.universe import Asked, Reason
 from mdtasks.flows.universe_bundle import bundle_of, checked, packed
@@ -71,12 +71,13 @@ class RefreshQuery(Query):
 
 
 class ActivateBody(BaseModel):
-    """Which version shall hold, and why."""
+    """Which version shall hold, and why; ``force``: however many of the members leave."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tag: Tag
     reason: Reason = ""
+    force: Annotated[bool, Strict()] = False
 
 
 class RenameBody(BaseModel):
@@ -165,17 +166,21 @@ async def refresh(request: Request) -> Response:
     elif asked.as_of is not None:
         raise InvalidRequestError("a provider says itself of which day it tells", field="as_of", hint="leave it out")
     else:
-        kept = list(await run_in_threadpool(flow.listing_of, asked.source, deps, now))
+        kept = list(await run_in_threadpool(universe_listings.listing_of, asked.source, deps, now))
     made = await run_in_threadpool(flow.refresh, asked.source, kept, Asked(request.state.actor, asked.tag), deps)
     return Json(made.as_dict(), 201 if made.changed else 200)
 
 
 async def activate(request: Request) -> Response:
-    """Let a version hold: tiers, waiting jobs and gaps follow in one transaction."""
+    """Let a version hold: tiers, waiting jobs and gaps follow in one transaction. 409 when more of the members would
+    leave than the policy lets.
+    """
     parse_query(request, Query)
     asked = await _body(request, ActivateBody)
     deps: Deps = request.state.deps
-    made, version = await run_in_threadpool(flow.activate, asked.tag, request.state.actor, asked.reason, deps)
+    made, version = await run_in_threadpool(
+        flow.activate, asked.tag, request.state.actor, asked.reason, deps, force=asked.force
+    )
     told = {} if made is None else made.as_dict()
     return Json({"ok": True, "changed": made is not None, "version_tag": version.version_tag, **told})
 

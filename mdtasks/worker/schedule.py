@@ -43,7 +43,6 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         "reconcile": _at_once(_every(10.0, "mdtasks.reconcile")),
         "derive": _every(settings.derive_every_s, "mdtasks.derive"),
         "cross_check": _every(settings.cross_check_s, "mdtasks.cross_check"),
-        "forget_reconciliations": _every(3600.0, "mdtasks.forget_reconciliations"),
         "make_partitions": _every(3600.0, "mdtasks.make_partitions"),
         "forget_snapshots": _every(3600.0, "mdtasks.forget_snapshots"),
         "provider_health": _at_once(_every(10.0, "mdtasks.provider_health")),

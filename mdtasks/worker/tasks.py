@@ -128,12 +128,6 @@ def cross_check() -> dict[str, int]:
     return crosschecks.check_once(deps(), now=datetime.now(UTC))
 
 
-@shared_task(base=Housekeeping, name="mdtasks.forget_reconciliations")
-def forget_reconciliations() -> int:
-    """Let go of old comparisons of sources."""
-    return crosschecks.forget_once(deps(), now=datetime.now(UTC))
-
-
 @shared_task(base=Housekeeping, name="mdtasks.make_partitions")
 def make_partitions() -> None:
     """Make the coming months' partitions."""

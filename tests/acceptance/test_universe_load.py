@@ -52,13 +52,13 @@ def test_an_activation_loses_no_job_that_waits_or_runs(tmp_path: Path, full_size
         deps = follower.refresh(datetime.now(UTC))
         orders = [SYMBOLS, SYMBOLS[::-1], SYMBOLS[12:] + SYMBOLS[:12]]
         tags = itertools.cycle([version(deps, day, order) for day, order in enumerate(orders, 2)])
-        activate(next(tags), "test", "", deps)
+        activate(next(tags), "test", "", deps, force=True)
         for name, queues in (("t0", "T0.live,T0"), ("t12", "T1.live,T1,T2.live,T2")):
             workers.started(name, queues, concurrency=2)
         changes: Counter[str] = Counter()
 
         def change() -> None:
-            made, _ = activate(next(tags), "test", "", deps)
+            made, _ = activate(next(tags), "test", "", deps, force=True)
             assert made is not None
             changes.update(made.counts)
 

@@ -192,7 +192,8 @@ def test_an_answer_that_contradicts_itself_fails_its_symbol_alone(plain: Deps) -
 def test_where_nobody_has_actions_a_round_is_nothing_and_a_person_is_told(plain: Deps) -> None:
     deps, _ = having(plain)
     counts = ("answered", "unanswered", "added", "corrected", "withdrawn", "suspect", "resolved")
-    assert refresh_due(deps, NOW).as_dict() == {**dict.fromkeys(counts, 0), "errors": {}}
+    nothing = {**dict.fromkeys(counts, 0), "names": 0, "lives": 0, "unclear": [], "errors": {}}
+    assert refresh_due(deps, NOW).as_dict() == nothing
     with pytest.raises(UnsupportedError, match="no configured provider serves"):
         refresh(deps, NOW, Which(("AAPL",)))
 

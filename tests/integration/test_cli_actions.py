@@ -86,7 +86,7 @@ def test_a_split_of_a_file_that_the_bars_do_not_show_is_told_of(stored: Cli, tmp
     assert (letter["kind"], letter["error_class"], letter["symbol"]) == ("action", "action_without_jump", "AAPL")
     refused = stored("requeue", letter["id"])
     assert refused.code == 3
-    assert "a finding about stored bars" in refused.err
+    assert "a finding about what is stored" in refused.err
     page = stored("dlq", "show", letter["id"])
     assert "action_without_jump" in page.out
     assert "message was lost" not in page.out

@@ -25,8 +25,10 @@ def test_what_would_go_is_counted_and_goes_when_it_is_told_to(cli: Cli, cli_deps
     document = cli("retention", "--dry-run", "--json").json
     (rule,) = [each for each in document["rules"] if each["subject"] == "bars_1m"]
     assert (rule["days"], rule["rows"], rule["months"]) == (400, 60, ["bars_2020_03"])
+    days = {each["subject"]: each["days"] for each in document["rules"]}
+    assert (days["reconciliation"], days["slo"], days["slo_whole"]) == (400, 400, 40)
     assert (rule["field"], rule["done_before"]) == ("retention.bars_1m_days", None)
-    assert {each["table"] for each in document["tables"]} >= {"bars", "quotes", "job_attempts"}
+    assert {each["table"] for each in document["tables"]} >= {"bars", "quotes", "job_attempts", "reconciliations"}
     assert "60" in cli("retention", "--dry-run").out
 
     assert cli("retention", "run", "--json").json["rows"] == {"bars": 60, "coverage": 1}

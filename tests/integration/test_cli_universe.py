@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli_calls import Cli
+from tests.integration.cli_calls import Called, Cli
 
 ROWS = "symbol,mic,close,volume\nAAPL,XNAS,190,1000\nMSFT,XNAS,370,2000\nIBM,XNYS,160,10\n"
 FEWER = "symbol,mic,close,volume\nAAPL,XNAS,190,1000\nMSFT,XNAS,370,1000\nNVDA,XNAS,500,1000\n"
@@ -45,7 +45,13 @@ def test_from_a_listing_to_the_tiers_and_back(cli: Cli, files: tuple[str, str], 
     }
     assert len(cli("universe", "diff", "first", tag, "--all", "--json").json) == 4
     assert cli("universe", "diff", tag, tag).err == "nobody came, left, moved or was renamed\n"
-    assert cli("universe", "activate", tag, "--json").json["counts"]["left"] == 1
+    assert (later["leaving"], later["held"], later["too_many"], later["doubts"]) == (1, 3, True, [])
+    refused = cli("universe", "activate", tag)
+    assert refused.code == 4
+    assert "1 of 3 members (IBM) would leave" in refused.err
+    assert "--force" in refused.err
+    assert cli("universe", "show", "--json").json["version_tag"] == "first"
+    assert cli("universe", "activate", tag, "--force", "--json").json["counts"]["left"] == 1
 
     shown = cli("universe", "show", "--tier", "T0", "--limit", "2")
     assert [line.split()[:3] for line in shown.out.splitlines()[1:]] == [["1", "MSFT", "T0"], ["2", "NVDA", "T0"]]
@@ -68,6 +74,27 @@ def test_a_listing_may_come_by_a_pipe_and_the_same_one_says_so(cli: Cli, files: 
     cli("universe", "refresh", "--source", files[0], "--tag", "x")
     again = cli("universe", "refresh", "--source", files[0])
     assert again.out == "version x was there already: T0 3, T1 0, T2 0\n"
+
+
+def test_a_listing_that_looks_cut_off_is_doubted(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "listing.csv"
+
+    def refreshed(*rows: str) -> Called:
+        path.write_text("\n".join(["symbol,mic,close,volume", *rows]))
+        return cli("universe", "refresh", "--source", f"csv:{path}", "--as-of", "2024-01-02")
+
+    cut = ", and the file ends there without a newline: it was cut off"
+    short = refreshed("A,XNYS,1,2", "B,XN")
+    assert short.code == 2
+    assert f"line 3: 2 values for 4 columns{cut}" in short.err
+    for rows in (("A,XNYS,1,2", "B,XN", ""), ("A,XNYS,1", "B,XNYS,1,2"), ("A,XNYS,1,2", "B,XNYS,1,2,3")):
+        elsewhere = refreshed(*rows)
+        assert elsewhere.code == 2
+        assert cut not in elsewhere.err
+    assert "newline" not in refreshed("A,XNYS,1,2", "").err
+    doubted = refreshed("A,XNYS,1,2", "B,XNYS,1,1")
+    assert doubted.code == 0
+    assert "line 3, the last, has no newline after it: was the file cut off there?" in doubted.err
 
 
 def test_names_are_told_and_shown(cli: Cli) -> None:

@@ -17,9 +17,10 @@ from mdtasks.domain.errors import VendorError
 from mdtasks.domain.health import Sample
 from mdtasks.domain.jobs import Interval, Tier, TimeWindow
 from mdtasks.domain.universe import Listing
-from mdtasks.flows.crosschecks import check_once, forget_once
+from mdtasks.flows.crosschecks import check_once
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.providers import pause
+from mdtasks.flows.retention import run_once
 from mdtasks.observe import metrics
 from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.settings import Settings
@@ -258,8 +259,9 @@ def test_old_comparisons_are_forgotten(deps: Deps) -> None:
     _fill(deps, Interval.M1, Interval.D1)
     check_once(_days_alone(deps), NOW)
     later = datetime.now(UTC) + timedelta(days=401)
-    assert forget_once(deps, later - timedelta(days=10)) == 0
-    assert forget_once(deps, later) == 5
+    assert run_once(deps, later - timedelta(days=10))["rows"] == {}
+    done = run_once(deps, later)
+    assert (done["rows"], done["more"]) == ({"reconciliations": 5}, False)
 
 
 def test_people_read_of_it_on_the_command_line_and_over_http(cli: Cli, deps: Deps) -> None:

@@ -12,7 +12,8 @@ import pytest
 from mdtasks.domain.errors import NoDataError
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows.deps import Deps, open_deps
-from mdtasks.flows.universe import Asked, listing_of, refresh
+from mdtasks.flows.universe import Asked, refresh
+from mdtasks.flows.universe_listings import listing_of
 from mdtasks.providers.lean import LeanProvider
 from mdtasks.providers.listings import read
 from mdtasks.settings import Settings

@@ -438,7 +438,7 @@ def test_what_is_kept_is_the_worst_of_ten_minutes_however_often_it_is_thinned(
     assert forget_once(deps, NOW) == {"pruned": 0, "thinned": 0}
     found = dict(rows(deps, "SELECT at, latency FROM provider_snapshots"))
     made = {NOW - base - age: latency for age, latency in looks if base + age <= timedelta(days=400)}
-    young = {at: latency for at, latency in made.items() if at >= NOW - timedelta(days=7)}
+    young = {at: latency for at, latency in made.items() if at >= NOW - providers.KEPT_WHOLE}
     worst: dict[int, tuple[float, float]] = {}
     for at, latency in made.items():
         if at not in young:
@@ -447,8 +447,8 @@ def test_what_is_kept_is_the_worst_of_ten_minutes_however_often_it_is_thinned(
     assert found == young | {datetime.fromtimestamp(-at, UTC): latency for latency, at in worst.values()}
 
 
-def test_transitions_are_kept_as_long_as_looks(deps: Deps) -> None:
+def test_transitions_are_kept_as_long_as_looks_and_the_last_of_the_old_ones_for_ever(deps: Deps) -> None:
     with deps.database.transaction() as connection:
-        for days in (399, 401):
+        for days in (399, 401, 402):
             providers.add_transition(connection, providers.Entry(NAME, NOW - timedelta(days=days), "demoted", 0.2, {}))
     assert forget_once(deps, NOW) == {"pruned": 1, "thinned": 0}

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from mdtasks.domain.errors import NoDataError, UnknownProviderError, UnsupportedError
+from mdtasks.domain.errors import NoDataError, TooManyLeaveError, UnknownProviderError, UnsupportedError
 from mdtasks.domain.policy import Policy
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows import policies
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.following import Follower
 from mdtasks.flows.policy_facts import desk_of
-from mdtasks.flows.universe import listing_of
+from mdtasks.flows.universe import activate
 from mdtasks.flows.universe_daily import due_since, run_once
+from mdtasks.flows.universe_listings import listing_of
 from mdtasks.settings import Settings
 from tests.integration.policy_calls import ME
 from tests.integration.universe_calls import counted, done, tiers
@@ -128,7 +129,11 @@ def test_a_version_in_which_too_many_would_leave_waits_for_a_person(deps: Deps, 
     did = run_once(strict, tomorrow)
     assert set(did) == {"made", "waits"}
     assert run_once(strict, tomorrow) == {"waits": did["made"]}
+    with pytest.raises(TooManyLeaveError, match="2 of 3 members"):  # by hand it is no other rule
+        activate(did["made"], "me", "", strict)
     assert len(tiers(deps)) == 3
+    activate(did["made"], "me", "they did leave", strict, force=True)
+    assert set(tiers(deps)) == {"A"}
 
 
 def test_a_listing_that_cannot_be_had_changes_nothing_and_is_asked_for_again(deps: Deps, folder: Path) -> None:

@@ -20,7 +20,8 @@ from mdtasks.domain.errors import (
     VendorError,
 )
 from mdtasks.flows.deps import open_deps
-from mdtasks.flows.universe import Asked, listing_of, refresh
+from mdtasks.flows.universe import Asked, refresh
+from mdtasks.flows.universe_listings import listing_of
 from mdtasks.providers.listings import FORMATS, read
 from mdtasks.settings import Settings
 from tests.integration.universe_calls import activated, again, tiers

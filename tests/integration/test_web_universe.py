@@ -42,7 +42,13 @@ def test_from_a_listing_to_the_tiers(client: httpx.Client, deps: Deps) -> None:
     second = refreshed(client, csv_of("AAPL,XNAS,190,1000"))
     diff = client.get("/universe/diff", params={"old": "ACTIVE", "new": second["version_tag"]}).json()
     assert [(each["symbol"], each["after"]) for each in diff["moves"]] == [("MSFT", None)]
-    client.post("/ops/universe/activate", json={"tag": second["version_tag"]})
+    assert (second["leaving"], second["held"], second["too_many"]) == (1, 2, True)
+    refused = client.post("/ops/universe/activate", json={"tag": second["version_tag"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "too_many_leave")
+    assert (refused.json()["leaving"], refused.json()["held"]) == (1, 2)
+    assert client.get("/universe").json()["version_tag"] == "first"
+    forced = client.post("/ops/universe/activate", json={"tag": second["version_tag"], "force": True})
+    assert forced.status_code == 200
     assert client.get("/universe", params={"as_of": made["activated_at"]}).json()["version_tag"] == "first"
     assert [each["version_tag"] for each in client.get("/universe/history").json()] == [second["version_tag"], "first"]
     assert [each["active"] for each in client.get("/universe/versions").json()] == [True, False]
@@ -77,6 +83,7 @@ def test_a_renaming_is_told_and_shown(client: httpx.Client) -> None:
         ("POST", "/ops/universe/activate", {"json": {"tag": "none"}}, 404, None),
         ("POST", "/ops/universe/activate", {"json": {"tga": "none"}}, 422, "tga"),
         ("POST", "/ops/universe/activate", {"json": {}}, 422, "tag"),
+        ("POST", "/ops/universe/activate", {"json": {"tag": "x", "force": "yes"}}, 422, "force"),
         ("POST", "/ops/universe/rename", {"json": {"old": "NONE", "new": "X"}}, 422, "symbol"),
         ("POST", "/ops/universe/rename", {"json": {"old": "BTC-USD", "new": "X", "on": "2999-01-01"}}, 422, "on"),
         ("GET", "/universe?tag=none", {}, 404, None),

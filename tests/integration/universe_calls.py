@@ -32,7 +32,7 @@ def taken(deps: Deps, body: bytes, day: date = DAY, tag: str = "", source: str =
 
 def activated(deps: Deps, made: Made, reason: str = "") -> dict[str, int]:
     """What letting it hold changed, but for what is 0."""
-    activation, _ = flow.activate(made.version.version_tag, "me@here", reason, deps)
+    activation, _ = flow.activate(made.version.version_tag, "me@here", reason, deps, force=True)
     assert activation is not None
     return {name: count for name, count in activation.counts.items() if count}
 

@@ -24,7 +24,12 @@ def test_bars_are_kept_for_ever_unless_somebody_says_otherwise() -> None:
     assert {horizon(Policy(), interval, NOW) for interval in Interval} == {None}
     window = TimeWindow(start=datetime(1990, 1, 1, tzinfo=UTC), end=NOW)
     assert kept_part(window, Interval.M1, Policy(), NOW) == window
-    assert {name for name, rule in rules(Policy()).items() if rule.days} == {"jobs", "letters", "quarantine"}
+    assert {name for name, rule in rules(Policy()).items() if rule.days} == {
+        "jobs",
+        "letters",
+        "quarantine",
+        "reconciliation",
+    }
 
 
 def test_a_horizon_is_a_days_beginning_and_whole_months_before_it_go() -> None:

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtasks.domain.errors import GarbledAnswerError, InvalidRequestError
-from mdtasks.domain.identities import AMBIGUOUS, OTHER_EXCHANGE, UNKNOWN_EXCHANGE, Known, Learnt, Lifetime, learnt
+from mdtasks.domain.identities import (
+    AMBIGUOUS,
+    CHANGED_SINCE,
+    OTHER_EXCHANGE,
+    UNKNOWN_EXCHANGE,
+    Known,
+    Learnt,
+    Lifetime,
+    learnt,
+)
 from mdtasks.domain.listings import Day, Listed, Traded, candidates, dollars
 from mdtasks.providers.listings import read
 
@@ -167,6 +176,18 @@ def test_whom_nobody_knew_is_born_and_whom_somebody_added_is_recognized() -> Non
     assert [one.symbol for one, _ in told.births] == ["NEW"]
     assert (told.keys, told.renames, told.ousted) == ({"AAPL@XNYS": 7}, {}, [])
     assert told.skipped == {UNKNOWN_EXCHANGE: 1}
+
+
+def test_what_a_listing_of_yesterday_says_against_what_was_told_since_is_left_out() -> None:
+    meta = Known(1, "FB", "XNYS", changed=True)  # it bears META since
+    told = news([row("FB"), row("MVRS", own_id="1")], {"FB@XNYS": meta, "#1": meta})
+    assert (told.births, told.renames, told.ousted, told.skipped) == ([], {}, [], {CHANGED_SINCE: 1})
+    by_symbol = {"FB": meta, "META": meta}
+    for one in (row("META"), row("META", own_id="9"), row("FB", own_id="9")):
+        found = learnt([one], DAY, {"#9": Known(9, "X", "XNYS")}, by_symbol, XNYS)
+        assert (found.births, found.renames, found.ousted, found.skipped) == ([], {}, [], {CHANGED_SINCE: 1})
+    dead = Listed("META", "XNYS", delisted_on=DAY)
+    assert learnt([dead], DAY, {}, by_symbol, XNYS).lives == []
 
 
 def test_an_id_that_bears_another_symbol_was_renamed_even_where_two_swap() -> None:

@@ -22,13 +22,19 @@ from mdtasks.domain.errors.asked import (
     NotFoundError,
     PolicyChangedError,
     StackNotRunningError,
+    TooManyLeaveError,
     UnauthorizedError,
     UnknownJobError,
     UnknownProviderError,
     UnknownSymbolError,
 )
 from mdtasks.domain.errors.base import MdtasksError
-from mdtasks.domain.errors.findings import ActionWithoutJumpError, JumpWithoutActionError, SuspectBarsError
+from mdtasks.domain.errors.findings import (
+    ActionWithoutJumpError,
+    JumpWithoutActionError,
+    NameUnclearError,
+    SuspectBarsError,
+)
 from mdtasks.domain.errors.servers import (
     BrokerUnavailableError,
     BusyError,
@@ -84,6 +90,7 @@ __all__ = [
     "JumpWithoutActionError",
     "MdtasksError",
     "MediaTypeError",
+    "NameUnclearError",
     "NoDataError",
     "NotEntitledError",
     "NotFoundError",
@@ -103,6 +110,7 @@ __all__ = [
     "SuspectBarsError",
     "TimeSpentError",
     "TooManyClientsError",
+    "TooManyLeaveError",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownJobError",

@@ -146,6 +146,25 @@ class CanaryError(ConflictError):
         self.version = version
 
 
+class TooManyLeaveError(ConflictError):
+    """A version of the universe without more of the members than the policy lets go unseen. It was not activated."""
+
+    code = "too_many_leave"
+
+    def __init__(self, tag: str, *, leaving: int, held: int, most: float, some: list[str]) -> None:
+        names = f" ({', '.join(some)}{', …' if leaving > len(some) else ''})"
+        super().__init__(
+            f"{leaving:,} of {held:,} members{names} would leave with {tag}, more than universe.most_leave"
+            f" ({most:g}) lets: nothing was changed",
+            hint=f"was its listing cut off? `mdtasks universe diff ACTIVE {tag}` shows who leaves; --force (force: true"
+            " over HTTP) lets it hold all the same",
+        )
+        self.tag, self.leaving, self.held = tag, leaving, held
+
+    def as_dict(self) -> dict[str, object]:
+        return {**super().as_dict(), "leaving": self.leaving, "held": self.held}
+
+
 class UnauthorizedError(MdtasksError):
     """A request over HTTP that needs the API token and bears none, or a wrong one."""
 

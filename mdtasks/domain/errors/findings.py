@@ -17,6 +17,12 @@ class ActionWithoutJumpError(SuspectBarsError):
     code = "action_without_jump"
 
 
+class NameUnclearError(MdtasksError):
+    """A renaming or a delisting among the actions that something else on record contradicts. It is not followed."""
+
+    code = "name_unclear"
+
+
 class JumpWithoutActionError(SuspectBarsError):
     """The price jumped as by a split, and none is on record."""
 

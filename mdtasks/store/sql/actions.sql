@@ -16,6 +16,7 @@ SELECT id, instrument_id, kind, ex_date, value, currency, symbol, reference, dec
 FROM corporate_actions
 WHERE instrument_id = ANY (CAST(:instruments AS integer[]))
   AND (CAST(:as_of AS timestamptz) IS NULL OR known_at <= :as_of)
+  AND (CAST(:kinds AS text[]) IS NULL OR kind = ANY (CAST(:kinds AS text[])))
 ORDER BY id
 
 -- name: tell
@@ -152,4 +153,5 @@ WHERE id = :id AND state = 'resolved'
 -- Close the letters of findings about these instruments' days since one that do not hold (any more).
 UPDATE dead_letters SET state = 'resolved', updated_at = now()
 WHERE kind = 'action' AND state = 'open' AND id <> ALL (CAST(:held AS text[]))
+  AND (error_class = 'name_unclear') = :names
   AND split_part(id, ':', 2) = ANY (CAST(:instruments AS text[])) AND split_part(id, ':', 3) >= :since

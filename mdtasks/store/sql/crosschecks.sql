@@ -80,7 +80,3 @@ WHERE r.at >= %(since)s AND r.beyond <> '{}'
   AND (%(instruments)s::integer[] IS NULL OR r.instrument_id = ANY (%(instruments)s::integer[]))
 ORDER BY r.at DESC, r.id DESC
 LIMIT %(limit)s
-
--- name: prune
--- Forget what is older than then.
-DELETE FROM reconciliations WHERE at < %(before)s

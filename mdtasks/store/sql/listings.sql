@@ -50,6 +50,25 @@ SELECT i.id, s.symbol, i.mic, i.listed_from, i.delisted_on
 FROM symbols s JOIN instruments i ON i.id = s.instrument_id
 WHERE s.symbol = ANY (CAST(:symbols AS text[])) AND s.valid_to = 'infinity'
 
+-- name: known_on
+-- The same with what they bore on a day, where they bore anything then; and whether that is another thing than now, which
+-- somebody told of since. By symbol also those who bear it since then.
+WITH asked AS (
+    SELECT unnest(CAST(:ids AS integer[])) AS id
+    UNION
+    SELECT instrument_id FROM symbols WHERE symbol = ANY (CAST(:symbols AS text[])) AND valid_to > CAST(:day AS date)
+)
+SELECT i.id, coalesce(o.symbol, n.symbol) AS symbol, i.mic, i.listed_from, i.delisted_on,
+       coalesce(o.symbol <> coalesce(n.symbol, ''), false) AS changed, n.symbol AS now
+FROM asked a
+JOIN instruments i USING (id)
+LEFT JOIN symbols n ON n.instrument_id = i.id AND n.valid_to = 'infinity'
+LEFT JOIN LATERAL (
+    SELECT symbol FROM symbols
+    WHERE instrument_id = i.id AND valid_from <= CAST(:day AS date) AND valid_to > CAST(:day AS date)
+    ORDER BY valid_from DESC LIMIT 1
+) o ON true
+
 -- name: close_symbols
 -- What these instruments bear they bear no longer, from a day on or since they died.
 UPDATE symbols s SET valid_to = least(CAST(:as_of AS date), i.delisted_on)
@@ -62,10 +81,10 @@ DELETE FROM symbols WHERE valid_to <= valid_from AND instrument_id = ANY (CAST(:
 
 -- name: open_symbols
 -- What these instruments bear from a day on.
-INSERT INTO symbols (instrument_id, symbol, valid_from)
-SELECT n.instrument_id, n.symbol, :as_of
+INSERT INTO symbols (instrument_id, symbol, valid_from, source)
+SELECT n.instrument_id, n.symbol, :as_of, CAST(:source AS text)
 FROM unnest(CAST(:ids AS integer[]), CAST(:symbols AS text[])) AS n (instrument_id, symbol)
-ON CONFLICT (instrument_id, symbol, valid_from) DO UPDATE SET valid_to = 'infinity'
+ON CONFLICT (instrument_id, symbol, valid_from) DO UPDATE SET valid_to = 'infinity', source = excluded.source
 
 -- name: bear
 -- Instruments that nobody knew, followed by nobody yet. A symbol that others bore before is theirs until they lost it.
@@ -91,7 +110,10 @@ SELECT id FROM given ORDER BY place
 
 -- name: live
 -- What is known of the lives of these instruments.
-UPDATE instruments i SET listed_from = n.listed_from, delisted_on = n.delisted_on
+UPDATE instruments i
+SET listed_from = n.listed_from, delisted_on = n.delisted_on,
+    delisted_source = CASE WHEN i.delisted_on IS DISTINCT FROM n.delisted_on THEN CAST(:source AS text)
+                           ELSE i.delisted_source END
 FROM unnest(CAST(:ids AS integer[]), CAST(:listed AS date[]), CAST(:delisted AS date[]))
     AS n (id, listed_from, delisted_on)
 WHERE i.id = n.id

@@ -8,16 +8,41 @@ SELECT pg_try_advisory_xact_lock(hashtext('mdtasks.provider_health'))
 -- One change of pauses, or copy of them to Redis, at a time: until this transaction ends.
 SELECT pg_advisory_xact_lock(hashtext('mdtasks.provider_pauses'))
 
+-- name: hold_record
+-- One writer of looks and transitions at a time until its commit, and none while somebody reads as of an instant: what
+-- that reader does not see is dated after it.
+SELECT pg_advisory_xact_lock(hashtext('mdtasks.provider_record'))
+
+-- name: await_record
+-- Wait for whoever is writing: what is committed after this is dated after it.
+SELECT pg_advisory_xact_lock_shared(hashtext('mdtasks.provider_record'))
+
+-- name: clock
+SELECT clock_timestamp()
+
 -- name: add_looks
--- Keep how providers stood at one moment; tells which were new: one of the same moment is kept as it was.
-INSERT INTO provider_snapshots (provider, at, score, state, latency, errors, completeness, requests, policy_version)
-SELECT provider, :at, score, state, latency, errors, completeness, requests, :policy_version
+-- Keep how providers stood at one moment; tells which were new: one of the same moment is kept as it was. Dated by the
+-- server's clock, later than all before it even when that was set back.
+WITH moment AS MATERIALIZED (
+    SELECT greatest(clock_timestamp(), (SELECT max(known_at) FROM provider_snapshots) + interval '1 microsecond') AS at
+)
+INSERT INTO provider_snapshots (provider, at, score, state, latency, errors, completeness, requests, policy_version,
+                                known_at)
+SELECT provider, :at, score, state, latency, errors, completeness, requests, :policy_version, moment.at
 FROM unnest(CAST(:providers AS text[]), CAST(:scores AS double precision[]), CAST(:states AS text[]),
             CAST(:latencies AS double precision[]), CAST(:errors AS double precision[]),
             CAST(:completenesses AS double precision[]), CAST(:requests AS bigint[]))
-    AS s (provider, score, state, latency, errors, completeness, requests)
+    AS s (provider, score, state, latency, errors, completeness, requests), moment
 ON CONFLICT (provider, at) DO NOTHING
 RETURNING provider
+
+-- name: looks_by
+-- The looks of :reach before an instant that were on record by then, of one provider or of all, the oldest first.
+SELECT provider, at, score, state, latency, errors, completeness, requests, policy_version
+FROM provider_snapshots
+WHERE at <= :as_of AND at > CAST(:as_of AS timestamptz) - CAST(:reach AS interval) AND known_at <= :as_of
+  AND (CAST(:provider AS text) IS NULL OR provider = :provider)
+ORDER BY provider, at
 
 -- name: looks
 -- How a provider stood since :since, in stretches of :step_s seconds that hold a look, the oldest first: of each the look
@@ -47,13 +72,14 @@ USING (
 WHERE s.provider = ranked.provider AND s.at = ranked.at AND ranked.place > 1
 
 -- name: add_transition
--- Put a transition on record; a row: it was not there yet. Without a score, that of the newest look.
-INSERT INTO provider_transitions (provider, at, kind, score, "case")
+-- Put a transition on record, dated as looks are; a row: it was not there yet. Without a score, that of the newest look.
+INSERT INTO provider_transitions (provider, at, kind, score, "case", known_at)
 VALUES (CAST(:provider AS text), :at, :kind,
         coalesce(CAST(:score AS double precision),
                  (SELECT score FROM provider_snapshots WHERE provider = CAST(:provider AS text) ORDER BY at DESC LIMIT 1),
                  1),
-        CAST(:case AS jsonb))
+        CAST(:case AS jsonb),
+        greatest(clock_timestamp(), (SELECT max(known_at) FROM provider_transitions) + interval '1 microsecond'))
 ON CONFLICT (provider, at, kind) DO NOTHING
 RETURNING id
 
@@ -65,9 +91,22 @@ WHERE CAST(:provider AS text) IS NULL OR provider = :provider
 ORDER BY at DESC, id DESC
 LIMIT :most
 
+-- name: last_by
+-- The last demotion or promotion, and the last pause or resumption, that were on record by an instant; of one provider or
+-- of all.
+SELECT DISTINCT ON (provider, kind IN ('paused', 'resumed')) provider, at, kind, score, "case"
+FROM provider_transitions
+WHERE at <= :as_of AND known_at <= :as_of AND (CAST(:provider AS text) IS NULL OR provider = :provider)
+ORDER BY provider, kind IN ('paused', 'resumed'), at DESC, id DESC
+
 -- name: prune_transitions
--- Forget transitions that are older than :before.
-DELETE FROM provider_transitions WHERE at < :before
+-- Forget transitions that are older than :before, but for the last ones: they say how a provider has stood since.
+DELETE FROM provider_transitions t
+WHERE at < :before AND EXISTS (
+    SELECT FROM provider_transitions n
+    WHERE n.provider = t.provider AND (n.kind IN ('paused', 'resumed')) = (t.kind IN ('paused', 'resumed'))
+      AND n.at < :before AND (n.at, n.id) > (t.at, t.id)
+)
 
 -- name: pauses
 -- Who is paused.

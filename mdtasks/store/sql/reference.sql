@@ -88,7 +88,7 @@ WHERE i.id = n.id AND i.tier IS NULL
 
 -- name: delist
 -- When an instrument's life ended; null: it lives.
-UPDATE instruments SET delisted_on = CAST(:day AS date) WHERE id = :id
+UPDATE instruments SET delisted_on = CAST(:day AS date), delisted_source = 'person' WHERE id = :id
 
 -- name: set_tier
 -- Move the instruments that bear these symbols to a tier; those already there stay untouched.

@@ -105,6 +105,11 @@ DELETE FROM bar_quarantine WHERE id = ANY (ARRAY(
     SELECT id FROM bar_quarantine WHERE seen_at < :before ORDER BY id LIMIT :most
 ))
 
+-- name: reconciliations
+DELETE FROM reconciliations WHERE id = ANY (ARRAY(
+    SELECT id FROM reconciliations WHERE at < :before ORDER BY at LIMIT :most
+))
+
 -- name: letters
 -- Letters that people are done with. Those of a job that is not over stay: they count its lives.
 DELETE FROM dead_letters WHERE id = ANY (ARRAY(
@@ -223,6 +228,12 @@ SELECT count(*) FROM bar_revisions WHERE superseded_at < :before
 
 -- name: count_quarantine
 SELECT count(*) FROM bar_quarantine WHERE seen_at < :before
+
+-- name: count_reconciliation
+SELECT count(*) FROM reconciliations WHERE at < :before
+
+-- name: count_slo
+SELECT count(*) FROM slo_snapshots WHERE at < :before
 
 -- name: count_letters
 SELECT count(*) FROM dead_letters l

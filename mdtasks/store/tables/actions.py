@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 
 from mdtasks.store.tables.types import metadata, utc
@@ -45,6 +46,8 @@ corporate_actions = Table(
     Column("known_at", utc, nullable=False, comment="never before that of a row with a lower id"),
     Index("corporate_actions_told", "instrument_id", "id"),
     Index("corporate_actions_known", "known_at"),
+    # What names and lives follow: few among many dividends.
+    Index("corporate_actions_names", "ex_date", postgresql_where=text("kind in ('rename', 'delisting')")),
     comment="statements about corporate actions; never changed: corrections and withdrawals are later rows",
 )
 

@@ -25,6 +25,8 @@ requests = Table(
     Column("requested_by", Text, nullable=False),
     Column("spec", JSONB, nullable=False, comment="what was asked for, as it was asked"),
     Column("created_at", utc, nullable=False, server_default=func.now()),
+    # The newest are listed, the oldest go.
+    Index("requests_created", "created_at"),
 )
 
 backfill_jobs = Table(

@@ -19,7 +19,9 @@ provider_snapshots = Table(
     Column("completeness", Double, nullable=False),
     Column("requests", BigInteger, nullable=False, comment="made so far; Redis may have begun anew"),
     Column("policy_version", BigInteger),
+    Column("known_at", utc, nullable=False, server_default=func.clock_timestamp(), comment="when it was put on record"),
     Index("provider_snapshots_at", "at"),
+    Index("provider_snapshots_known", "known_at"),
 )
 
 provider_transitions = Table(
@@ -32,6 +34,13 @@ provider_transitions = Table(
     Column("score", Double, nullable=False, comment="after it"),
     Column("case", JSONB, nullable=False, comment="what it was decided by; or who and why"),
     Column("policy_version", BigInteger),
+    Column(
+        "known_at",
+        utc,
+        nullable=False,
+        server_default=func.clock_timestamp(),
+        comment="when it was put on record: Redis decides, and PostgreSQL may be away then",
+    ),
     UniqueConstraint("provider", "at", "kind"),
 )
 

@@ -30,6 +30,9 @@ instruments = Table(
     Column("tier", tier, server_default="T1", comment="null: known, and followed by nobody"),
     Column("listed_from", Date),
     Column("delisted_on", Date),
+    Column(
+        "delisted_source", Text, comment="who told last when it ended, or that it lives: a listing, person or actions"
+    ),
     Column("created_at", utc, nullable=False, server_default=func.now()),
     Column("tier_since", utc, comment="null: since it was made"),
 )
@@ -41,6 +44,7 @@ symbols = Table(
     Column("symbol", Text, primary_key=True),
     Column("valid_from", Date, primary_key=True, server_default=text("'-infinity'")),
     Column("valid_to", Date, nullable=False, server_default=text("'infinity'"), comment="exclusive"),
+    Column("source", Text, comment="who told that it bears it from then on: a listing, person or actions"),
     # One bearer of a symbol at any time now; two companies may bear it one after the other (WM).
     Index("symbols_current", "symbol", unique=True, postgresql_where=text("valid_to = 'infinity'")),
     # What an instrument bears now: joins of whole tiers must not depend on statistics of a table just filled.
