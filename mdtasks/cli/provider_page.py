@@ -112,7 +112,7 @@ def _asked(found: Report) -> Iterator[str]:
     ]
     yield "declares: " + ", ".join(filter(None, words))
     if declared.listing:
-        yield "has a list of its instruments too, which nobody fetches yet"
+        yield f"lists its instruments: `mdtasks universe refresh --source {found.standing.name}`"
 
 
 def _show_samples(title: str, samples: Sequence[Mapping[str, Any]]) -> None:

@@ -130,6 +130,9 @@ def _show_table(found: list[Report]) -> None:
     aside = next((each.standing.name for each in found if each.standing.why_aside), None)
     if aside is not None:
         say(f"`mdtasks providers {aside}` shows the case")
+    for each in found:
+        if each.failing and not each.standing.why_aside:
+            say(f"{each.standing.name}: {each.failing}: `mdtasks doctor` looks at its key and plan")
 
 
 def _row(each: Report) -> tuple[object, ...]:

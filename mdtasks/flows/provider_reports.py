@@ -65,6 +65,18 @@ class Report:
         return sum(each.of_request for each in self.samples)
 
     @property
+    def failing(self) -> str:
+        """What the newest requests ended in when none of them was answered, for people; "" otherwise.
+
+        A wrong key and a plan that is too small are no ill health: no probe mends them, so nothing leaves it aside.
+        """
+        total = self.sampled_requests
+        if not total or sum(self.errors.values()) < total:
+            return ""
+        codes = ", ".join(f"{code} {times}" for code, times in self.errors.items())
+        return f"its newest requests failed, all {total} ({codes})"
+
+    @property
     def arithmetic(self) -> list[str]:
         """How the score is come to, line by line, for people."""
         parts = self.standing.parts

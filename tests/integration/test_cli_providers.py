@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from mdtasks.cli import output
-from mdtasks.domain.errors import VendorError
+from mdtasks.domain.errors import AuthError, VendorError
 from mdtasks.domain.health import Pause, Sample
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.providers import pause, snapshot_once
@@ -84,10 +84,10 @@ def test_the_page_of_one_shows_arithmetic_looks_and_case(cli: Cli, ill: Deps) ->
 
 
 def test_what_a_vendor_has_beside_bars_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "which nobody fetches yet" not in cli("providers", NAME).out
+    assert "lists its instruments" not in cli("providers", NAME).out
     monkeypatch.setenv("MDTASKS_MASSIVE_KEY", "hush")
     page = cli("providers", "massive").out
-    assert "has a list of its instruments too, which nobody fetches yet" in page
+    assert "lists its instruments: `mdtasks universe refresh --source massive`" in page
     assert "corporate actions" in page
     declared = cli("providers", "massive", "--json").json["capabilities"]
     assert (declared["actions"], declared["listing"]) == (True, True)
@@ -104,6 +104,16 @@ def test_errors_are_counted_over_requests_and_not_over_judgements(cli: Cli, cli_
     assert page.count("  bars judged ") == 1
     found = cli("providers", NAME, "--json").json
     assert (found["errors"], found["sampled_requests"], len(found["samples"])) == ({"vendor_error": 1}, 3, 4)
+
+
+def test_a_provider_that_refuses_all_without_being_ill_is_named(cli: Cli, cli_deps: Deps) -> None:
+    for _ in range(3):
+        cli_deps.health.tell_request(NAME, "bars", 0.1, AuthError("the key is refused", provider=NAME))
+    told = "simulator: its newest requests failed, all 3 (auth 3): `mdtasks doctor` looks at its key and plan"
+    assert told in cli("providers").err
+    assert cli("providers", "--json").json[0]["state"] == "closed"
+    cli_deps.health.tell_request(NAME, "bars", 0.1, None)
+    assert "its newest requests failed" not in cli("providers").err
 
 
 def test_on_a_terminal_of_eighty_columns_nothing_is_wider(cli: Cli, ill: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
