@@ -2,7 +2,8 @@
 
 A write is a COPY of the batch into a staging table and one statement that judges it, inside the caller's transaction.
 Rules: a bar is replaced only when its values differ, and what it was moves to ``bar_revisions``; a final bar with the
-values of the provisional one only promotes it; provisional never beats final. Values pass as IEEE 754 bits, unchanged.
+values of the provisional one only promotes it, and says when (``final_at``); provisional never beats final. Values
+pass as IEEE 754 bits, unchanged.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def write_staged(
     """Judge and store the staged bars; ``values``: the parameters of the statement ``write``. Call ``lock_writers``
     before. Raises StoreUnavailableError when a partition is missing.
     """
-    told = {} if note is None else note.as_dict(interval)
+    told = {"step": timedelta(seconds=interval.seconds), **({} if note is None else note.as_dict(interval))}
     try:
         cursor.execute(_WRITE[note is not None], {**values, **told}, prepare=False)
     except psycopg.errors.CheckViolation as exc:
@@ -154,11 +155,11 @@ def read_bars(
     window: TimeWindow,
     as_of: datetime | None = None,
 ) -> StoredBars:
-    """The bars that start in the window, as they stand, or as they were known at ``as_of``.
+    """The bars that start in the window, as they stand, or as they were known at ``as_of``, final where they were then.
 
-    ``final`` is told as it stands now: a promotion that changed no value is no revision. An ``as_of`` of this moment
-    may still gain bars: a write is dated by its statement and seen at its commit. Raises InvalidRequestError for an
-    ``as_of`` from before the oldest revisions that are kept.
+    An ``as_of`` of this moment may still gain bars: a write is dated by its statement and seen at its commit
+    (``coverage.hold_writers`` waits for it). Raises InvalidRequestError for an ``as_of`` from before the oldest
+    revisions that are kept.
     """
     if as_of is not None and as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")

@@ -24,7 +24,10 @@ TABLES: Final = (
     "requests",
     "dead_letters",
     "silences",
+    "silence_revisions",
+    "coverage_changes",
     "gaps",
+    "gap_revisions",
 )
 
 
