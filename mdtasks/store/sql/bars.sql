@@ -72,9 +72,11 @@ WITH spans AS (
            END AS fate
     FROM stage_bars n LEFT JOIN present o ON o.instrument_id = n.instrument_id AND o.ts = n.ts
 ), moment AS MATERIALIZED (
-    -- One instant for the whole write, later than what it replaces even when the server's clock was set back.
+    -- One instant for the whole write, later than what it replaces even when the server's clock was set back; and
+    -- whether it met any bar.
     SELECT greatest(clock_timestamp(), max(old_known_at) FILTER (WHERE fate IN ('revised', 'promoted'))
-                                            + interval '1 microsecond') AS at
+                                            + interval '1 microsecond') AS at,
+           bool_or(old_status IS NOT NULL) AS met
     FROM judged
 ), archived AS (
     INSERT INTO bar_revisions (instrument_id, interval, ts, open, high, low, close, volume, provider, status,
@@ -106,21 +108,19 @@ WITH spans AS (
     SET open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
         volume = excluded.volume, provider = excluded.provider, status = excluded.status,
         attempt_id = excluded.attempt_id, known_at = excluded.known_at, final_at = excluded.final_at
-), answered AS (
-    SELECT instrument_id, range_agg(tstzrange(answered_from, answered_to)) AS covered
-    FROM unnest(%(covered)s::integer[], %(covered_from)s::timestamptz[], %(covered_to)s::timestamptz[])
-        AS a (instrument_id, answered_from, answered_to)
-    GROUP BY instrument_id
-), doubted AS (
-    SELECT instrument_id, range_agg(tstzrange(doubted_from, doubted_to)) AS retracted
-    FROM unnest(%(retracted)s::integer[], %(retracted_from)s::timestamptz[], %(retracted_to)s::timestamptz[])
-        AS d (instrument_id, doubted_from, doubted_to)
+), told AS (
+    SELECT instrument_id, range_agg(tstzrange(since, until)) FILTER (WHERE what = 'covered') AS covered,
+           range_agg(tstzrange(since, until)) FILTER (WHERE what = 'retracted') AS retracted,
+           range_agg(tstzrange(since, until)) FILTER (WHERE what = 'solid') AS solid
+    FROM unnest(%(told)s::integer[], %(told_from)s::timestamptz[], %(told_to)s::timestamptz[], %(told_what)s::text[])
+        AS t (instrument_id, since, until, what)
     GROUP BY instrument_id
 ), reached AS MATERIALIZED (
-    SELECT f.instrument_id, f.fresh_until, coalesce(a.covered, '{}') AS covered, coalesce(d.retracted, '{}') AS retracted,
-           coalesce(k.covered, '{}') AS held, k.fresh_until AS held_until
+    -- Per series what is answered for now, what is doubted, the time of final bars, and what was answered for until now.
+    SELECT f.instrument_id, f.fresh_until, coalesce(t.covered, '{}') AS covered, coalesce(t.retracted, '{}') AS retracted,
+           coalesce(t.solid, '{}') AS solid, coalesce(k.covered, '{}') AS held, k.fresh_until AS held_until
     FROM unnest(%(reached)s::integer[], %(fresh_until)s::timestamptz[]) AS f (instrument_id, fresh_until)
-    LEFT JOIN answered a USING (instrument_id) LEFT JOIN doubted d USING (instrument_id)
+    LEFT JOIN told t USING (instrument_id)
     LEFT JOIN coverage k ON k.instrument_id = f.instrument_id AND k.interval = %(interval)s::bar_interval
 ), extended AS (
     INSERT INTO coverage AS c (instrument_id, interval, covered, fresh_until, updated_at)
@@ -134,21 +134,32 @@ WITH spans AS (
                   + excluded.covered,
         fresh_until = greatest(c.fresh_until, excluded.fresh_until), updated_at = excluded.updated_at
     RETURNING instrument_id
-), turned AS (
-    -- Time whose bar became final: it tells by itself that nobody had answered for it before.
-    SELECT instrument_id, range_agg(tstzrange(ts, ts + %(step)s::interval)) AS told
-    FROM judged
-    WHERE final AND fate <> 'unchanged' AND old_status IS DISTINCT FROM 'final'
+), moved AS (
+    -- Bars that became final in time that was answered for before; and those that did not by this write, in time that is
+    -- answered for only now. A write of new bars into new time does not look.
+    SELECT instrument_id, range_agg(slot) FILTER (WHERE turned) AS late, range_agg(slot) FILTER (WHERE NOT turned) AS known
+    FROM (
+        SELECT r.instrument_id, r.held, r.covered, tstzrange(j.ts, j.ts + %(step)s::interval) AS slot,
+               j.fate <> 'unchanged' AND j.old_status IS DISTINCT FROM 'final' AS turned
+        FROM judged j JOIN (
+            SELECT *, held && solid AS touched, NOT held @> covered AS opened FROM reached
+        ) r USING (instrument_id)
+        WHERE ((SELECT met FROM moment) OR EXISTS (SELECT FROM reached WHERE held && solid))
+          AND j.final AND CASE WHEN j.fate <> 'unchanged' AND j.old_status IS DISTINCT FROM 'final' THEN r.touched
+                                ELSE r.opened END
+    ) m
+    WHERE CASE WHEN turned THEN held && slot ELSE covered - held && slot END
     GROUP BY instrument_id
 ), remembered AS (
-    -- What coverage was, where bars alone would tell of it otherwise: silence, nights, what is doubted now, late bars.
+    -- What coverage was before, where bars alone would tell of it otherwise: a bar that becomes final tells that nobody
+    -- had answered for its time until then. So these are silence, nights, what is doubted now, and late bars.
     INSERT INTO coverage_changes (instrument_id, interval, starts_at, ends_at, at, covered, uncovered)
     SELECT w.instrument_id, %(interval)s::bar_interval, lower(range_merge(w.covered + w.uncovered)),
            upper(range_merge(w.covered + w.uncovered)), moment.at, w.covered, w.uncovered
     FROM (
-        SELECT r.instrument_id, r.held * r.retracted - r.covered + r.held * coalesce(t.told, '{}') AS covered,
-               r.covered - r.held - coalesce(t.told, '{}') AS uncovered
-        FROM reached r LEFT JOIN turned t USING (instrument_id)
+        SELECT r.instrument_id, r.held * r.retracted - r.covered + r.held * coalesce(m.late, '{}') AS covered,
+               r.covered - r.held - r.solid + (r.covered - r.held) * coalesce(m.known, '{}') AS uncovered
+        FROM reached r LEFT JOIN moved m USING (instrument_id)
     ) w CROSS JOIN moment
     WHERE NOT isempty(w.covered) OR NOT isempty(w.uncovered)
 ), minutes_changed AS (
