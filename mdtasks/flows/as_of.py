@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 
 from sqlalchemy import Connection
 
@@ -20,7 +19,7 @@ from mdtasks.flows.calendars import calendars_at
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.policy_watch import followed
 from mdtasks.settings import under
-from mdtasks.store import coverage, gaps, overrides, policies
+from mdtasks.store import coverage, overrides, policies
 
 
 def deps_at(connection: Connection, deps: Deps, at: datetime) -> Deps:
@@ -48,11 +47,8 @@ def refuse_future(as_of: datetime, now: datetime) -> None:
 
 
 def await_writers(database: Database, interval: Interval, instrument_ids: Iterable[int]) -> None:
-    """Wait for whoever writes now what answers as of an instant before this are made of, one after the other."""
-    for wait in (
-        overrides.lock,
-        gaps.lock,
-        partial(coverage.hold_writers, interval=interval, instrument_ids=instrument_ids),
-    ):
-        with database.transaction() as connection:
-            wait(connection)
+    """Wait for whoever writes now what verdicts as of an instant before this are made of: calendars, then bars."""
+    with database.transaction() as connection:
+        overrides.lock(connection)
+    with database.transaction() as connection:
+        coverage.hold_writers(connection, interval, instrument_ids)

@@ -95,6 +95,9 @@ def find_gaps(asked: Question, deps: Deps, now: datetime) -> list[Completeness]:
 
 def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Explanation:
     """The completeness of one symbol with the evidence for it. Reads only. Raises as ``find_gaps``."""
+    if asked.as_of is not None:  # a scan that is under way dates what it finds before it is seen
+        with deps.database.transaction() as connection:
+            store_gaps.lock(connection)
     with _looking(replace(asked, symbols=[symbol]), deps, now) as look:
         (member,) = look.members
         series, stored, rejected = look.series(member)
