@@ -87,7 +87,9 @@ def _show(found: dict[str, Any]) -> None:
 def _show_bars(bars: dict[str, Any]) -> None:
     from mdtasks.cli.output import plural, show_table
 
-    counts = ", ".join(f"{bars[name]:,} {name}" for name in ("inserted", "revised", "removed", "unchanged"))
+    names = {"inserted": "inserted", "revised": "revised", "promoted": "became final"}
+    names |= {"removed": "removed", "unchanged": "unchanged"}
+    counts = ", ".join(f"{bars[name]:,} {word}" for name, word in names.items())
     print(f"\n{plural(bars['before'], 'bar')} then, {bars['after']:,} later: {counts}")
     if bars["by"]:
         print()

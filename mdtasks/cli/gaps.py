@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
-from mdtasks.cli.inputs import actor, add_interval, add_window, asked_window, explain, symbols_of
+from mdtasks.cli.inputs import actor, add_interval, add_window, asked_window, explain, symbols_of, time_of
 from mdtasks.domain.errors import InvalidRequestError, SilenceDoubtedError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ examples:
   mdtasks gaps AAPL --explain
   mdtasks gaps --interval 1d --start 2020-01-01
   mdtasks gaps @symbols.txt --sessions 20 --check && echo complete
+  mdtasks gaps AAPL --as-of 2026-11-02T21:00Z --explain
   mdtasks gaps accept AAPL --start 2026-11-02T15:30Z --end 2026-11-02T15:50Z --reason "halted for news"
 
 Expected are the intervals in which the symbol's exchange trades. Present and no_trade ones were answered for by a
@@ -49,6 +50,7 @@ def add_parser(commands: Commands) -> None:
     look.add_argument("symbols", nargs="*", metavar="SYMBOL", help="a name, @FILE, or - (default: the whole universe)")
     add_interval(look)
     add_window(look, default=f" (default: {_SESSIONS}, when there is no --start)")
+    look.add_argument("--as-of", metavar="TIME", help="as it would have been answered then (default: now)")
     look.add_argument("--explain", action="store_true", help="since when, why, which job works on it, on what evidence")
     look.add_argument("--check", action="store_true", help="exit with 1 when something is missing")
     explain(look, _GAPS)
@@ -69,7 +71,8 @@ def gaps(args: argparse.Namespace) -> int:
     from mdtasks.flows.gaps import Question, explain_gaps, find_gaps
 
     symbols = symbols_of(args.symbols) if args.symbols else []
-    asked = Question(symbols, Interval(args.interval), asked_window(args, sessions=_SESSIONS))
+    as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
+    asked = Question(symbols, Interval(args.interval), asked_window(args, sessions=_SESSIONS), as_of)
     if args.explain and not symbols:
         raise InvalidRequestError("--explain which symbols?", field="symbol", hint="mdtasks gaps AAPL --explain")
     now = datetime.now(UTC)
@@ -139,9 +142,9 @@ def _explain(told: Explanation) -> None:
     print(f"bars  {bars}")
     if told.ledger:
         print()
-        headers = ("gap", "from (UTC)", "to (UTC)", "missing", "found (UTC)", "now", "job")
+        headers = ("gap", "from (UTC)", "to (UTC)", "missing", "found (UTC)", "then" if told.as_of else "now", "job")
         show_table(headers, [_entry(each) for each in told.ledger[:_SHOWN]])
-        for each in (entry for entry in told.ledger if entry.closed_at is None):
+        for each in (entry for entry in told.ledger if entry.closed_at is None and told.as_of is None):
             say(_what_next(each, told))
     doubted = [each for each in told.heard if not each.believed]
     by_hand = [each for each in told.heard if each.by_hand]

@@ -97,7 +97,7 @@ def _show_versions(found: Why) -> None:
         print("\nbar  none")
         return
     print()
-    headers = ("version", *_VALUES, "provider", "status", "known (UTC)", "replaced (UTC)", "attempt")
+    headers = ("version", *_VALUES, "provider", "status", "known (UTC)", "final (UTC)", "replaced (UTC)", "attempt")
     first = len(found.versions)
     rows = [
         (
@@ -106,6 +106,7 @@ def _show_versions(found: Why) -> None:
             each.provider,
             each.status,
             each.known_at,
+            each.known_at if each.status == "final" and each.final_at is None else each.final_at,
             each.superseded_at,
             str(each.attempt_id),
         )

@@ -22,23 +22,27 @@ FIELDS: Final = ("open", "high", "low", "close", "volume", "provider", "final", 
 @dataclass(frozen=True, slots=True, eq=False)
 class Difference:
     """``inserted``: only in the second answer; ``removed``: only in the first; ``before`` and ``after``: in both, as
-    they were and as they are, bar for bar.
+    they were and as they are, bar for bar. ``promoted``: which of these became final and are the same else, shape (n,).
     """
 
     inserted: StoredBars
     removed: StoredBars
     before: StoredBars
     after: StoredBars
+    promoted: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Bars that are not the same."""
         return len(self.inserted) + len(self.removed) + len(self.after)
 
     def revisions(self) -> Iterator[dict[str, Any]]:
-        """Of each bar that is another its ``ts`` and ``fields``: name -> [before, after], where these differ."""
-        pairs = {name: (_told(self.before, name), _told(self.after, name)) for name in FIELDS}
-        differ = {name: ~_same(self.before, self.after, name) for name in FIELDS}
-        for number, ts_us in enumerate(self.after.bars.ts_us.tolist()):
+        """Of each bar that is another its ``ts`` and ``fields``: name -> [before, after], where these differ. Not of
+        those that only became final.
+        """
+        before, after = self.before.take(~self.promoted), self.after.take(~self.promoted)
+        pairs = {name: (_told(before, name), _told(after, name)) for name in FIELDS}
+        differ = {name: ~_same(before, after, name) for name in FIELDS}
+        for number, ts_us in enumerate(after.bars.ts_us.tolist()):
             fields = {name: [a[number], b[number]] for name, (a, b) in pairs.items() if differ[name][number]}
             yield {"ts": from_us(ts_us), "fields": fields}
 
@@ -48,14 +52,17 @@ def diff(first: StoredBars, second: StoredBars) -> Difference:
     in_second = np.isin(first.bars.ts_us, second.bars.ts_us, assume_unique=True)
     in_first = np.isin(second.bars.ts_us, first.bars.ts_us, assume_unique=True)
     before, after = first.take(in_second), second.take(in_first)
-    same = np.ones(len(before), dtype=bool)
+    alike = np.ones(len(before), dtype=bool)
     for name in FIELDS:
-        same &= _same(before, after, name)
+        if name != "final":
+            alike &= _same(before, after, name)
+    same = alike & _same(before, after, "final")
     return Difference(
         inserted=second.take(~in_first),
         removed=first.take(~in_second),
         before=before.take(~same),
         after=after.take(~same),
+        promoted=(alike & after.final)[~same],
     )
 
 

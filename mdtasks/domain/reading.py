@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from mdtasks.domain.adjustment import Adjust
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.windows import AskedWindow
@@ -41,8 +40,8 @@ class Fill(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A question for bars. ``as_of``: as they were known then, None: as they stand. ``adjust``: for splits, or for
-    dividends too, by the actions that were known then.
+    """A question for bars. ``as_of``: as they were known then, None: as they stand; so is what is known of silence and
+    of sessions. ``adjust``: for splits, or for dividends too, by the actions that were known then.
     """
 
     symbols: tuple[str, ...]
@@ -52,14 +51,6 @@ class Reading:
     hours: Hours = Hours.ALL
     fill: Fill = Fill.NONE
     adjust: Adjust = Adjust.NONE
-
-    def __post_init__(self) -> None:
-        if self.as_of is not None and self.fill is not Fill.NONE:
-            raise InvalidRequestError(
-                "fill=no_trade and as_of exclude one another: when silence became known is not kept",
-                field="fill",
-                hint="leave one of them out",
-            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

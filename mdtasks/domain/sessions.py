@@ -252,6 +252,18 @@ class Calendars:
                     after.calendars[name] = calendar  # with all that it remembers
             self._now = after
 
+    def under(self, overrides: Overrides) -> Calendars:
+        """These calendars under other overrides, for one piece of work: what was told at an instant. They share what
+        their library told.
+        """
+        now = self._now
+        if overrides.version == now.overrides.version:
+            return self
+        found = Calendars(self._keeper)
+        found._lock, found._plain, found._now = self._lock, self._plain, now
+        found.apply(overrides)
+        return found
+
     def plain(self, mic: str) -> Calendar:
         """The calendar of an exchange as its library tells it, whatever people have said since. Raises as ``get``."""
         with self._lock:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Final
 
+from sqlalchemy import Connection
+
 from mdtasks.connections import Database
 from mdtasks.domain.errors import MdtasksError
 from mdtasks.domain.jobs import TimeWindow
@@ -29,6 +31,11 @@ def apply_overrides(database: Database, calendars: Calendars) -> None:
     with database.transaction() as connection:
         if overrides.version(connection) != calendars.overrides.version:
             calendars.apply(overrides.standing(connection))
+
+
+def calendars_at(connection: Connection, calendars: Calendars, at: datetime) -> Calendars:
+    """The calendars with what people had told of them at an instant."""
+    return calendars.under(overrides.standing(connection, at))
 
 
 class CalendarWatch:

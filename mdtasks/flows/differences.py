@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from mdtasks.domain.actions import Action, standing
 from mdtasks.domain.bars import from_us
-from mdtasks.domain.differences import Difference, diff
+from mdtasks.domain.differences import diff
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.retention import subject_of
@@ -116,30 +116,39 @@ def _kept(connection: Connection, interval: Interval, window: TimeWindow) -> Tim
 
 
 def _bars(connection: Connection, asked: Asked) -> Mapping[str, Any]:
-    """Bars that came, were revised, and (by hand in the database alone) went; by the attempts that did it."""
+    """Bars that came, were revised, only became final, and (by hand in the database alone) went; by the attempts that
+    did it, but for those that became final: a bar keeps the attempt that brought it.
+    """
     first = read_bars(connection, *asked.series, as_of=asked.since)
     second = read_bars(connection, *asked.series, as_of=asked.until)
     change = diff(first, second)
-    counts = {"inserted": len(change.inserted), "revised": len(change.after), "removed": len(change.removed)}
+    promoted, revised = change.after.take(change.promoted), change.after.take(~change.promoted)
+    counts = {
+        "inserted": len(change.inserted),
+        "revised": len(revised),
+        "promoted": len(promoted),
+        "removed": len(change.removed),
+    }
     return {
         "before": len(first),
         "after": len(second),
         **counts,
         "unchanged": len(first) - len(change.removed) - len(change.before),
-        "by": _by(connection, change),
+        "by": _by(connection, change.inserted, revised),
         "rows": {
             "inserted": _rows(change.inserted, asked.rows),
             "revised": [row for row, _ in zip(change.revisions(), range(asked.rows), strict=False)],
+            "promoted": _rows(promoted, asked.rows),
             "removed": _rows(change.removed, asked.rows),
         },
         "cut": any(count > asked.rows for count in counts.values()),
     }
 
 
-def _by(connection: Connection, change: Difference) -> list[dict[str, Any]]:
+def _by(connection: Connection, inserted: StoredBars, revised: StoredBars) -> list[dict[str, Any]]:
     """What each attempt did to the bars, the one that did most first."""
     done: dict[tuple[int, str], Counter[str]] = {}
-    for kind, bars in (("inserted", change.inserted), ("revised", change.after)):
+    for kind, bars in (("inserted", inserted), ("revised", revised)):
         for key in zip(bars.attempt_id.tolist(), bars.provider.tolist(), strict=True):
             done.setdefault(key, Counter())[kind] += 1
     origins = provenance.origins(connection, (attempt for attempt, _ in done))
@@ -179,7 +188,9 @@ def _rows(bars: StoredBars, most: int) -> list[dict[str, Any]]:
 
 
 def _gaps(connection: Connection, asked: Asked) -> Mapping[str, Any]:
-    """Gaps that were found and closed, and what was said of silence."""
+    """Gaps that were found and closed, as they stood at the second moment, and what each voice had said of silence last
+    by then.
+    """
     ledger = provenance.between(connection, "ledger", asked.series, asked.since, asked.until)
     found = [each for each in ledger if asked.since < each["found_at"] <= asked.until]
     closed = [each for each in ledger if each["closed_at"] and asked.since < each["closed_at"] <= asked.until]

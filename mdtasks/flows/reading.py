@@ -26,14 +26,16 @@ from mdtasks.domain.reading import BarRows, Fill, Hours, Reading, filled
 from mdtasks.domain.schedules import Times
 from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.silence import inside, slots
-from mdtasks.domain.spans import Spans, intersect
+from mdtasks.domain.spans import NO_TIME, Spans, intersect
 from mdtasks.flows.adjusting import Wish, adjusted, grounds
-from mdtasks.flows.calendars import apply_overrides
+from mdtasks.flows.as_of import await_writers
+from mdtasks.flows.calendars import apply_overrides, calendars_at
 from mdtasks.flows.expecting import ended_intervals
 from mdtasks.settings import Settings
 from mdtasks.store import actions, readings, reference
 from mdtasks.store import bars as store_bars
 from mdtasks.store.calendars import KeptCalendars
+from mdtasks.store.coverage import coverage_as_of
 from mdtasks.store.readings import Extent, State
 from mdtasks.store.reference import Instrument
 
@@ -82,18 +84,29 @@ class Opened:
     """A reading in its snapshot. Good until the block of ``opened`` ends; one caller at a time."""
 
     def __init__(self, connection: Connection, asked: Reading, calendars: Calendars, now: datetime) -> None:
-        self._connection, self.asked, self.calendars, self._now = connection, asked, calendars, now
+        self._connection, self.asked, self._now = connection, asked, now
+        self.calendars = calendars if asked.as_of is None else calendars_at(connection, calendars, asked.as_of)
         self._wish = Wish(asked.adjust, asked.as_of, now)
         found = reference.resolve(connection, asked.symbols)
         members = sorted(found.values(), key=lambda member: member.symbol)
         windows = [(member.id, self._window(member)) for member in members]
-        filling = asked.fill is Fill.NO_TRADE
-        covered = store_bars.read_coverage(connection, [each.id for each in members], asked.interval) if filling else {}
         extents = readings.extents(connection, asked.interval, windows)
         self.parts = [
-            _part(member, window, (extent, spans_of(covered.get(member.id, ()))))
-            for member, (_, window), extent in zip(members, windows, extents, strict=True)
+            _part(member, window, (extent, covered))
+            for member, (_, window), extent, covered in zip(
+                members, windows, extents, self._answered_for(windows), strict=True
+            )
         ]
+
+    def _answered_for(self, windows: readings.Windows) -> list[Spans]:
+        """What is covered of each window, where silence is told; as it was, where it is told of the past."""
+        asked = self.asked
+        if asked.fill is Fill.NONE:
+            return [NO_TIME] * len(windows)
+        if asked.as_of is not None:
+            return [coverage_as_of(self._connection, each, asked.interval, at, asked.as_of) for each, at in windows]
+        found = store_bars.read_coverage(self._connection, [each for each, _ in windows], asked.interval)
+        return [spans_of(found[each]) for each, _ in windows]
 
     def _window(self, member: Instrument) -> TimeWindow:
         calendar, window = self.calendars.get(member.mic), self.asked.window
@@ -133,7 +146,8 @@ class Opened:
 
     def tag(self, after: Place | None = None, most: int | None = None) -> tuple[str, bool]:
         """What differs whenever the rows after a place do (the first ``most`` of them, where they are plain), without
-        reading any; and whether bars among them may still become final. Asks the store for counts and sums only.
+        reading any; and whether bars among them may still become final, which nothing does as of the past. Asks the
+        store for counts and sums only.
         """
         asked = self.asked
         left = [(part, rows) for part in self.parts if (rows := _after(part, after)) is not None]
@@ -146,7 +160,7 @@ class Opened:
                 digest.update(known.encode())
             for piece in () if self.is_plain else _cut(rows, asked.interval):
                 digest.update(self._held(part, piece).tobytes())
-        return digest.hexdigest(), any(state.may_be_promoted for state in found)
+        return digest.hexdigest(), asked.as_of is None and any(state.may_be_promoted for state in found)
 
     def tag_of(self, rows: Sequence[BarRows], next_at: Place | None) -> str:
         """What differs whenever these rows of a page do, or whether more come after them."""
@@ -212,7 +226,8 @@ class Opened:
         known = _before(piece, calendar.horizon)
         if known is None:
             return _NOTHING
-        starts, _ = ended_intervals(part.member, calendar, known, self.asked.interval, self._now)
+        by = self._now if self.asked.as_of is None else min(self._now, self.asked.as_of)
+        starts, _ = ended_intervals(part.member, calendar, known, self.asked.interval, by)
         return starts[inside(starts, part.covered)]
 
     def _expected(self, part: Part, piece: TimeWindow) -> Times:
@@ -279,6 +294,10 @@ def opened(asked: Reading, shelf: Shelf, now: datetime, *, idle_s: float = _IDLE
     if asked.as_of is not None and asked.adjust is not Adjust.NONE:
         with shelf.database.transaction() as connection:
             actions.await_writers(connection)
+    if asked.as_of is not None and asked.fill is not Fill.NONE:
+        with shelf.database.transaction() as connection:
+            members = reference.resolve(connection, asked.symbols).values()
+        await_writers(shelf.database, asked.interval, [each.id for each in members])
     with shelf.database.snapshot(statement_s=_STATEMENT_S, idle_s=idle_s) as connection:
         yield Opened(connection, asked, shelf.calendars, now)
 

@@ -99,7 +99,7 @@ def _what_hangs_on(interval: Interval, before: datetime, work: _Work) -> None:
     work.round.clear("uncover", "coverage", about)
     work.round.clear("give_up", "backfill_jobs", about)
     for ids in work.round.series(interval):
-        for table in ("silences", "gaps", "bar_revisions"):
+        for table in ("silences", "silence_revisions", "coverage_changes", "gaps", "bar_revisions"):
             work.round.clear(table, table, {**about, "instruments": ids})
 
 
@@ -114,7 +114,9 @@ def _quotes(work: _Work) -> None:
 
 def _revisions(work: _Work) -> None:
     def clear(before: datetime) -> None:
-        work.round.clear("revisions", "bar_revisions", {"before": before})
+        for table in ("bar_revisions", "silence_revisions", "gap_revisions"):
+            work.round.clear(f"old_{table}", table, {"before": before})
+        work.round.clear("old_coverage_changes", "coverage_changes", {"before": before})
 
     _subject("revisions", day_before(work.policy.retention.revisions_days, work.now), clear, work)
 

@@ -74,9 +74,15 @@ class Rejected:
     seen_at: datetime
 
 
-def rejected(connection: Connection, instrument_id: int, interval: Interval, window: TimeWindow) -> list[Rejected]:
-    """The quarantined bars of a series in a window, in order of time."""
-    about = {"instrument": instrument_id, "interval": interval, "start": window.start, "end": window.end}
+def rejected(
+    connection: Connection,
+    instrument_id: int,
+    interval: Interval,
+    window: TimeWindow,
+    as_of: datetime | None = None,
+) -> list[Rejected]:
+    """The quarantined bars of a series in a window that were seen, by now or by an instant; in order of time."""
+    about = {"instrument": instrument_id, "interval": interval, "start": window.start, "end": window.end, "at": as_of}
     return [Rejected(*row) for row in connection.execute(_SQL["rejected"], about)]
 
 

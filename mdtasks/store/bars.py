@@ -2,7 +2,8 @@
 
 A write is a COPY of the batch into a staging table and one statement that judges it, inside the caller's transaction.
 Rules: a bar is replaced only when its values differ, and what it was moves to ``bar_revisions``; a final bar with the
-values of the provisional one only promotes it; provisional never beats final. Values pass as IEEE 754 bits, unchanged.
+values of the provisional one only promotes it, and says when (``final_at``); provisional never beats final. Values
+pass as IEEE 754 bits, unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import orjson
@@ -46,6 +47,8 @@ _READ: Final = {"ts": ">i8", **dict.fromkeys(_PRICES, ">f8"), "final": "?", "kno
 _MOST_STRETCHES: Final = 500
 #: Above this many instruments a writer takes one lock for all of them: the server's lock table has about 6400 places.
 _MOST_LOCKS: Final = 1000
+#: An instrument, and from when until when.
+Stretch: TypeAlias = tuple[int, datetime, datetime]
 #: What reads answer.
 StoredBars = stored.StoredBars
 #: Reads rely on it: names travel separated by commas.
@@ -111,7 +114,7 @@ def write_bars(
     with raw_psycopg(connection).cursor() as cursor:
         lock_writers(cursor, interval, ids)
         _stage(cursor, batches)
-        values = {**about, **_extent(batches), **_covered(batches), **_reached(batches, interval)}
+        values = {**about, **_extent(batches), **_told(batches, interval), **_reached(batches, interval)}
         heard = note if note is not None and note.concerns(batch.bars for batch in batches) else None
         counts = write_staged(connection, cursor, interval, values, heard)
         quarantined = _quarantine(cursor, batches, about)
@@ -136,9 +139,10 @@ def write_staged(
     """Judge and store the staged bars; ``values``: the parameters of the statement ``write``. Call ``lock_writers``
     before. Raises StoreUnavailableError when a partition is missing.
     """
-    told = {} if note is None else note.as_dict(interval)
+    noted = {} if note is None else note.as_dict(interval)
+    step = timedelta(seconds=interval.seconds)
     try:
-        cursor.execute(_WRITE[note is not None], {**values, **told}, prepare=False)
+        cursor.execute(_WRITE[note is not None], {**values, **noted, "step": step}, prepare=False)
     except psycopg.errors.CheckViolation as exc:
         forget(connection.engine)
         raise StoreUnavailableError(
@@ -154,11 +158,11 @@ def read_bars(
     window: TimeWindow,
     as_of: datetime | None = None,
 ) -> StoredBars:
-    """The bars that start in the window, as they stand, or as they were known at ``as_of``.
+    """The bars that start in the window, as they stand, or as they were known at ``as_of``, final where they were then.
 
-    ``final`` is told as it stands now: a promotion that changed no value is no revision. An ``as_of`` of this moment
-    may still gain bars: a write is dated by its statement and seen at its commit. Raises InvalidRequestError for an
-    ``as_of`` from before the oldest revisions that are kept.
+    An ``as_of`` of this moment may still gain bars: a write is dated by its statement and seen at its commit
+    (``coverage.hold_writers`` waits for it). Raises InvalidRequestError for an ``as_of`` from before the oldest
+    revisions that are kept.
     """
     if as_of is not None and as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of!r} is naive: give it a time zone")
@@ -227,19 +231,32 @@ def _extent(batches: Sequence[BarBatch]) -> dict[str, object]:
     }
 
 
-def _covered(batches: Sequence[BarBatch]) -> dict[str, object]:
-    added = [(batch.instrument_id, window) for batch in batches for window in batch.covered]
-    taken = [(batch.instrument_id, window) for batch in batches for window in batch.retracted]
-    return {**stretches("covered", added), **stretches("retracted", taken)}
+def _told(batches: Sequence[BarBatch], interval: Interval) -> dict[str, object]:
+    return told(
+        covered=((batch.instrument_id, each.start, each.end) for batch in batches for each in batch.covered),
+        retracted=((batch.instrument_id, each.start, each.end) for batch in batches for each in batch.retracted),
+        solid=_solid(batches, interval.seconds * 1_000_000),
+    )
 
 
-def stretches(name: str, windows: Sequence[tuple[int, TimeWindow]]) -> dict[str, object]:
-    """Windows of instruments as the parameters of that name."""
-    return {
-        name: [instrument for instrument, _ in windows],
-        f"{name}_from": [window.start for _, window in windows],
-        f"{name}_to": [window.end for _, window in windows],
-    }
+def _solid(batches: Sequence[BarBatch], step_us: int) -> Iterable[Stretch]:
+    """The time of the staged bars that are final; runs of bars without a hole as one."""
+    finals = [batch.bars.ts_us[batch.bars.ts_us < batch.final_before_us] for batch in batches]
+    starts = np.concatenate(finals)
+    owners = np.repeat([batch.instrument_id for batch in batches], list(map(len, finals)))
+    first = np.flatnonzero((np.diff(starts, prepend=-1) != step_us) | (np.diff(owners, prepend=-1) != 0))
+    last = np.append(first[1:], len(starts))[: len(first)] - 1
+    runs = zip(owners[first].tolist(), starts[first].tolist(), (starts[last] + step_us).tolist(), strict=True)
+    return ((owner, from_us(start), from_us(end)) for owner, start, end in runs)
+
+
+def told(**stretches: Iterable[Stretch]) -> dict[str, object]:
+    """What the write is told of series, as its parameters: stretches of time that are ``covered``, ``retracted``, or
+    ``solid``, those of final bars.
+    """
+    rows = [(*each, what) for what, some in stretches.items() for each in some]
+    columns = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+    return dict(zip(("told", "told_from", "told_to", "told_what"), columns, strict=True))
 
 
 def _reached(batches: Sequence[BarBatch], interval: Interval) -> dict[str, object]:

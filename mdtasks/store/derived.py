@@ -18,9 +18,9 @@ from sqlalchemy import Connection
 from mdtasks.connections import load_statements, raw_psycopg
 from mdtasks.domain.bars import from_us
 from mdtasks.domain.derived import PROVIDER, Slots
-from mdtasks.domain.jobs import Interval, Tier, TimeWindow
+from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.spans import Spans
-from mdtasks.store.bars import WriteCounts, begin_staging, lock_writers, stretches, write_staged
+from mdtasks.store.bars import Stretch, WriteCounts, begin_staging, lock_writers, told, write_staged
 from mdtasks.store.outbox import Note
 
 _SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "derived.sql").items()}
@@ -141,19 +141,24 @@ def stage_wanted(cursor: Any, wanted: Wanted) -> None:
 
 
 def _values(rows: Sequence[tuple[Any, ...]], interval: Interval, step: timedelta) -> dict[str, object]:
-    """The parameters of the write: where bars were made, what of the wanted time is answered for, and what no more."""
+    """The parameters of the write: where bars were made, and are final; what of the wanted time is answered for, and
+    what no more.
+    """
     extent: dict[int, tuple[datetime, datetime]] = {}
     reached: dict[int, datetime] = {}
-    covered: list[tuple[int, TimeWindow]] = []
-    retracted: list[tuple[int, TimeWindow]] = []
-    for instrument, since, ts, whole, made in rows:
+    covered: list[Stretch] = []
+    retracted: list[Stretch] = []
+    solid: list[Stretch] = []
+    for instrument, since, ts, whole, final in rows:
         reached[instrument] = max(ts + step, reached.get(instrument, ts))
-        if made:
+        if final is not None:
             extent[instrument] = (extent.get(instrument, (ts, ts))[0], ts)
+        if final:
+            solid.append((instrument, ts, ts + step))
         if whole:  # what lies between two intervals is nobody's time: runs of them are one range
-            covered.append((instrument, TimeWindow(start=min(since, ts), end=ts + step)))
+            covered.append((instrument, min(since, ts), ts + step))
         else:
-            retracted.append((instrument, TimeWindow(start=ts, end=ts + step)))
+            retracted.append((instrument, ts, ts + step))
     return {
         "interval": interval.value,
         "provider": PROVIDER,
@@ -163,8 +168,7 @@ def _values(rows: Sequence[tuple[Any, ...]], interval: Interval, step: timedelta
         "lasts": [last for _, last in extent.values()],
         "first": min((first for first, _ in extent.values()), default=None),
         "last": max((last for _, last in extent.values()), default=None),
-        **stretches("covered", covered),
-        **stretches("retracted", retracted),
+        **told(covered=covered, retracted=retracted, solid=solid),
         "reached": list(reached),
         "fresh_until": list(reached.values()),
     }

@@ -14,12 +14,15 @@ from sqlalchemy import Connection
 from mdtasks.connections import load_statements, raw_psycopg
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.gaps import Spans
-from mdtasks.domain.jobs import Interval, Tier
+from mdtasks.domain.jobs import Interval, Tier, TimeWindow
 from mdtasks.domain.ledger import OpenGap, Run, Settled
 from mdtasks.domain.universe import Listing
 from mdtasks.store.binary_copy import PG_EPOCH_US
 
 _SQL: Final = {name: clause.text for name, clause in load_statements("mdtasks.store.sql", "gaps.sql").items()}
+
+#: Entries of the ledger that people are shown of a series.
+_LEDGER: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Closed:
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """A gap as people read of it, with a job of it: one that works on it, else one that has died, else the newest; and
-    its letter if it died.
+    its letter if it died. As it was at an earlier instant it is without its job.
     """
 
     id: int
@@ -183,12 +186,20 @@ def revivable(connection: Connection, tier: Tier, outages: Iterable[str]) -> lis
 
 
 def history(
-    connection: Connection, instrument_id: int, interval: Interval, window: tuple[datetime, datetime], limit: int = 200
+    connection: Connection,
+    instrument_id: int,
+    interval: Interval,
+    window: TimeWindow,
+    as_of: datetime | None = None,
 ) -> list[LedgerEntry]:
-    """The ledger of a series where it reaches into a window: open gaps first, then the newest."""
-    about = {"instrument": instrument_id, "interval": interval.value, "start": window[0], "end": window[1]}
+    """The ledger of a series where it reaches into a window, now or at an instant: open gaps first, then the newest,
+    _LEDGER at most.
+    """
+    about = {"instrument": instrument_id, "interval": interval.value, "start": window.start, "end": window.end}
     with raw_psycopg(connection).cursor() as cursor:
-        cursor.execute(_SQL["history"], {**about, "limit": limit})
+        cursor.execute(
+            _SQL["history" if as_of is None else "history_as_of"], {**about, "as_of": as_of, "limit": _LEDGER}
+        )
         return [LedgerEntry(*row) for row in cursor]
 
 

@@ -64,9 +64,9 @@ def version(connection: Connection) -> int:
     return int(connection.execute(_SQL["version"]).scalar_one())
 
 
-def standing(connection: Connection) -> Overrides:
-    """All that holds, as calendars apply it."""
-    rows = connection.execute(_SQL["standing"]).all()
+def standing(connection: Connection, at: datetime | None = None) -> Overrides:
+    """All that holds, or held at an instant, as calendars apply it."""
+    rows = connection.execute(_SQL["standing"] if at is None else _SQL["standing_at"].bindparams(at=at)).all()
     told = [
         (row.mic if row.mic is not None else row.instrument_id, (to_us(row.starts_at), to_us(row.ends_at)))
         for row in rows

@@ -75,6 +75,12 @@ def newest(connection: Connection) -> Version:
     return defaults() if row is None else Version(**row._mapping)
 
 
+def holding_at(connection: Connection, at: datetime) -> Version:
+    """The version that held at an instant; the defaults where nothing had been applied."""
+    row = connection.execute(_SQL["holding_at"], {"at": at}).one_or_none()
+    return defaults() if row is None else Version(**row._mapping)
+
+
 def newest_version(connection: Connection) -> int:
     """The number of the version that holds; 0: the defaults."""
     return int(connection.execute(_SQL["newest_version"]).scalar_one())

@@ -17,7 +17,9 @@ _SQL: Final = load_statements("mdtasks.store.sql", "provenance.sql")
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A bar as it stands or stood. ``superseded_at``: when it was replaced; None: it stands."""
+    """A bar as it stands or stood. ``final_at``: when it became final, where it was provisional first.
+    ``superseded_at``: when it was replaced; None: it stands.
+    """
 
     ts: datetime
     open: float
@@ -28,6 +30,7 @@ class Version:
     provider: str
     status: str
     known_at: datetime
+    final_at: datetime | None
     superseded_at: datetime | None
     attempt_id: int
 

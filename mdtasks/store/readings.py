@@ -30,7 +30,7 @@ class State:
 
     @property
     def may_be_promoted(self) -> bool:
-        """Whether a bar may still become final, which leaves its time as it is."""
+        """Whether a bar may still become final, which leaves its time as it is; of bars as they stand."""
         return self.finals < self.bars
 
 

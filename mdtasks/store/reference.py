@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
@@ -145,6 +145,16 @@ def resolve_lately(connection: Connection, symbols: Iterable[str], today: date) 
 def instruments(connection: Connection, tier: Tier | None = None) -> list[Instrument]:
     """Every instrument of the universe that bears a symbol now, of one tier or of all, by symbol."""
     return [_instrument(row) for row in connection.execute(_SQL["members"], {"tier": tier and tier.value})]
+
+
+def known_at(connection: Connection, members: Iterable[Instrument], at: datetime) -> list[Instrument]:
+    """Those of these instruments that were known at an instant, in the tiers that they had then where that is on record
+    (their names and listing dates as they are now); in the order given.
+    """
+    found = list(members)
+    rows = connection.execute(_SQL["known_at"], {"ids": [each.id for each in found], "at": at})
+    tiers = {row.id: row.tier for row in rows if row.known}
+    return [replace(each, tier=Tier(tiers[each.id] or each.tier)) for each in found if each.id in tiers]
 
 
 def exchanges(connection: Connection, *, day: date | None = None, tier: Tier | None = None) -> list[str]:

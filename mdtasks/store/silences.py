@@ -88,7 +88,10 @@ def known_around(
 def accept(
     connection: Connection, instrument_id: int, interval: Interval, window: TimeWindow, word: tuple[str, str]
 ) -> None:
-    """Count the window's silence as no trade on somebody's word: (actor, reason). Idempotent; leaves an audit row."""
+    """Count the window's silence as no trade on somebody's word: (actor, reason). Idempotent; leaves an audit row.
+
+    Call ``hold_writers`` before: what was answered for until now is put on record.
+    """
     actor, reason = word
     about = {"instrument": instrument_id, "interval": interval.value, "start": window.start, "end": window.end}
     details = {**about, "start": window.start.isoformat(), "end": window.end.isoformat(), "reason": reason}
@@ -97,11 +100,17 @@ def accept(
         cursor.execute(_SQL["audit"], {"actor": actor, "action": "gaps.accept", "details": json.dumps(details)})
 
 
-def heard(connection: Connection, instrument_id: int, interval: Interval, window: TimeWindow) -> list[Heard]:
-    """What was said of the runs of a series that reach into a window, in order of time."""
+def heard(
+    connection: Connection,
+    instrument_id: int,
+    interval: Interval,
+    window: TimeWindow,
+    as_of: datetime | None = None,
+) -> list[Heard]:
+    """What was said of the runs of a series that reach into a window, by now or by an instant, in order of time."""
     about = {"instrument": instrument_id, "interval": interval.value, "start": window.start, "end": window.end}
     with raw_psycopg(connection).cursor() as cursor:
-        cursor.execute(_SQL["heard"], about)
+        cursor.execute(_SQL["heard" if as_of is None else "heard_as_of"], {**about, "as_of": as_of})
         return [Heard(*row) for row in cursor]
 
 

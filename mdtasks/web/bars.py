@@ -205,7 +205,7 @@ class _Question:
         """Whether an answer as of the past can stay true: the window is fixed, and it hangs on nothing but bars."""
         asked = self.reading
         fixed = asked.window.start is not None and asked.window.end is not None and asked.window.end <= self.now
-        plain = asked.hours is Hours.ALL and asked.adjust is Adjust.NONE
+        plain = asked.hours is Hours.ALL and asked.fill is Fill.NONE and asked.adjust is Adjust.NONE
         return asked.as_of is not None and fixed and plain
 
     def _path_of(self, cursor: str) -> str:

@@ -21,12 +21,15 @@ _SESSIONS = 5
 
 
 class GapQuery(Query):
-    """Which interval, and which window: from ``start``, or the last ``sessions`` (default: 5), to ``end``."""
+    """Which interval, and which window: from ``start``, or the last ``sessions`` (default: 5), to ``end``; now, or as
+    it would have been answered at ``as_of``.
+    """
 
     interval: Interval = Interval.M1
     start: QueryTime | None = None
     end: QueryTime | None = None
     sessions: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    as_of: QueryTime | None = None
 
     @property
     def window(self) -> AskedWindow:
@@ -51,7 +54,7 @@ def show(request: Request) -> Response:
     """What is missing of a symbol: verdicts, the ledger of gaps with their jobs, and who said what."""
     asked = parse_query(request, GapQuery)
     symbol = request.path_params["symbol"]
-    question = Question([symbol], asked.interval, asked.window)
+    question = Question([symbol], asked.interval, asked.window, asked.as_of)
     return Json(explain_gaps(symbol, question, request.state.deps, datetime.now(UTC)).as_dict())
 
 

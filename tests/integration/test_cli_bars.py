@@ -90,8 +90,8 @@ def test_hours_and_silence_are_the_same_question_as_over_http(stored: Cli, cli_d
     assert stored("bars", "BTC-USD", *DAY, "--format", "arrow").raw == target.read_bytes()
     document = stored("bars", "BTC-USD", *DAY, "--session", "regular", "--json").json
     assert (document["session"], document["fill"], len(document["bars"])) == ("regular", "none", 1440)
-    refused = stored("bars", "BTC-USD", *DAY, "--fill", "no_trade", "--as-of", "2026-11-03")
-    assert (refused.code, "exclude one another" in refused.err) == (2, True)
+    early = stored("bars", "BTC-USD", *DAY, "--fill", "no_trade", "--as-of", "2026-11-03", "--json").json
+    assert (early["fill"], early["as_of"], early["bars"]) == ("no_trade", "2026-11-03T00:00:00Z", [])
 
 
 def test_bars_as_of_an_earlier_time_are_those_known_then(stored: Cli, cli_deps: Deps) -> None:

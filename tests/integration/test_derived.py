@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from mdtasks.domain.bars import Bars, from_us, to_us
+from mdtasks.domain.gaps import spans_of
 from mdtasks.domain.jobs import Interval, Tier, TimeWindow
 from mdtasks.domain.overrides import Kind
 from mdtasks.domain.universe import Listing
@@ -29,6 +30,7 @@ from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.settings import Settings
 from mdtasks.store import overrides
 from mdtasks.store.bars import BarBatch, StoredBars, WriteCounts, read_bars, read_coverage, write_bars
+from mdtasks.store.coverage import coverage_as_of
 from mdtasks.store.gaps import Scope
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument, add_instruments, resolve
@@ -244,6 +246,34 @@ def test_silence_that_is_doubted_again_opens_the_bar_it_lies_in(deps: Deps) -> N
         # The same values, but no longer sure: who follows the bar is told by its new version.
         sure = connection.execute(text("SELECT interval, status FROM bar_revisions ORDER BY interval")).all()
     assert [(row.interval, row.status) for row in sure] == [(str(each), "final") for each in LONGER]
+
+
+def test_what_was_answered_for_of_derived_bars_is_told_as_of_any_moment(deps: Deps) -> None:
+    minutes, at = _made_up(deps, Interval.M1), OPEN + 62 * MINUTE
+    silent = [TimeWindow(start=at, end=at + MINUTE)]
+    hour = _made_up(deps, Interval.H1)
+    events: list[Callable[[], object]] = [
+        lambda: _write(deps, minutes.take(minutes.ts_us < to_us(at)), [TimeWindow(start=DAY.start, end=at)]),
+        lambda: _write(deps, _without(minutes, at)),
+        lambda: _write(deps, Bars.empty(), [], retracted=silent),
+        lambda: _write(deps, Bars.empty(), silent),
+        lambda: _write(deps, hour, interval=Interval.H1, provider="vendor", final=False),
+        lambda: _write(deps, minutes, [], final=False),
+        lambda: _write(deps, minutes),
+        lambda: _write(deps, hour, interval=Interval.H1, provider="vendor"),
+    ]
+    known: list[tuple[datetime, dict[Interval, list[tuple[datetime, datetime]]]]] = []
+    for event in events:
+        event()
+        derive.derive_once(deps, NOW)
+        known.append((_server_now(deps), {interval: _covered(deps, interval) for interval in LONGER}))
+    assert len({repr(covered) for _, covered in known}) > 3
+    ever = TimeWindow(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2027, 1, 1, tzinfo=UTC))
+    for as_of, covered in known:
+        for interval in LONGER:
+            with deps.database.transaction() as connection:
+                then = coverage_as_of(connection, _id(deps), interval, ever, as_of)
+            assert then.tolist() == spans_of(TimeWindow(start=a, end=b) for a, b in covered[interval]).tolist()
 
 
 def test_a_vendors_bar_takes_a_derived_ones_place_and_never_the_other_way_round(deps: Deps) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from mdtasks.connections import Database
-from mdtasks.domain.bars import Quote
+from mdtasks.domain.bars import Bars, Quote
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import BackfillJob, Interval, Tier, TimeWindow
 from mdtasks.domain.windows import AskedWindow
@@ -28,7 +28,7 @@ from mdtasks.flows.scan import Scanned, scan
 from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.settings import Settings
 from mdtasks.store import retention
-from mdtasks.store.bars import read_coverage
+from mdtasks.store.bars import BarBatch, read_coverage, write_bars
 from mdtasks.store.gaps import Scope
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import Instrument, add_instruments, resolve
@@ -74,6 +74,10 @@ def test_by_default_no_bar_goes(deps: Deps, coin: int) -> None:
 
 
 def test_months_that_are_over_for_one_interval_lose_its_rows_and_keep_the_others(deps: Deps, coin: int) -> None:
+    for month in (MONTHS[0], MONTHS[5]):  # an hour of silence, which no bar tells of
+        silent = TimeWindow(start=month + timedelta(hours=1), end=month + timedelta(hours=2))
+        with deps.database.transaction() as connection:
+            write_bars(connection, Interval.M1, [BarBatch(coin, Bars.empty(), 0, [silent])], "simulator", 1)
     assert all_of_it(keeping(deps, **SHORT))["dropped"] == {}
     assert months(deps.database, Interval.M1) == [10, 11]
     assert months(deps.database, Interval.D1) == [6, 7, 8, 9, 10, 11]
@@ -81,6 +85,7 @@ def test_months_that_are_over_for_one_interval_lose_its_rows_and_keep_the_others
     # What hung on them went too: their revisions, and that anybody answered for them.
     assert one(deps.database, "SELECT count(*) FROM bar_revisions WHERE ts < :cut", cut=MONTHS[4]) == 0
     assert one(deps.database, "SELECT count(*) FROM bar_revisions") == 60
+    assert one(deps.database, "SELECT array_agg(starts_at > :cut) FROM coverage_changes", cut=MONTHS[4]) == [True]
     with deps.database.transaction() as connection:
         covered = read_coverage(connection, [coin], Interval.M1)[coin]
         marks = retention.marks(connection)

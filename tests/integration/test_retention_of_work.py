@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from mdtasks.connections import Database
+from mdtasks.domain.bars import Bars
 from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jobs import Interval, TimeWindow
+from mdtasks.domain.silence import Silence
 from mdtasks.flows.deps import Deps, open_deps
 from mdtasks.flows.retention import run_once
 from mdtasks.settings import Settings
-from mdtasks.store.bars import read_bars
+from mdtasks.store.bars import BarBatch, read_bars, write_bars
 from tests.integration.retention_worlds import MONTHS, NOW, keeping, one, store
 
 NOTHING = {"jobs": None, "letters": None, "quarantine": None}
@@ -194,6 +196,13 @@ def test_a_read_as_of_before_the_revisions_that_went_is_refused_and_a_later_one_
     hour = TimeWindow(start=MONTHS[5], end=MONTHS[5] + timedelta(hours=1))
     store(deps.database, 1, Interval.M1, MONTHS[5], 3)
     store(deps.database, 1, Interval.M1, MONTHS[5], 3, price=101.0)
+    silent = [(Silence(hour, believed), [] if believed else [hour]) for believed in (True, False)]
+    for silence, retracted in silent:
+        batch = BarBatch(1, Bars.empty(), 0, [hour], retracted=retracted, silences=[silence])
+        with deps.database.transaction() as connection:
+            write_bars(connection, Interval.M1, [batch], "simulator", 1)
+    histories = ("coverage_changes", "silence_revisions")
+    assert all(one(deps.database, f"SELECT count(*) FROM {table}") == 1 for table in histories)
     then = datetime.now(UTC)
     gone_from = then + timedelta(days=8)
     store(deps.database, 1, Interval.M1, MONTHS[5], 3, price=102.0)
@@ -203,6 +212,7 @@ def test_a_read_as_of_before_the_revisions_that_went_is_refused_and_a_later_one_
     run_once(keeping(deps, **{**NOTHING, "revisions": 7}), gone_from, 100)
     with deps.database.transaction() as connection:
         assert one(deps.database, "SELECT count(*) FROM bar_revisions") == 0
+        assert all(one(deps.database, f"SELECT count(*) FROM {table}") == 0 for table in histories)
         with pytest.raises(InvalidRequestError, match="as of") as refused:
             read_bars(connection, 1, Interval.M1, hour, then)
         assert refused.value.field == "as_of"

@@ -40,7 +40,7 @@ from mdtasks.store.reference import Instrument, add_instruments, resolve, set_ti
 
 #: A Friday, an hour after the close.
 NOW = datetime(2026, 11, 20, 22, tzinfo=UTC)
-EVER = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+EVER = TimeWindow(start=datetime(2000, 1, 1, tzinfo=UTC), end=datetime(2100, 1, 1, tzinfo=UTC))
 T0_MINUTES = Scope(Tier.T0, Interval.M1)
 
 

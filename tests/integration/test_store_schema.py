@@ -6,17 +6,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from mdtasks.connections import Database
 from mdtasks.domain.errors import ConfigurationError, StoreUnavailableError
-from mdtasks.store import schema
+from mdtasks.store import retention, schema
 from mdtasks.store.tables import metadata
 
 #: Every column, index and constraint of the tables in a schema, as PostgreSQL writes them down.
@@ -137,3 +139,25 @@ def test_a_server_that_is_away_is_told_as_such(database_url: str) -> None:
     away = Database(database_url).engine.url.set(host="127.0.0.1", port=1, query={})
     with pytest.raises(StoreUnavailableError):
         schema.migrate(away.render_as_string(hide_password=False))
+
+
+def test_a_store_that_had_bars_says_since_when_coverage_has_a_history(empty_url: str, empty: Database) -> None:
+    begun = datetime.now(UTC)
+    config = schema._config()
+    for with_bars in (False, True):
+        with empty.transaction() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0013")
+            if with_bars:
+                bare = (
+                    "INSERT INTO coverage (instrument_id, interval, covered, fresh_until) VALUES (1, '1m', '{}', now())"
+                )
+                connection.execute(text(bare))
+        schema.migrate(empty_url)
+        with empty.transaction() as connection:
+            lost = retention.lost_before(connection, "coverage")
+            assert (lost is None) is not with_bars
+            config.attributes["connection"] = connection
+            command.downgrade(config, "0013")
+    assert lost is not None
+    assert lost > begun - timedelta(seconds=1)

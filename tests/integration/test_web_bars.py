@@ -173,8 +173,9 @@ def test_silence_is_told_where_it_is_believed_and_nowhere_else(client: httpx.Cli
     assert times == [times[0] + timedelta(minutes=number) for number in range(3560)]
     # The night and the hour after the close are covered too, and no silence.
     assert len(arrow(client, f"{INDEX}&fill=no_trade")) == len(arrow(client, INDEX))
-    refused = client.get(f"{THIN}&fill=no_trade&as_of=2026-01-01")
-    assert (refused.status_code, refused.json()["field"]) == (422, "fill")
+    assert len(arrow(client, f"{THIN}&fill=no_trade&as_of=2026-01-01")) == 0
+    now = datetime.now(UTC).isoformat().replace("+", "%2B")
+    assert arrow(client, f"{THIN}&fill=no_trade&as_of={now}").to_pylist() == filled
 
 
 def test_as_of_gives_what_was_known_then(client: httpx.Client, deps: Deps) -> None:

@@ -24,6 +24,9 @@ WITH_A_NAME = ("bars", "gaps", "calendar", "stats/providers", "runbooks")
         "/bars/BTC-USD?cursor=WzEsMSwxLDFd",
         "/bars/BTC-USD?as_of=9999-12-31T23:59:59-10:00",
         "/bars/BTC-USD?start=0001-01-01T00:00:00%2B05:00",
+        "/gaps/BTC-USD?as_of=9999-12-31T23:59:59",
+        "/gaps/BTC-USD?as_of=2999-01-01",
+        "/gaps/BTC-USD?as_of=0001-01-01",
         f"/ops/traces/{HUGE}",
         f"/ops/traces/{HUGE}.json",
         f"/ops/policy?version={HUGE}",
@@ -35,7 +38,7 @@ def test_what_can_be_nothing_is_refused(path: str, client: httpx.Client) -> None
 
 
 @pytest.mark.parametrize(
-    "query", ["", "&session=regular&fill=no_trade", "&as_of=0001-01-01&format=csv", "&interval=1d"]
+    "query", ["", "&session=regular&fill=no_trade", "&fill=no_trade&as_of=0001-01-01&format=csv", "&interval=1d"]
 )
 def test_all_time_may_be_asked_for(query: str, client: httpx.Client) -> None:
     for window in ("start=0001-01-01", "end=0001-01-02"):

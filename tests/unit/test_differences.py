@@ -52,8 +52,12 @@ def test_a_difference_made_to_the_first_answer_is_the_second(
     assert len(change.inserted) == len(second.keys() - first.keys())
     assert len(change.removed) == len(first.keys() - second.keys())
     told = list(change.revisions())
-    assert len(told) == len(change.after)
-    assert all(each["fields"] for each in told)
+    assert len(told) == len(change.after) - change.promoted.sum()
+    assert all(each["fields"].keys() - {"final"} or each["fields"]["final"] == [True, False] for each in told)
+    for was, now in zip(
+        *(each.take(change.promoted).final.tolist() for each in (change.before, change.after)), strict=True
+    ):
+        assert (was, now) == (False, True)
 
 
 @given(rows=answers)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtasks.domain.bars import Bars
-from mdtasks.domain.errors import InvalidRequestError
-from mdtasks.domain.jobs import Interval
-from mdtasks.domain.reading import NO_TRADE, BarRows, Fill, Reading, filled
-from mdtasks.domain.windows import AskedWindow
-from tests.unit.minutes import at
+from mdtasks.domain.reading import NO_TRADE, BarRows, filled
 
 MINUTES = st.lists(st.integers(0, 60), unique=True).map(sorted)
 
@@ -42,9 +37,3 @@ def test_parts_joined_are_the_whole(minutes: list[int], cut: int) -> None:
     joined = BarRows.concat([whole.take(slice(cut)), whole.take(slice(cut, None))])
     assert joined.bars.ts_us.tolist() == whole.bars.ts_us.tolist()
     assert joined.provider.tolist() == whole.provider.tolist()
-
-
-def test_silence_of_the_past_is_not_told() -> None:
-    with pytest.raises(InvalidRequestError) as refused:
-        Reading(("X",), Interval.M1, AskedWindow(sessions=1), as_of=at("2026-11-20T00:00Z"), fill=Fill.NO_TRADE)
-    assert refused.value.field == "fill"

@@ -26,11 +26,12 @@ ORDER BY q.seen_at DESC, q.id DESC
 LIMIT :limit
 
 -- name: rejected
--- The quarantined bars of a series in a window.
+-- The quarantined bars of a series in a window, all or those seen by an instant.
 SELECT ts, reason, provider, seen_at
 FROM bar_quarantine
 WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts >= :start AND ts < :end
-ORDER BY ts, reason
+  AND (CAST(:at AS timestamptz) IS NULL OR seen_at <= :at)
+ORDER BY ts, reason, provider
 
 -- name: revisions
 -- The bars of a series in a window that were replaced, those replaced last first, each beside what stands now.

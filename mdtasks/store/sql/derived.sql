@@ -84,9 +84,9 @@ FROM stage_derived w CROSS JOIN LATERAL (
 ORDER BY w.instrument_id, w.ts
 
 -- name: outcome
--- What the wanted intervals became: whole (answered for from the end of the one before on), made (a bar), or open again
--- though they had been answered for. What a vendor has a bar of stays answered for.
-SELECT w.instrument_id, w.since_at, w.ts, w.whole, s.ts IS NOT NULL
+-- What the wanted intervals became: whole (answered for from the end of the one before on), made (a bar, and whether it
+-- is final), or open again though they had been answered for. What a vendor has a bar of stays answered for.
+SELECT w.instrument_id, w.since_at, w.ts, w.whole, s.final
 FROM stage_derived w
 LEFT JOIN stage_bars s ON s.instrument_id = w.instrument_id AND s.ts = w.ts
 LEFT JOIN coverage c ON c.instrument_id = w.instrument_id AND c.interval = %(interval)s::bar_interval

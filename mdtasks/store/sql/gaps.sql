@@ -58,16 +58,24 @@ WHERE g.closed_at IS NULL AND g.interval = %(interval)s::bar_interval AND i.tier
 ORDER BY g.instrument_id, g.id
 
 -- name: add
-INSERT INTO gaps (instrument_id, interval, "window", missing, found_by)
-SELECT n.instrument_id, %(interval)s::bar_interval, tstzrange(n.starts_at, n.ends_at), n.missing, %(found_by)s
+INSERT INTO gaps (instrument_id, interval, "window", missing, found_by, found_at)
+SELECT n.instrument_id, %(interval)s::bar_interval, tstzrange(n.starts_at, n.ends_at), n.missing, %(found_by)s,
+       clock_timestamp()
 FROM unnest(%(instruments)s::integer[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(missing)s::integer[])
     AS n (instrument_id, starts_at, ends_at, missing)
 ORDER BY n.instrument_id, n.starts_at
 
 -- name: grow
+-- Gaps that are larger now; what they were is kept.
+WITH grown AS MATERIALIZED (
+    SELECT * FROM unnest(%(ids)s::bigint[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(missing)s::integer[])
+        AS n (id, starts_at, ends_at, missing)
+), archived AS (
+    INSERT INTO gap_revisions (gap_id, superseded_at, "window", missing)
+    SELECT g.id, clock_timestamp(), g."window", g.missing FROM gaps g JOIN grown n USING (id) WHERE g.closed_at IS NULL
+)
 UPDATE gaps g SET "window" = tstzrange(n.starts_at, n.ends_at), missing = greatest(g.missing, n.missing)
-FROM unnest(%(ids)s::bigint[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(missing)s::integer[])
-    AS n (id, starts_at, ends_at, missing)
+FROM grown n
 WHERE g.id = n.id AND g.closed_at IS NULL
 
 -- name: close
@@ -168,6 +176,25 @@ LEFT JOIN dead_letters l ON l.job_id = j.id AND l.state = 'open'
 WHERE g.instrument_id = %(instrument)s AND g.interval = %(interval)s::bar_interval
   AND g."window" && tstzrange(%(start)s, %(end)s)
 ORDER BY g.closed_at IS NULL DESC, g.id DESC
+LIMIT %(limit)s
+
+-- name: history_as_of
+-- The ledger as it was at an instant, in the same order: gaps as large as they were, open where they were. Jobs are told
+-- of as they stand, and so of the present only.
+SELECT g.id, lower(w."window"), upper(w."window"), w.missing, g.found_at, g.found_by, c.closed_at,
+       CASE WHEN c.closed_at IS NOT NULL THEN g.outcome END,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM gaps g
+LEFT JOIN LATERAL (
+    SELECT "window", missing FROM gap_revisions r
+    WHERE r.gap_id = g.id AND r.superseded_at > %(as_of)s
+    ORDER BY r.superseded_at LIMIT 1
+) r ON true
+CROSS JOIN LATERAL (SELECT coalesce(r."window", g."window") AS "window", coalesce(r.missing, g.missing) AS missing) w
+CROSS JOIN LATERAL (SELECT CASE WHEN g.closed_at <= %(as_of)s THEN g.closed_at END AS closed_at) c
+WHERE g.instrument_id = %(instrument)s AND g.interval = %(interval)s::bar_interval AND g.found_at <= %(as_of)s
+  AND w."window" && tstzrange(%(start)s, %(end)s)
+ORDER BY c.closed_at IS NULL DESC, g.id DESC
 LIMIT %(limit)s
 
 -- name: open_count

@@ -14,12 +14,21 @@ SELECT newest.version AS newest, o.mic, o.instrument_id, lower(o."window") AS st
 FROM (SELECT coalesce(max(greatest(version, undone_version)), 0) AS version FROM calendar_overrides) newest
 LEFT JOIN calendar_overrides o ON o.undone_at IS NULL
 
+-- name: standing_at
+-- The same as it was at an instant.
+SELECT newest.version AS newest, o.mic, o.instrument_id, lower(o."window") AS starts_at, upper(o."window") AS ends_at
+FROM (
+    SELECT coalesce(max(greatest(version, CASE WHEN undone_at <= :at THEN undone_version END)), 0) AS version
+    FROM calendar_overrides WHERE created_at <= :at
+) newest
+LEFT JOIN calendar_overrides o ON o.created_at <= :at AND (o.undone_at IS NULL OR o.undone_at > :at)
+
 -- name: add
 -- Tell of some time, with the next version and an audit row.
 WITH added AS (
-    INSERT INTO calendar_overrides (mic, instrument_id, kind, session, "window", reason, actor, version)
+    INSERT INTO calendar_overrides (mic, instrument_id, kind, session, "window", reason, actor, version, created_at)
     VALUES (CAST(:mic AS text), CAST(:instrument_id AS integer), :kind, CAST(:session AS date),
-            tstzrange(:start, :end), :reason, :actor, nextval('calendar_versions'))
+            tstzrange(:start, :end), :reason, :actor, nextval('calendar_versions'), clock_timestamp())
     RETURNING *
 ), audited AS (
     INSERT INTO audit_log (actor, action, details)
@@ -34,7 +43,7 @@ SELECT id FROM added
 -- Let an override no longer hold, with the next version and an audit row; no row when it holds no longer.
 WITH undone AS (
     UPDATE calendar_overrides
-    SET undone_at = now(), undone_by = :actor, undone_reason = :reason, undone_version = nextval('calendar_versions')
+    SET undone_at = clock_timestamp(), undone_by = :actor, undone_reason = :reason, undone_version = nextval('calendar_versions')
     WHERE id = :id AND undone_at IS NULL
     RETURNING *
 ), audited AS (

@@ -13,6 +13,17 @@ WHERE NOT EXISTS (SELECT FROM policy_canaries c WHERE c.version = v.version AND 
 ORDER BY version DESC
 LIMIT 1
 
+-- name: holding_at
+-- The version that held at an instant; no row when nothing had been applied.
+SELECT version, hash, body, author, reason, parent, restores, created_at
+FROM policy_versions v
+WHERE created_at <= :at
+  AND NOT EXISTS (
+      SELECT FROM policy_canaries c
+      WHERE c.version = v.version AND (c.decision = 'promoted' AND c.decided_at <= :at) IS NOT TRUE)
+ORDER BY version DESC
+LIMIT 1
+
 -- name: newest_version
 -- The number of the version that holds; 0 when nothing was ever applied.
 SELECT coalesce(max(version), 0)

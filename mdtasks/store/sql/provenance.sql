@@ -3,11 +3,11 @@
 -- name: versions
 -- Every version of one bar, the one that stands first.
 SELECT * FROM (
-    SELECT ts, open, high, low, close, volume, provider, status, known_at, CAST(NULL AS timestamptz) AS superseded_at,
-           attempt_id
+    SELECT ts, open, high, low, close, volume, provider, status, known_at, final_at,
+           CAST(NULL AS timestamptz) AS superseded_at, attempt_id
     FROM bars WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts = :ts
     UNION ALL
-    SELECT ts, open, high, low, close, volume, provider, status, known_at, superseded_at, attempt_id
+    SELECT ts, open, high, low, close, volume, provider, status, known_at, final_at, superseded_at, attempt_id
     FROM bar_revisions WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND ts = :ts
 ) v
 ORDER BY known_at DESC
@@ -35,19 +35,37 @@ WHERE a.id = ANY (CAST(:attempts AS bigint[]))
 ORDER BY a.id
 
 -- name: ledger_between
--- Gaps of a series that reach into a window and were found or closed after :since and until :until.
-SELECT id, lower("window") AS start, upper("window") AS "end", missing, found_at, found_by, closed_at, outcome
-FROM gaps
-WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval) AND "window" && tstzrange(:start, :end)
-  AND (found_at > :since AND found_at <= :until OR closed_at > :since AND closed_at <= :until)
-ORDER BY id
+-- Gaps of a series that reach into a window and were found or closed after :since and until :until, as they stood then.
+SELECT g.id, lower(w."window") AS start, upper(w."window") AS "end", w.missing, g.found_at, g.found_by, c.closed_at,
+       CASE WHEN c.closed_at IS NOT NULL THEN g.outcome END AS outcome
+FROM gaps g
+LEFT JOIN LATERAL (
+    SELECT "window", missing FROM gap_revisions r
+    WHERE r.gap_id = g.id AND r.superseded_at > :until
+    ORDER BY r.superseded_at LIMIT 1
+) r ON true
+CROSS JOIN LATERAL (SELECT coalesce(r."window", g."window") AS "window", coalesce(r.missing, g.missing) AS missing) w
+CROSS JOIN LATERAL (SELECT CASE WHEN g.closed_at <= :until THEN g.closed_at END AS closed_at) c
+WHERE g.instrument_id = :instrument AND g.interval = CAST(:interval AS bar_interval)
+  AND w."window" && tstzrange(:start, :end)
+  AND (g.found_at > :since AND g.found_at <= :until OR c.closed_at > :since)
+ORDER BY g.id
 
 -- name: silences_between
--- What was last said of runs without bars that reach into a window, where it was said after :since and until :until.
+-- What each voice had said last by :until of runs without bars that reach into a window, where it said so after :since.
 SELECT starts_at AS start, ends_at AS "end", provider, believed, answered_at, attempt_id
-FROM silences
-WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval)
-  AND starts_at < :end AND ends_at > :start AND answered_at > :since AND answered_at <= :until
+FROM (
+    SELECT starts_at, ends_at, provider, believed, answered_at, attempt_id
+    FROM silences
+    WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval)
+      AND starts_at < :end AND ends_at > :start AND answered_at > :since AND answered_at <= :until
+    UNION ALL
+    SELECT starts_at, ends_at, provider, believed, answered_at, attempt_id
+    FROM silence_revisions
+    WHERE instrument_id = :instrument AND interval = CAST(:interval AS bar_interval)
+      AND starts_at < :end AND ends_at > :start AND answered_at > :since AND answered_at <= :until
+      AND superseded_at > :until
+) s
 ORDER BY starts_at, provider
 
 -- name: at_one_moment

@@ -37,7 +37,7 @@ CROSS JOIN LATERAL (
 ) b
 
 -- name: states_as_of
--- The same of what was known at an instant. What was replaced since is there for good, as final as it was.
+-- The same of what was known at an instant, final where it was then.
 SELECT w.number, b.bars, b.finals, b.known
 FROM unnest(%(instruments)s::integer[], %(sinces)s::timestamptz[], %(untils)s::timestamptz[])
     WITH ORDINALITY AS w (instrument, since, until, number)
@@ -45,11 +45,11 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS bars, count(*) FILTER (WHERE settled) AS finals,
            sum((date_part('epoch', known_at) * 1000000)::bigint)::text AS known
     FROM (
-        SELECT ts, status = 'final' AS settled, known_at FROM bars
+        SELECT ts, status = 'final' AND coalesce(final_at <= %(as_of)s, true) AS settled, known_at FROM bars
         WHERE instrument_id = w.instrument AND interval = %(interval)s::bar_interval
           AND ts >= w.since AND ts < w.until AND ts >= %(since)s AND ts < %(until)s AND known_at <= %(as_of)s
         UNION ALL
-        SELECT ts, true, known_at FROM bar_revisions
+        SELECT ts, status = 'final' AND coalesce(final_at <= %(as_of)s, true), known_at FROM bar_revisions
         WHERE instrument_id = w.instrument AND interval = %(interval)s::bar_interval
           AND ts >= w.since AND ts < w.until AND ts >= %(since)s AND ts < %(until)s
           AND known_at <= %(as_of)s AND superseded_at > %(as_of)s

@@ -41,6 +41,17 @@ WHERE s.valid_to = 'infinity' AND i.tier IS NOT NULL
   AND (CAST(:tier AS tier) IS NULL OR i.tier = CAST(:tier AS tier))
 ORDER BY s.symbol
 
+-- name: known_at
+-- Whether each of these instruments was known at an instant, and the tier that it had, as far as that is on record: the
+-- one that it has since before then, or the one that the version of the universe which held then gave it.
+SELECT i.id, i.created_at <= :at AS known,
+       CASE WHEN coalesce(i.tier_since, i.created_at) <= :at THEN i.tier ELSE m.tier END AS tier
+FROM instruments i
+LEFT JOIN universe_members m ON m.instrument = i.id AND m.version = (
+    SELECT version FROM universe_activations WHERE activated_at <= :at ORDER BY id DESC LIMIT 1
+)
+WHERE i.id = ANY (CAST(:ids AS integer[]))
+
 -- name: exchanges
 -- Where the instruments trade that bear a symbol; of a tier or of all, not delisted on :day or whenever.
 SELECT DISTINCT i.mic

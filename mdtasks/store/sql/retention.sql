@@ -58,6 +58,22 @@ DELETE FROM silences WHERE ctid = ANY (ARRAY(
     LIMIT :most
 ))
 
+-- name: silence_revisions
+DELETE FROM silence_revisions WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM silence_revisions
+    WHERE instrument_id = ANY (CAST(:instruments AS integer[])) AND interval = CAST(:interval AS bar_interval)
+      AND starts_at < :before AND ends_at <= :before
+    LIMIT :most
+))
+
+-- name: coverage_changes
+DELETE FROM coverage_changes WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM coverage_changes
+    WHERE instrument_id = ANY (CAST(:instruments AS integer[])) AND interval = CAST(:interval AS bar_interval)
+      AND ends_at <= :before
+    LIMIT :most
+))
+
 -- name: gaps
 -- The ledger of time that is kept no longer; an open one is closed by the next scan first.
 DELETE FROM gaps WHERE id = ANY (ARRAY(
@@ -94,10 +110,26 @@ LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE
 -- name: drop
 DROP TABLE {partition}
 
--- name: revisions
--- What was replaced before :before: reads as of an earlier instant are not answered any more.
+-- name: old_bar_revisions
+-- What was replaced before :before: reads as of an earlier instant are not answered any more. Nor is what coverage was,
+-- what was said of silence, and how large gaps were: each of these undoes one change, so older ones are not needed.
 DELETE FROM bar_revisions WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM bar_revisions WHERE superseded_at < :before LIMIT :most
+))
+
+-- name: old_silence_revisions
+DELETE FROM silence_revisions WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM silence_revisions WHERE superseded_at < :before LIMIT :most
+))
+
+-- name: old_gap_revisions
+DELETE FROM gap_revisions WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM gap_revisions WHERE superseded_at < :before LIMIT :most
+))
+
+-- name: old_coverage_changes
+DELETE FROM coverage_changes WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM coverage_changes WHERE at < :before LIMIT :most
 ))
 
 -- name: quarantine

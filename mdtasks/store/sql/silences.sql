@@ -1,13 +1,28 @@
 -- Silence: who was asked and had no bars, and what is known of a series to weigh it by. As bars.sql, these run on psycopg.
 
 -- name: keep
--- Who was asked and had no bars, a row for each run and provider; a run that has grown is the same run.
+-- Who was asked and had no bars, a row for each run and provider; a run that has grown is the same run. What the same
+-- voice said of it before is kept.
+WITH heard AS MATERIALIZED (
+    SELECT h.instrument_id, h.starts_at, max(h.ends_at) AS ends_at, bool_and(h.believed) AS believed
+    FROM unnest(%(heard)s::integer[], %(heard_from)s::timestamptz[], %(heard_to)s::timestamptz[],
+                %(believed)s::boolean[]) AS h (instrument_id, starts_at, ends_at, believed)
+    GROUP BY h.instrument_id, h.starts_at
+), moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS at
+), archived AS (
+    INSERT INTO silence_revisions (instrument_id, interval, starts_at, provider, ends_at, believed, attempt_id,
+                                   answered_at, superseded_at)
+    SELECT s.instrument_id, s.interval, s.starts_at, s.provider, s.ends_at, s.believed, s.attempt_id, s.answered_at,
+           moment.at
+    FROM silences s JOIN heard h ON h.instrument_id = s.instrument_id AND h.starts_at = s.starts_at, moment
+    WHERE s.interval = %(interval)s::bar_interval AND s.provider = %(provider)s
+      AND (s.believed <> h.believed OR s.ends_at <> h.ends_at)
+)
 INSERT INTO silences AS s (instrument_id, interval, starts_at, provider, ends_at, believed, attempt_id, answered_at)
-SELECT h.instrument_id, %(interval)s::bar_interval, h.starts_at, %(provider)s, max(h.ends_at), bool_and(h.believed),
-       %(attempt_id)s, clock_timestamp()
-FROM unnest(%(heard)s::integer[], %(heard_from)s::timestamptz[], %(heard_to)s::timestamptz[], %(believed)s::boolean[])
-    AS h (instrument_id, starts_at, ends_at, believed)
-GROUP BY h.instrument_id, h.starts_at
+SELECT h.instrument_id, %(interval)s::bar_interval, h.starts_at, %(provider)s, h.ends_at, h.believed, %(attempt_id)s,
+       moment.at
+FROM heard h, moment
 ORDER BY h.instrument_id, h.starts_at
 ON CONFLICT (instrument_id, interval, starts_at, provider) DO UPDATE
 SET ends_at = excluded.ends_at, believed = excluded.believed, attempt_id = excluded.attempt_id,
@@ -39,12 +54,31 @@ CROSS JOIN LATERAL (
 ) h
 
 -- name: accept
--- Somebody takes responsibility: the window's silence counts. Answers whether any of it was open.
-WITH said AS (
+-- Somebody takes responsibility: the window's silence counts. The caller keeps other writers of the series out.
+WITH moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS at
+), archived AS (
+    INSERT INTO silence_revisions (instrument_id, interval, starts_at, provider, ends_at, believed, attempt_id,
+                                   answered_at, superseded_at)
+    SELECT instrument_id, interval, starts_at, provider, ends_at, believed, attempt_id, answered_at, moment.at
+    FROM silences, moment
+    WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval AND starts_at = %(start)s
+      AND provider = %(provider)s
+), said AS (
     INSERT INTO silences (instrument_id, interval, starts_at, provider, ends_at, believed, answered_at)
-    VALUES (%(instrument)s, %(interval)s::bar_interval, %(start)s, %(provider)s, %(end)s, true, clock_timestamp())
+    SELECT %(instrument)s, %(interval)s::bar_interval, %(start)s, %(provider)s, %(end)s, true, at FROM moment
     ON CONFLICT (instrument_id, interval, starts_at, provider) DO UPDATE
     SET ends_at = excluded.ends_at, answered_at = excluded.answered_at
+), remembered AS (
+    INSERT INTO coverage_changes (instrument_id, interval, starts_at, ends_at, at, covered, uncovered)
+    SELECT %(instrument)s, %(interval)s::bar_interval, lower(range_merge(news)), upper(range_merge(news)), at, '{}', news
+    FROM (
+        SELECT tstzmultirange(tstzrange(%(start)s, %(end)s)) - coalesce((
+            SELECT covered FROM coverage
+            WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval
+        ), '{}') AS news
+    ) n, moment
+    WHERE NOT isempty(news)
 ), noted AS (
     INSERT INTO minute_changes (instrument_id, starts_at, ends_at)
     SELECT %(instrument)s, %(start)s, %(end)s WHERE %(interval)s::bar_interval = '1m'
@@ -64,4 +98,20 @@ SELECT starts_at, ends_at, provider, believed, answered_at, attempt_id
 FROM silences
 WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval
   AND starts_at < %(end)s AND ends_at > %(start)s
+ORDER BY starts_at, provider
+
+-- name: heard_as_of
+-- The same as it was at an instant: what each voice had said last of a run by then.
+SELECT starts_at, ends_at, provider, believed, answered_at, attempt_id
+FROM (
+    SELECT starts_at, ends_at, provider, believed, answered_at, attempt_id
+    FROM silences
+    WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval
+      AND starts_at < %(end)s AND ends_at > %(start)s AND answered_at <= %(as_of)s
+    UNION ALL
+    SELECT starts_at, ends_at, provider, believed, answered_at, attempt_id
+    FROM silence_revisions
+    WHERE instrument_id = %(instrument)s AND interval = %(interval)s::bar_interval
+      AND starts_at < %(end)s AND ends_at > %(start)s AND answered_at <= %(as_of)s AND superseded_at > %(as_of)s
+) s
 ORDER BY starts_at, provider

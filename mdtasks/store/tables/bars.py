@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Double,
+    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -40,6 +41,11 @@ def _bar_table(name: str, *extra: Column[Any], key: tuple[str, ...], **options: 
         ),
         Column("known_at", utc, nullable=False, primary_key="known_at" in key),
         *extra,
+        Column(
+            "final_at",
+            utc,
+            comment="when a bar that was provisional first became final; null: final since known_at, or provisional",
+        ),
         **options,
     )
 
@@ -101,6 +107,21 @@ coverage = Table(
     postgresql_with={"fillfactor": 70},
 )
 
+coverage_changes = Table(
+    "coverage_changes",
+    metadata,
+    Column("instrument_id", Integer, primary_key=True, autoincrement=False),
+    Column("interval", bar_interval, primary_key=True),
+    Column("starts_at", utc, nullable=False, comment="of what it tells of, the first moment"),
+    Column("ends_at", utc, primary_key=True, comment="of what it tells of, the end"),
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("at", utc, nullable=False),
+    Column("covered", TSTZMULTIRANGE, nullable=False, comment="what was answered for just before"),
+    Column("uncovered", TSTZMULTIRANGE, nullable=False, comment="what was not, and is since"),
+    Index("coverage_changes_at", "at", postgresql_using="brin"),
+    comment="what coverage was before each change that no bar tells of by turning final",
+)
+
 minute_changes = Table(
     "minute_changes",
     metadata,
@@ -132,6 +153,22 @@ silences = Table(
     comment="runs of expected intervals for which a provider was asked and had no bar",
 )
 
+silence_revisions = Table(
+    "silence_revisions",
+    metadata,
+    Column("instrument_id", Integer, primary_key=True, autoincrement=False),
+    Column("interval", bar_interval, primary_key=True),
+    Column("starts_at", utc, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("ends_at", utc, nullable=False),
+    Column("believed", Boolean, nullable=False),
+    Column("attempt_id", BigInteger),
+    Column("answered_at", utc, primary_key=True),
+    Column("superseded_at", utc, nullable=False),
+    Index("silence_revisions_superseded", "superseded_at", postgresql_using="brin"),
+    comment="what was said of silence before the same voice said otherwise",
+)
+
 gaps = Table(
     "gaps",
     metadata,
@@ -156,6 +193,17 @@ gaps = Table(
     Index("gaps_open", "instrument_id", "interval", postgresql_where=text("closed_at is null")),
     Index("gaps_series", "instrument_id", "interval", "id"),
     comment="the ledger: each stretch found missing, and what became of it",
+)
+
+gap_revisions = Table(
+    "gap_revisions",
+    metadata,
+    Column("gap_id", BigInteger, ForeignKey("gaps.id", ondelete="CASCADE"), primary_key=True),
+    Column("superseded_at", utc, primary_key=True),
+    Column("window", TSTZRANGE, nullable=False),
+    Column("missing", Integer, nullable=False),
+    Index("gap_revisions_superseded", "superseded_at", postgresql_using="brin"),
+    comment="what gaps of the ledger were before they grew",
 )
 
 reconciliations = Table(
