@@ -22,8 +22,9 @@ class Pauses:
     come back together.
     """
 
-    def __init__(self, draw: Callable[[], float] = random.random) -> None:
-        self._draw = draw
+    def __init__(self, draw: Callable[[], float] | None = None) -> None:
+        # Numbers of its own: those of a program that has seeded `random` must not depend on its connections.
+        self._draw = random.Random().random if draw is None else draw  # noqa: S311 - spreads load, protects nothing
         self._failures = 0
 
     def next_s(self) -> float:

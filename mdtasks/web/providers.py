@@ -33,9 +33,7 @@ class Why(BaseModel):
 
 
 def stats(request: Request) -> Response:
-    """How every provider stands: score with its parts, state, latency, errors, its last 60 looks. `as_of`: as it was
-    on record then.
-    """
+    """How every provider stands, or stood `as_of`: score with its parts, state, latency, errors, its last 60 looks."""
     asked = parse_query(request, ProvidersQuery)
     if asked.as_of is not None:
         return Json(provider_past.stood(request.state.deps.database, asked.as_of).as_dict())
@@ -44,9 +42,7 @@ def stats(request: Request) -> Response:
 
 
 def show(request: Request) -> Response:
-    """How one provider stands, how its score is come to, and its last transitions with their case files. `as_of`:
-    as it was on record then.
-    """
+    """How one provider stands, or stood `as_of`, how its score is come to, its last transitions with their cases."""
     asked, name = parse_query(request, ProvidersQuery), request.path_params["name"]
     if asked.as_of is not None:
         then = provider_past.stood_one(request.state.deps.database, asked.as_of, name)

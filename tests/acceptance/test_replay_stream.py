@@ -125,6 +125,10 @@ class Relay:
                 self._open.discard(each)
 
 
+class _EndedError(Exception):
+    """The reader is to end."""
+
+
 @dataclass
 class Reader:
     """A client in a thread, and what it was given: closes of each symbol, which count up from 1."""
@@ -133,18 +137,33 @@ class Reader:
     symbols: Sequence[str]
     got: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     failed: list[BaseException] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cut it off for good: it must not go on knocking while other tests run."""
+        self._over.set()
+        self.relay.close()
+        self._thread.join(timeout=30)
+        assert not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            for update in stream(self.symbols, url=self.relay.url):
+            for update in stream(self.symbols, url=self.relay.url, on_lost=self._lost):
                 assert isinstance(update, Bar)
                 self.got[update.symbol].append(int(update.close))
+        except _EndedError:
+            return
         except BaseException as error:
             self.failed.append(error)
             raise
+
+    def _lost(self, _error: Exception, _pause_s: float) -> None:
+        if self._over.is_set():
+            raise _EndedError
 
     def count(self) -> int:
         """How many bars have come."""
@@ -211,7 +230,7 @@ def readers(web: Web, *shares: Sequence[str]) -> Iterator[list[Reader]]:
         yield made
     finally:
         for each in made:
-            each.relay.close()
+            each.stop()
 
 
 @pytest.mark.chaos
