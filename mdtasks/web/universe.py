@@ -172,7 +172,7 @@ async def refresh(request: Request) -> Response:
 
 
 async def activate(request: Request) -> Response:
-    """Let a version hold: tiers, jobs and gaps follow in one transaction. 409 when more members would leave than may."""
+    """Let a version hold: tiers, jobs, gaps follow in one transaction. 409 when more members would leave than may."""
     parse_query(request, Query)
     asked = await _body(request, ActivateBody)
     deps: Deps = request.state.deps
