@@ -89,7 +89,8 @@ def gaps(args: argparse.Namespace) -> int:
     elif found:
         _show_gaps(found)
     else:
-        say("the universe is empty; `mdtasks universe add AAPL --mic XNYS` adds a symbol")
+        empty = "the universe is empty; `mdtasks universe add AAPL --mic XNYS` adds a symbol"
+        say(empty if args.as_of is None else f"no symbol was known at {args.as_of}")
     return 1 if args.check and any(each.gaps for each in found) else 0
 
 

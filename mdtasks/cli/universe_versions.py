@@ -94,7 +94,9 @@ def refresh(args: argparse.Namespace) -> None:
         say(doubt)
     if not made.version.active:
         tag = made.version.version_tag
-        say(f"`mdtasks universe diff ACTIVE {tag}` shows its changes, `mdtasks universe activate {tag}` lets it hold")
+        force = " --force" if made.too_many else ""
+        say(f"`mdtasks universe diff ACTIVE {tag}` shows its changes")
+        say(f"`mdtasks universe activate {tag}{force}` lets it hold")
     for why, count in made.skipped.items():
         say(f"{plural(count, 'row')} left out: {why}")
 

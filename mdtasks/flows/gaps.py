@@ -157,6 +157,13 @@ class _Look:
             return
         then = reference.known_at(connection, self.members, asked.as_of)
         as_then = {member.id: member for member in then}
+        unknown = [member.symbol for member in self.members if member.id not in as_then]
+        if asked.symbols and unknown:
+            raise InvalidRequestError(
+                f"nothing was known of {', '.join(unknown[:5])} at {asked.as_of.isoformat()}",
+                field="as_of",
+                hint="a later one: each gap of then would be invented now",
+            )
         named = [as_then.get(member.id, member) for member in self.members]
         self.members = named if asked.symbols else then
         # What was deleted since cannot be told, and is not expected of then either.

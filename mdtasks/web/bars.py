@@ -136,10 +136,12 @@ class _Question:
         shelf = Shelf(database, self.deps.calendars)
         cursor = Cursor.of(self.asked.cursor, self.reading, self.now) if self.asked.cursor else None
         limit = (self.asked.limit or _LIMIT) if self.format == "json" else None
-        page = _Page(limit, cursor.after if cursor else None, cursor.asked_at if cursor else self.now)
+        began = min(self.now, self.reading.as_of or self.now)  # of the past all pages are the same bytes
+        page = _Page(limit, cursor.after if cursor else None, cursor.asked_at if cursor else began)
+        asked_at = page.asked_at if self.reading.as_of is None else self.now
         settled = self._may_be_kept() and reading.is_settled(shelf, self._as_of, self.deps.settings.lease_s)
         with ExitStack() as stack:
-            opened = stack.enter_context(reading.opened(self.reading, shelf, page.asked_at, idle_s=LONGEST_S))
+            opened = stack.enter_context(reading.opened(self.reading, shelf, asked_at, idle_s=LONGEST_S))
             read = None if page.limit is None or opened.is_plain else opened.page(page.limit, page.after)
             # Where a page is not just what is stored, only reading it shows where it ends; it is short.
             seen, may_change = (opened.tag_of(*read), True) if read else opened.tag(page.after, page.most)

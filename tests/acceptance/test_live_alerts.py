@@ -56,12 +56,13 @@ def stack(folder: Path, **environ: str) -> Iterator[None]:
 
 
 @contextmanager
-def follower(folder: Path) -> Iterator[None]:
+def follower(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A client of the live stream, while this lasts."""
     words = [sys.executable, "-m", "mdtasks", "replay", "BTC-USD", "ETH-USD", "--follow", "--home", ".mdtasks"]
-    client = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (folder / "follower.log").open("wb") as log:
+        client = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
     try:
-        yield
+        yield client
     finally:
         client.kill()
         client.wait()
@@ -92,12 +93,13 @@ def test_every_query_asks_for_what_a_running_stack_exports(tmp_path: Path) -> No
     skipped = {*BUILT_IN, *_RARE}
     recorded = {name for name in wanted if ":" in name}
     exported = {name: wanted[name] for name in wanted.keys() & declared.keys() - skipped - recorded}
-    with stack(tmp_path, **_ROUGH), follower(tmp_path):
+    with stack(tmp_path, **_ROUGH), follower(tmp_path) as client:
         asked = mdtasks("backfill", "BTC-USD", "ETH-USD", "SOL-USD", "--sessions", "20", cwd=tmp_path)
         assert asked.returncode == 0, asked.stderr
         missing = dict(exported)
 
         def all_there() -> bool:
+            assert client.poll() is None, (tmp_path / "follower.log").read_text()
             for name in list(missing):
                 if any(missing[name] <= each["metric"].keys() for each in query(tmp_path, name)):
                     del missing[name]

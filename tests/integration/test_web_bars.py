@@ -178,6 +178,14 @@ def test_silence_is_told_where_it_is_believed_and_nowhere_else(client: httpx.Cli
     assert arrow(client, f"{THIN}&fill=no_trade&as_of={now}").to_pylist() == filled
 
 
+def test_a_page_of_the_past_is_the_same_bytes_each_time(client: httpx.Client) -> None:
+    known = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    first, again = (got(client, f"{INDEX}&limit=10&as_of={known}") for _ in range(2))
+    assert first.json()["next_cursor"]
+    assert (first.content, first.headers["Link"]) == (again.content, again.headers["Link"])
+    assert got(client, f"{INDEX}&limit=10&as_of={known}&cursor={first.json()['next_cursor']}").json()["bars"]
+
+
 def test_as_of_gives_what_was_known_then(client: httpx.Client, deps: Deps) -> None:
     at = datetime(2019, 11, 6, 15, 0, tzinfo=UTC)
     before = arrow(client, INDEX)
