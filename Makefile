@@ -1,8 +1,8 @@
 # Needs python3 (3.11 or newer, with its venv module), git and make. Everything else goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# How many tests run at the same time, each with servers of its own: more than two cores need, as many of them wait.
-JOBS ?= 4
+# How many tests run at the same time, each with servers of its own.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format docs requeue bench chaos clean

@@ -52,10 +52,6 @@ class Reading:
     fill: Fill = Fill.NONE
     adjust: Adjust = Adjust.NONE
 
-    def moment(self, now: datetime) -> datetime:
-        """When it is asked as if: sessions are counted back from ``as_of``, so an answer does not move."""
-        return now if self.as_of is None or self.window.start is not None else min(self.as_of, now)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BarRows:

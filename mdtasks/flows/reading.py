@@ -289,8 +289,6 @@ def open_shelf(settings: Settings, application: str) -> Iterator[Shelf]:
 def opened(asked: Reading, shelf: Shelf, now: datetime, *, idle_s: float = _IDLE_S) -> Iterator[Opened]:
     """The reading in a snapshot of the store, which ends with the block; ``idle_s`` may pass between two batches.
 
-    A window that ends now, or counts sessions back, is counted from ``as_of`` where one is given.
-
     Raises UnknownSymbolError, InvalidRequestError (the window), StoreUnavailableError.
     """
     if asked.as_of is not None and asked.adjust is not Adjust.NONE:
@@ -301,7 +299,7 @@ def opened(asked: Reading, shelf: Shelf, now: datetime, *, idle_s: float = _IDLE
             members = reference.resolve(connection, asked.symbols).values()
         await_writers(shelf.database, asked.interval, [each.id for each in members])
     with shelf.database.snapshot(statement_s=_STATEMENT_S, idle_s=idle_s) as connection:
-        yield Opened(connection, asked, shelf.calendars, asked.moment(now))
+        yield Opened(connection, asked, shelf.calendars, now)
 
 
 def is_settled(shelf: Shelf, as_of: datetime, margin_s: float) -> bool:
