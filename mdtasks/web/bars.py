@@ -136,9 +136,11 @@ class _Question:
         shelf = Shelf(database, self.deps.calendars)
         cursor = Cursor.of(self.asked.cursor, self.reading, self.now) if self.asked.cursor else None
         limit = (self.asked.limit or _LIMIT) if self.format == "json" else None
-        began = min(self.now, self.reading.as_of or self.now)  # of the past all pages are the same bytes
+        # A cursor keeps a window where it was; one that stays by itself has cursors that are the same each time.
+        still = self.reading.as_of is not None and self._is_fixed
+        began = min(self.now, self._as_of) if still else self.now
         page = _Page(limit, cursor.after if cursor else None, cursor.asked_at if cursor else began)
-        asked_at = page.asked_at if self.reading.as_of is None else self.now
+        asked_at = self.now if still else page.asked_at
         settled = self._may_be_kept() and reading.is_settled(shelf, self._as_of, self.deps.settings.lease_s)
         with ExitStack() as stack:
             opened = stack.enter_context(reading.opened(self.reading, shelf, asked_at, idle_s=LONGEST_S))
@@ -206,9 +208,14 @@ class _Question:
     def _may_be_kept(self) -> bool:
         """Whether an answer as of the past can stay true: the window is fixed, and it hangs on nothing but bars."""
         asked = self.reading
-        fixed = asked.window.start is not None and asked.window.end is not None and asked.window.end <= self.now
         plain = asked.hours is Hours.ALL and asked.fill is Fill.NONE and asked.adjust is Adjust.NONE
-        return asked.as_of is not None and fixed and plain
+        return asked.as_of is not None and self._is_fixed and plain
+
+    @property
+    def _is_fixed(self) -> bool:
+        """Whether the window stays where it is as time goes on."""
+        window = self.reading.window
+        return window.start is not None and window.end is not None and window.end <= self.now
 
     def _path_of(self, cursor: str) -> str:
         url = self.request.url.include_query_params(cursor=cursor)

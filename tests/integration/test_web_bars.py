@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import itertools
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -184,6 +186,14 @@ def test_a_page_of_the_past_is_the_same_bytes_each_time(client: httpx.Client) ->
     assert first.json()["next_cursor"]
     assert (first.content, first.headers["Link"]) == (again.content, again.headers["Link"])
     assert got(client, f"{INDEX}&limit=10&as_of={known}&cursor={first.json()['next_cursor']}").json()["bars"]
+
+
+def test_pages_of_a_window_that_moves_are_cut_where_the_first_was(client: httpx.Client) -> None:
+    before = datetime.now(UTC)
+    known = before.isoformat().replace("+00:00", "Z")
+    first = got(client, f"/bars/SPX?sessions=3000&interval=1m&limit=10&as_of={known}").json()
+    _, asked_us, *_ = orjson.loads(base64.urlsafe_b64decode(first["next_cursor"] + "=="))
+    assert to_us(before) < asked_us <= to_us(datetime.now(UTC))
 
 
 def test_as_of_gives_what_was_known_then(client: httpx.Client, deps: Deps) -> None:

@@ -51,7 +51,7 @@ async def _refuse(websocket: WebSocket, error: MdtasksError, code: int, *, in_ar
         if websocket.application_state is WebSocketState.CONNECTING:
             await websocket.accept()
         frame = error_frame(error)
-        await websocket.send_text(f"[{frame.text}]" if in_arrays else frame.text)
+        await websocket.send({"type": "websocket.send", "text": batch([frame], Wire.JSON) if in_arrays else frame.text})
         await websocket.close(code, reason=error.message[:100])
 
 
