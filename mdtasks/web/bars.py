@@ -39,7 +39,7 @@ _LIMIT: Final = 5_000
 MOST_ROWS: Final = 50_000
 #: Goes up when the same bars are written in other bytes.
 _LAYOUT: Final = 1
-#: Of an answer that stays true. A day only: names of symbols may come to mean other instruments.
+#: Of an answer that stays true. A day only: bars are deleted one day.
 _KEPT: Final = "max-age=86400, immutable"
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9.-]")
 
