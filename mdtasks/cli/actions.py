@@ -70,7 +70,7 @@ def list_actions(args: argparse.Namespace) -> int:
     from mdtasks.flows.action_records import listed
 
     symbol = symbols_of([args.symbol])[0]
-    as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
+    as_of = None if args.as_of is None else time_of(args.as_of, "as_of")
     with opened_database(args) as database:
         found = listed(database, symbol, calendars_of(args, database), datetime.now(UTC), as_of)
     if args.json:

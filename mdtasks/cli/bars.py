@@ -127,7 +127,7 @@ def _asked(args: argparse.Namespace) -> Reading:
             f"{len(others) + 1} symbols: give one at a time", field="symbol", hint="a loop reads several"
         )
     window = asked_window(args, sessions=_SESSIONS)
-    as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
+    as_of = None if args.as_of is None else time_of(args.as_of, "as_of")
     how = (Hours(args.session), Fill(args.fill), Adjust(args.adjust))
     return Reading((symbol,), Interval(args.interval), window, as_of, *how)
 

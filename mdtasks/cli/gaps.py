@@ -71,7 +71,7 @@ def gaps(args: argparse.Namespace) -> int:
     from mdtasks.flows.gaps import Question, explain_gaps, find_gaps
 
     symbols = symbols_of(args.symbols) if args.symbols else []
-    as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
+    as_of = None if args.as_of is None else time_of(args.as_of, "as_of")
     asked = Question(symbols, Interval(args.interval), asked_window(args, sessions=_SESSIONS), as_of)
     if args.explain and not symbols:
         raise InvalidRequestError("--explain which symbols?", field="symbol", hint="mdtasks gaps AAPL --explain")
