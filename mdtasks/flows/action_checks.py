@@ -79,7 +79,7 @@ def _look_at(connection: Connection, member: Instrument, step: DailyStep, told: 
     letter = _letter(member, step, error)
     found.held.append(letter.id)
     actions.keep_suspect(connection, step, error.code, orjson.dumps(_as_it_is(step)).decode())
-    if letters.record(connection, letter) or actions.reopen(connection, letter.id, letter.message):
+    if letters.record(connection, letter) or actions.restate(connection, letter):
         found.new.append((error, step))
 
 
