@@ -311,6 +311,13 @@ def test_what_cannot_be_had_back_is_said_so_and_can_be_settled(two: Cli, tmp_pat
     settled_by(two, "actions add META")
 
 
+def test_what_a_provider_calls_it_is_kept_as_told_and_a_letter_asks(two: Cli, cli_deps: Deps) -> None:
+    done = follows(cli_deps, "FB", renamed("META WI"), now=datetime.now(UTC))
+    assert (done.renamed, done.unclear) == (0, [f"FB: renamed to 'META WI' on {TUESDAY}, which is no symbol here"])
+    assert two("actions", "list", "FB", "--json").json["actions"][0]["symbol"] == "META WI"
+    settled_by(two, "actions withdraw FB")
+
+
 def test_a_look_for_later_bars_leaves_the_months_before_out(deps: Deps) -> None:
     days = [date(2023, month, 1) for month in range(1, 13)]
     for day in (*days, TUESDAY):

@@ -117,6 +117,11 @@ def test_refresh_asks_and_says_what_came(stored: Cli) -> None:
         ("ex_date,kind\n", "file", "has no column value"),
         ("symbol,ex_date,kind,value,colour\n", "file", "unknown column 'colour'"),
         ("ex_date,kind,value\n2026-11-04,split,2\n", "symbol", "has no column symbol"),
+        (
+            "symbol,ex_date,kind,value,new_symbol\nAAPL,2026-11-04,split,2,\nAAPL,2026-11-05,rename,,a b\n",
+            "new_symbol",
+            "line 3: new_symbol 'a b' is no symbol",
+        ),
         ("symbol,ex_date,kind,value\nNOPE,2026-11-04,split,2\n", "symbol", "unknown symbol NOPE"),
     ],
 )  # fmt: skip
@@ -141,11 +146,19 @@ def test_what_cannot_be_told_is_refused(stored: Cli, tmp_path: Path) -> None:
         (("import", str(tmp_path / "none.csv")), "file"),
         (("add", "AAPL", "2026-11-04", "split", "0", "--reason", "x"), "value"),
         (("add", "AAPL", "2026-11-04", "split", "2", "--reason", " "), "reason"),
-        (("add", "AAPL", "2026-11-04", "rename", "--reason", "x"), "symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", "a b", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", " ", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", "A" * 33, "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", "METÁ", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "spin_off", "0.9", "--new-symbol", "a\nb", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "split", "2", "--new-symbol", "META", "--reason", "x"), "new_symbol"),
         (("add", "NOPE", "2026-11-04", "split", "2", "--reason", "x"), "symbol"),
     ):
         refused = stored("actions", *words, "--json")
         assert (refused.code, refused.json["field"]) == (2, field), words
         assert refused.json["hint"]
+    for symbol in ("AAPL", "IBM"):
+        assert stored("actions", "list", symbol, "--history", "--json").json["history"] == []
     assert stored("actions", "withdraw", "AAPL", "2026-11-04", "dividend", "--reason", "x").code == 3
     assert stored("actions", "import", str(path), "--json").code == 2  # a rename without its new symbol
