@@ -19,7 +19,7 @@ from mdtasks.domain.errors import NameUnclearError
 from mdtasks.domain.names import Saying, Span
 from mdtasks.observe import metrics
 from mdtasks.store import actions, letters
-from mdtasks.store.letters import Letter
+from mdtasks.store.letters import FINDING, Letter
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Doubt:
 
     @property
     def letter_id(self) -> str:
-        return f"action:{self.instrument}:{self.day}:{NameUnclearError.code}"
+        return f"{FINDING}:{self.instrument}:{self.day}:{NameUnclearError.code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _write(connection: Connection, letter_id: str, doubts: Sequence[Doubt], one:
     said = [f"{one.symbol} {each.what}; {'; '.join(each.ways)}" for each in doubts]
     letter = Letter(
         id=letter_id,
-        kind="action",
+        kind=FINDING,
         envelope="",
         error_class=NameUnclearError.code,
         message=". ".join(said).replace(_IT, one.symbol),

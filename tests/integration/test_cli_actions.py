@@ -87,10 +87,18 @@ def test_a_split_of_a_file_that_the_bars_do_not_show_is_told_of(stored: Cli, tmp
     refused = stored("requeue", letter["id"])
     assert refused.code == 3
     assert "a finding about what is stored" in refused.err
+    assert "what it says settles it" in refused.err
+    many = stored("dlq", "requeue", letter["id"], "--yes")
+    assert (many.code, "a finding about what is stored" in many.err) == (3, True)
+    none = stored("dlq", "requeue", "--all", "--yes")
+    assert (none.code, "what a finding says settles it" in none.err) == (0, True)
+    (group,) = stored("dlq", "groups", "--json").json
+    assert (group["letters"], group["findings"]) == (1, 1)
     page = stored("dlq", "show", letter["id"])
     assert "action_without_jump" in page.out
     assert "message was lost" not in page.out
-    assert "requeue" not in page.err
+    assert "`mdtasks requeue" not in page.err
+    assert "cannot be sent again: it is a finding" in page.err
     (bar,) = stored("quarantine", "--json").json
     assert bar["reason"] == "action_without_jump"
 
