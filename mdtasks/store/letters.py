@@ -141,6 +141,11 @@ def groups(connection: Connection, backfills: bool | None = None) -> list[dict[s
     return [dict(row._mapping) for row in connection.execute(SQL["groups"], asked)]
 
 
+def kinds(connection: Connection) -> dict[str, int]:
+    """How many letters are open of which kind, most first; a kind without any is absent."""
+    return {row.kind: row.letters for row in connection.execute(SQL["kinds"])}
+
+
 def stats(connection: Connection) -> dict[str, Any]:
     """How many letters are open and since when."""
     return dict(connection.execute(SQL["stats"]).one()._mapping)

@@ -73,6 +73,10 @@ WHERE state = 'open' AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfi
 GROUP BY 1, 2, 3
 ORDER BY letters DESC, last_seen DESC
 
+-- name: kinds
+-- How many letters are open of which kind, most first.
+SELECT kind, count(*) AS letters FROM dead_letters WHERE state = 'open' GROUP BY kind ORDER BY letters DESC, kind
+
 -- name: stats
 SELECT count(*) FILTER (WHERE state = 'open') AS open,
        count(*) FILTER (WHERE state = 'requeued') AS requeued,
