@@ -23,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from mdtasks.domain.errors import (
     BrokerUnavailableError,
+    BusyError,
     ConfigurationError,
     InvalidRequestError,
     StoreFullError,
@@ -35,6 +36,10 @@ _AWAY = ("08", "57P")
 _TOO_LONG = ("57014", "25P03")
 #: SQLSTATE of disk full and out of memory.
 _FULL = ("53100", "53200")
+
+#: SQLSTATE of a lock that was not to be had in time.
+_LOCKED = "55P03"
+_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', CAST(:lock AS text), true)")
 
 #: Bounds of a snapshot.
 _LIMITS = text(
@@ -85,6 +90,21 @@ class Database:
         """
         with translated_store_errors(), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def waiting(self, lock_s: float) -> Iterator[Connection]:
+        """A transaction that waits for no lock longer than so many seconds: raises BusyError then."""
+        try:
+            with self.transaction() as connection:
+                connection.execute(_LOCK_TIMEOUT, {"lock": str(int(lock_s * 1000))})
+                yield connection
+        except (DBAPIError, psycopg.Error) as exc:
+            if _state_of(exc.orig if isinstance(exc, DBAPIError) else exc) != _LOCKED:
+                raise
+            raise BusyError(
+                f"what was asked about has been written to for {lock_s:.0f} s, and still is",
+                hint="ask again in a moment; `mdtasks status` shows what is going on",
+            ) from exc
 
     @contextmanager
     def snapshot(self, *, statement_s: float, idle_s: float) -> Iterator[Connection]:

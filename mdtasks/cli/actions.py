@@ -71,8 +71,8 @@ def list_actions(args: argparse.Namespace) -> int:
 
     symbol = symbols_of([args.symbol])[0]
     as_of = None if args.as_of is None else time_of(args.as_of, "as-of")
-    with opened_database(args) as database, database.transaction() as connection:
-        found = listed(connection, symbol, calendars_of(args, database), datetime.now(UTC), as_of)
+    with opened_database(args) as database:
+        found = listed(database, symbol, calendars_of(args, database), datetime.now(UTC), as_of)
     if args.json:
         print_json(found.as_dict(history=args.history))
         return 0

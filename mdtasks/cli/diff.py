@@ -23,7 +23,7 @@ examples:
 
 Two reads of the same bars, as they were known at --from and at --to: which came, which were revised (field by field),
 by which job and provider; which gaps were found and closed meanwhile; which corporate actions came to stand or no
-longer do; and which tier versions of the universe gave the symbol.
+longer do; and which tiers versions of the universe, or people, gave the symbol.
 """
 
 
@@ -153,7 +153,7 @@ def _show_tier(tier: dict[str, Any]) -> None:
         return
     print(f"\ntier {tier['before'] or 'none'} then, {tier['after'] or 'none'} later")
     rows = [
-        (r["activated_at"], r["before"] or "none", r["tier"] or "none", r["version_tag"], r["actor"], r["reason"])
+        (r["at"], r["before"] or "none", r["tier"] or "none", r["version_tag"], r["actor"], r["reason"])
         for r in tier["rows"]
     ]
     show_table(("since (UTC)", "from", "to", "version", "by", "reason"), rows)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 
 from mdtasks.cli.frame import Commands, print_json, say
-from mdtasks.cli.inputs import add_kind, add_tier, explain, symbols_of
+from mdtasks.cli.inputs import actor, add_kind, add_tier, explain, symbols_of, time_of
 from mdtasks.cli.universe_again import add_again
 from mdtasks.cli.universe_names import add_names
 from mdtasks.cli.universe_versions import add_versions, day_of
@@ -37,6 +38,7 @@ def add_parser(commands: Commands) -> None:
     show = below.add("list", list_symbols, "List the symbols", json=True)
     add_tier(show, "of one tier only")
     show.add_argument("--names", action="store_true", help="the symbols alone, one a line, for another command")
+    show.add_argument("--as-of", metavar="TIME", help="whom the universe followed then, called and listed as then")
     explain(show, _EXAMPLES)
     move = below.add("set-tier", set_tier, "Move symbols to a tier", json=True)
     move.add_argument("symbols", nargs="+", metavar="SYMBOL", help="a name, @FILE, or - for standard input")
@@ -89,10 +91,15 @@ def list_symbols(args: argparse.Namespace) -> int:
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import show_table
     from mdtasks.domain.jobs import Tier
+    from mdtasks.flows.as_of import await_changes
     from mdtasks.store.reference import instruments
 
-    with opened_database(args) as database, database.transaction() as connection:
-        found = instruments(connection, None if args.tier is None else Tier(args.tier))
+    as_of = None if args.as_of is None else time_of(args.as_of, "as_of")
+    with opened_database(args) as database:
+        if as_of is not None:
+            await_changes(database, as_of, datetime.now(UTC))
+        with database.transaction() as connection:
+            found = instruments(connection, None if args.tier is None else Tier(args.tier), as_of)
     if args.json:
         names = ("symbol", "mic", "kind", "tier", "listed_from", "delisted_on")
         print_json([{name: getattr(each, name) for name in names} for each in found])
@@ -103,6 +110,8 @@ def list_symbols(args: argparse.Namespace) -> int:
         headers = ("symbol", "exchange", "kind", "tier", "listed", "delisted")
         rows = [(each.symbol, each.mic, each.kind, each.tier, each.listed_from, each.delisted_on) for each in found]
         show_table(headers, rows)
+    elif as_of is not None:
+        say(f"the universe followed nobody as of {as_of:%Y-%m-%d %H:%M:%S} UTC")
     else:
         say("no symbols; `mdtasks universe add AAPL --mic XNYS` adds one")
     return 0
@@ -117,7 +126,7 @@ def set_tier(args: argparse.Namespace) -> int:
 
     symbols = symbols_of(args.symbols)
     with opened_database(args) as database, database.transaction() as connection:
-        moved = reference.set_tier(connection, symbols, Tier(args.tier))
+        moved = reference.set_tier(connection, symbols, Tier(args.tier), actor())
     if args.json:
         print_json({"moved": moved, "tier": args.tier})
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import explain
-from mdtasks.cli.universe_versions import EXAMPLES, TAG, found
+from mdtasks.cli.universe_versions import EXAMPLES, TAG
 from mdtasks.domain.errors import InvalidRequestError
 
 
@@ -28,6 +28,7 @@ def recompute(args: argparse.Namespace) -> int:
     """Make a version again. With --check exit code 1 when it is another one."""
     from mdtasks.cli.opened import opened_database
     from mdtasks.flows.universe_bundle import bundle_of, checked, unpacked
+    from mdtasks.store.universe import chosen
 
     if (args.tag is None) == (args.file is None):
         raise InvalidRequestError("give TAG or --from FILE", field="tag", hint="see --help")
@@ -35,7 +36,7 @@ def recompute(args: argparse.Namespace) -> int:
         bundle = unpacked(Path(args.file))
     else:
         with opened_database(args) as database, database.transaction() as connection:
-            bundle = bundle_of(connection, found(connection, args.tag))
+            bundle = bundle_of(connection, chosen(connection, args.tag))
     again = checked(bundle)
     if args.json:
         print_json(again.as_dict())
@@ -52,9 +53,10 @@ def export(args: argparse.Namespace) -> None:
     from mdtasks.cli.bar_formats import whole_file
     from mdtasks.cli.opened import opened_database
     from mdtasks.flows.universe_bundle import bundle_of, packed
+    from mdtasks.store.universe import chosen
 
     with opened_database(args) as database, database.transaction() as connection:
-        bundle = bundle_of(connection, found(connection, args.tag))
+        bundle = bundle_of(connection, chosen(connection, args.tag))
     data = packed(bundle)
     with whole_file(Path(args.output)) as stream:
         stream.write(data)

@@ -64,7 +64,7 @@ def delist(args: argparse.Namespace) -> None:
 
     symbol = symbols_of([args.symbol])[0]
     with opened_database(args) as database:
-        one = flow.delist(symbol, None if args.undo else day_of(args.on, "on"), database)
+        one = flow.delist(symbol, None if args.undo else day_of(args.on, "on"), actor(), database)
     if args.json:
         print_json({"ok": True, "symbol": symbol, "instrument": one.id, "delisted_on": one.delisted_on})
     else:

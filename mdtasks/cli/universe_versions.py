@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, add_tier, count_of, explain, time_of
-from mdtasks.domain.errors import InvalidRequestError, NotFoundError
+from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from mdtasks.domain.listings import Kept
     from mdtasks.flows.universe import Made
-    from mdtasks.store.universe import Version
 
 EXAMPLES: Final = """
 examples:
@@ -144,20 +141,6 @@ def day_of(text: str, field: str) -> date:
         raise InvalidRequestError(f"{field} {text!r} is not a date", field=field, hint="such as 2026-11-02") from None
 
 
-def found(connection: Connection, tag: str | None) -> Version:
-    """The version of a tag, or the one that holds. Raises NotFoundError."""
-    from mdtasks.store import universe as store
-
-    if tag is not None and tag != "ACTIVE":
-        return store.one(connection, tag)
-    held = store.active(connection)
-    if held is None:
-        raise NotFoundError(
-            "no version was ever activated", hint="`mdtasks universe versions`, then `universe activate`"
-        )
-    return held
-
-
 def versions(args: argparse.Namespace) -> None:
     """List versions."""
     from mdtasks.cli.opened import opened_database
@@ -184,14 +167,19 @@ def show(args: argparse.Namespace) -> None:
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import json_tree, show_table
     from mdtasks.domain.jobs import Tier
+    from mdtasks.flows.as_of import await_changes
     from mdtasks.store import universe as store
 
     if args.tag is not None and args.as_of is not None:
         raise InvalidRequestError("give TAG or --as-of, not both", field="as_of", hint="leave one of them out")
-    with opened_database(args) as database, database.transaction() as connection:
-        version = found(connection, args.tag) if args.as_of is None else held_at(connection, args.as_of)
-        members = store.members(connection, version.version, Tier(args.tier) if args.tier else None, args.limit)
-        tiers = store.tier_counts(connection, version.version)
+    as_of = None if args.as_of is None else time_of(args.as_of, "as_of")
+    with opened_database(args) as database:
+        if as_of is not None:
+            await_changes(database, as_of, datetime.now(UTC))
+        with database.transaction() as connection:
+            version = store.chosen(connection, args.tag, as_of)
+            members = store.members(connection, version.version, Tier(args.tier) if args.tier else None, args.limit)
+            tiers = store.tier_counts(connection, version.version)
     names = ("rank", "symbol", "tier", "score", "instrument")
     rows = [tuple(getattr(each, name) for name in names) for each in members]
     if args.json:
@@ -201,16 +189,6 @@ def show(args: argparse.Namespace) -> None:
     if rows:
         show_table(("rank", "symbol", "tier", "dollars a day", "instrument"), rows)
     say(f"{version.version_tag}: {', '.join(f'{tier} {count:,}' for tier, count in tiers.items())}")
-
-
-def held_at(connection: Connection, text: str) -> Version:
-    """The version that held at a time. Raises NotFoundError before the first."""
-    from mdtasks.store import universe as store
-
-    version = store.active(connection, time_of(text, "as_of"))
-    if version is None:
-        raise NotFoundError(f"no version held at {text}", hint="`mdtasks universe history` shows from when on one did")
-    return version
 
 
 def diff(args: argparse.Namespace) -> None:

@@ -67,7 +67,8 @@ def show_page(found: Why) -> None:
     from mdtasks.domain.verdicts import MEANINGS
 
     slot = f"{found.slot.start:%Y-%m-%d %H:%M} to {found.slot.end:%Y-%m-%d %H:%M} UTC"
-    about = f"{found.member.symbol} {found.interval}, {slot} ({found.member.mic}, {found.member.tier}): "
+    tier = found.member.kept_in or "not followed"
+    about = f"{found.member.symbol} {found.interval}, {slot} ({found.member.mic}, {tier}): "
     show_line(about, (found.verdict.value, "bold"))
     print(f"  {MEANINGS[found.verdict]}")
     _show_sessions(found)

@@ -18,8 +18,9 @@ class AskedWindow:
     end: datetime | None = None
     sessions: int | None = None
 
-    def on(self, calendar: Calendar, interval: Interval, now: datetime) -> TimeWindow:
-        """The window on one exchange, cut to ``now``. ``sessions`` count back from its end.
+    def on(self, calendar: Calendar, interval: Interval, now: datetime, as_of: datetime | None = None) -> TimeWindow:
+        """The window on one exchange, cut to ``now``. ``sessions`` count back from its end, or from ``as_of`` where
+        that is earlier: of later ones nothing was known.
 
         Raises InvalidRequestError when it starts in the future or is empty, or when it has two starts or none.
         """
@@ -33,7 +34,7 @@ class AskedWindow:
         start = self.start
         if start is None:
             assert self.sessions is not None
-            return calendar.last_sessions(self.sessions, end, interval)
+            return calendar.last_sessions(self.sessions, end if as_of is None else min(end, as_of), interval)
         if start >= now:
             raise InvalidRequestError(
                 f"start {start.isoformat()} is in the future: there are no bars yet",

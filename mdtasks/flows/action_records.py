@@ -19,9 +19,11 @@ from mdtasks.domain.errors import ConflictError, InvalidRequestError, NotFoundEr
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows import action_checks
 from mdtasks.flows.action_checks import Checked
+from mdtasks.flows.as_of import await_changes, await_statements
 from mdtasks.observe import metrics
 from mdtasks.providers.registry import DEFAULT_ORDER
 from mdtasks.store import actions, reference
+from mdtasks.store.provenance import at_one_moment
 
 _SOURCE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -176,12 +178,22 @@ def _iso(at: datetime) -> str:
 
 
 def listed(
-    connection: Connection, symbol: str, calendars: Calendars, now: datetime, as_of: datetime | None = None
+    database: Database, symbol: str, calendars: Calendars, now: datetime, as_of: datetime | None = None
 ) -> Listed:
-    """What stands of a symbol's actions, now or as of an instant. Raises UnknownSymbolError."""
-    member = reference.resolve(connection, [symbol])[symbol]
+    """What stands of a symbol's actions, now or as of an instant.
+
+    Raises UnknownSymbolError; InvalidRequestError for an ``as_of`` to come; StoreUnavailableError, BusyError.
+    """
     if as_of is not None:
-        actions.await_writers(connection)
+        await_changes(database, as_of, now)
+        await_statements(database, as_of)
+    with database.transaction() as connection:
+        at_one_moment(connection)
+        return _listed(connection, symbol, calendars, now, as_of)
+
+
+def _listed(connection: Connection, symbol: str, calendars: Calendars, now: datetime, as_of: datetime | None) -> Listed:
+    member = reference.resolve(connection, [symbol], as_of=as_of)[symbol]
     history = actions.told(connection, [member.id], as_of)[member.id]
     day = trading_day(calendars.plain(member.mic), as_of or now)
     found = standing(history)

@@ -1,14 +1,15 @@
 """What a process would have gone by at an instant: the policy that held then, and calendars as people had told of them.
 
 What is not on record is told as it is now: variables of the environment, providers and their delays, the library's
-calendars, names and listing dates.
+calendars. Before a read as of an instant, whoever may still write what is dated before it is waited for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -19,7 +20,12 @@ from mdtasks.flows.calendars import calendars_at
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.policy_watch import followed
 from mdtasks.settings import under
-from mdtasks.store import coverage, overrides, policies
+from mdtasks.store import actions, coverage, gaps, overrides, policies, readings, reference
+
+#: Of an instant so long ago everything is on record, unless a transaction of then is still open.
+_SETTLED_S: Final = 60.0
+#: So long is waited for each of those who write.
+_LOCK_S: Final = 10.0
 
 
 def deps_at(connection: Connection, deps: Deps, at: datetime) -> Deps:
@@ -38,17 +44,41 @@ def deps_at(connection: Connection, deps: Deps, at: datetime) -> Deps:
     )
 
 
-def refuse_future(as_of: datetime, now: datetime) -> None:
-    """Raise InvalidRequestError for an instant of which nobody can know what is known by then."""
+def await_changes(database: Database, as_of: datetime, now: datetime, *, field: str = "as_of") -> None:
+    """Wait for whoever changes the universe, where it may still be dated before an instant: symbols, lives, tiers, the
+    version that holds. What every read as of an instant begins with.
+
+    Raises InvalidRequestError naming ``field`` for an instant to come: nobody can know yet what is known by then;
+    BusyError.
+    """
     if as_of > now:
         raise InvalidRequestError(
-            f"as_of {as_of.isoformat()} is in the future", field="as_of", hint="leave it out for what is known now"
+            f"{field} {as_of.isoformat()} is in the future", field=field, hint="leave it out for what is known now"
         )
+    _await(database, as_of, reference.await_changes)
 
 
-def await_writers(database: Database, interval: Interval, instrument_ids: Iterable[int]) -> None:
-    """Wait for whoever writes now what verdicts as of an instant before this are made of: calendars, then bars."""
+def await_statements(database: Database, as_of: datetime) -> None:
+    """Wait likewise for whoever tells of corporate actions. Raises BusyError."""
+    _await(database, as_of, actions.await_writers)
+
+
+def await_writers(database: Database, as_of: datetime, interval: Interval, instrument_ids: Iterable[int]) -> None:
+    """Wait likewise for whoever writes what verdicts are made of: calendars, then bars. Raises BusyError."""
+    ids = list(instrument_ids)
+    _await(database, as_of, overrides.lock, lambda connection: coverage.hold_writers(connection, interval, ids))
+
+
+def await_scan(database: Database, as_of: datetime) -> None:
+    """Wait likewise for a scan that is under way: it dates the gaps that it finds before they are seen."""
+    _await(database, as_of, gaps.lock)
+
+
+def _await(database: Database, as_of: datetime, *locks: Callable[[Connection], None]) -> None:
+    """Take locks and let go of them, one after the other; not where all that could be dated before is on record."""
     with database.transaction() as connection:
-        overrides.lock(connection)
-    with database.transaction() as connection:
-        coverage.hold_writers(connection, interval, instrument_ids)
+        if readings.is_settled(connection, as_of, _SETTLED_S):
+            return
+    for lock in locks:
+        with database.waiting(_LOCK_S) as connection:
+            lock(connection)

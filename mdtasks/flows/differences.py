@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.retention import subject_of
 from mdtasks.domain.stored import StoredBars
 from mdtasks.domain.windows import AskedWindow
+from mdtasks.flows.as_of import await_changes, await_statements
 from mdtasks.flows.deps import Deps
 from mdtasks.store import actions, provenance, reference, retention
 from mdtasks.store.bars import read_bars
@@ -79,12 +80,12 @@ def differences(between: Between, deps: Deps, now: datetime) -> dict[str, Any]:
             field="from",
             hint="give the earlier moment as the first",
         )
-    with deps.database.transaction() as connection:
-        actions.await_writers(connection)
+    await_changes(deps.database, until, now, field="to")
+    await_statements(deps.database, until)
     with deps.database.transaction() as connection:
         at_one_moment(connection)
-        member = reference.resolve(connection, [between.symbol])[between.symbol]
-        window = between.window.on(deps.calendars.get(member.mic), between.interval, now)
+        member = reference.resolve(connection, [between.symbol], as_of=between.until)[between.symbol]
+        window = between.window.on(deps.calendars.get(member.mic), between.interval, now, between.until)
         _refuse_too_long(between.interval, window)
         kept = _kept(connection, between.interval, window)
         asked = Asked(member, between.interval, kept, between.since, until, between.rows)
@@ -230,15 +231,14 @@ def _action(each: Action) -> dict[str, Any]:
 
 
 def _tier(connection: Connection, asked: Asked) -> Mapping[str, Any]:
-    """The tier that versions of the universe gave the instrument, and each change of it, by which version and whom."""
-    held = provenance.memberships_between(connection, asked.member.id, asked.since, asked.until)
-    first = held.pop(0) if held and held[0]["activated_at"] <= asked.since else None
-    before = tier = None if first is None else first["tier"]
+    """The tiers that the instrument had, and each change: by which version of the universe, or which person."""
+    held = reference.tiers_between(connection, asked.member.id, asked.since, asked.until)
+    first = held.pop(0) if held and held[0].at <= asked.since else None
+    before = tier = None if first is None else first.tier
     changes = []
     for each in held:
-        if each["tier"] != tier:
-            changes.append({**each, "before": tier})
-            tier = each["tier"]
+        changes.append({**asdict(each), "before": tier})
+        tier = each.tier
     return {"before": before, "after": tier, "rows": changes[: asked.rows], "cut": len(changes) > asked.rows}
 
 

@@ -21,7 +21,7 @@ from mdtasks.domain.schedules import Times
 from mdtasks.domain.silence import slots
 from mdtasks.domain.spans import Spans
 from mdtasks.domain.windows import AskedWindow
-from mdtasks.flows.as_of import await_writers, deps_at, refuse_future
+from mdtasks.flows.as_of import await_changes, await_scan, await_writers, deps_at
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.expecting import ended_intervals
 from mdtasks.flows.scan import ACTOR, due_after_s, scan
@@ -51,7 +51,7 @@ class Explanation:
     completeness: Completeness
     series: Series
     stored: StoredBars
-    tier: Tier
+    tier: Tier | None
     providers: dict[str, int]
     ledger: Sequence[LedgerEntry]
     heard: Sequence[Heard]
@@ -63,7 +63,7 @@ class Explanation:
         return {
             **self.completeness.as_dict(),
             "as_of": self.as_of,
-            "tier": self.tier.value,
+            "tier": self.tier,
             "providers": self.providers,
             "ledger": [{**asdict(each), "took_s": each.took_s} for each in self.ledger],
             "silences": [asdict(each) for each in self.heard],
@@ -95,9 +95,8 @@ def find_gaps(asked: Question, deps: Deps, now: datetime) -> list[Completeness]:
 
 def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Explanation:
     """The completeness of one symbol with the evidence for it. Reads only. Raises as ``find_gaps``."""
-    if asked.as_of is not None:  # a scan that is under way dates what it finds before it is seen
-        with deps.database.transaction() as connection:
-            store_gaps.lock(connection)
+    if asked.as_of is not None:
+        await_scan(deps.database, asked.as_of)
     with _looking(replace(asked, symbols=[symbol]), deps, now) as look:
         (member,) = look.members
         series, stored, rejected = look.series(member)
@@ -108,7 +107,7 @@ def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Exp
         completeness=series.judged(),
         series=series,
         stored=stored,
-        tier=member.tier,
+        tier=member.kept_in,
         providers=dict(zip(names.tolist(), counts.tolist(), strict=True)),
         ledger=ledger,
         heard=heard,
@@ -126,10 +125,10 @@ def _looking(asked: Question, deps: Deps, now: datetime) -> Iterator[_Look]:
         with deps.database.transaction() as connection:
             yield _Look(connection, asked, deps, now)
         return
-    refuse_future(asked.as_of, now)
+    await_changes(deps.database, asked.as_of, now)
     with deps.database.transaction() as connection:
         ids = [each.id for each in _asked_for(connection, asked)]
-    await_writers(deps.database, asked.interval, ids)
+    await_writers(deps.database, asked.as_of, asked.interval, ids)
     with deps.database.transaction() as connection:
         at_one_moment(connection)
         yield _Look(connection, asked, deps_at(connection, deps, asked.as_of), asked.as_of)
@@ -137,8 +136,8 @@ def _looking(asked: Question, deps: Deps, now: datetime) -> Iterator[_Look]:
 
 def _asked_for(connection: Connection, asked: Question) -> list[Instrument]:
     if asked.symbols:
-        return list(reference.resolve(connection, asked.symbols).values())
-    return reference.instruments(connection)
+        return list(reference.resolve(connection, asked.symbols, as_of=asked.as_of).values())
+    return reference.instruments(connection, as_of=asked.as_of)
 
 
 class _Look:
@@ -155,17 +154,6 @@ class _Look:
             ids = [member.id for member in self.members]
             self._covered = store_bars.read_coverage(connection, ids, asked.interval)
             return
-        then = reference.known_at(connection, self.members, asked.as_of)
-        as_then = {member.id: member for member in then}
-        unknown = [member.symbol for member in self.members if member.id not in as_then]
-        if asked.symbols and unknown:
-            raise InvalidRequestError(
-                f"nothing was known of {', '.join(unknown[:5])} at {asked.as_of.isoformat()}",
-                field="as_of",
-                hint="a later one: each gap of then would be invented now",
-            )
-        named = [as_then.get(member.id, member) for member in self.members]
-        self.members = named if asked.symbols else then
         # What was deleted since cannot be told, and is not expected of then either.
         lost = lost_before(connection, subject_of(asked.interval))
         self._kept_from = max(filter(None, (self._kept_from, lost)), default=None)

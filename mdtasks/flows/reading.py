@@ -28,12 +28,12 @@ from mdtasks.domain.sessions import Calendars
 from mdtasks.domain.silence import inside, slots
 from mdtasks.domain.spans import NO_TIME, Spans, intersect
 from mdtasks.flows.adjusting import Wish, adjusted, grounds
-from mdtasks.flows.as_of import await_writers
+from mdtasks.flows.as_of import await_changes, await_statements, await_writers
 from mdtasks.flows.calendars import apply_overrides, calendars_at
 from mdtasks.flows.expecting import ended_intervals
 from mdtasks.settings import Settings
-from mdtasks.store import actions, readings, reference
 from mdtasks.store import bars as store_bars
+from mdtasks.store import readings, reference
 from mdtasks.store.calendars import KeptCalendars
 from mdtasks.store.coverage import coverage_as_of
 from mdtasks.store.readings import Extent, State
@@ -87,7 +87,7 @@ class Opened:
         self._connection, self.asked, self._now = connection, asked, now
         self.calendars = calendars if asked.as_of is None else calendars_at(connection, calendars, asked.as_of)
         self._wish = Wish(asked.adjust, asked.as_of, now)
-        found = reference.resolve(connection, asked.symbols)
+        found = reference.resolve(connection, asked.symbols, as_of=asked.as_of)
         members = sorted(found.values(), key=lambda member: member.symbol)
         windows = [(member.id, self._window(member)) for member in members]
         extents = readings.extents(connection, asked.interval, windows)
@@ -112,7 +112,7 @@ class Opened:
         calendar, window = self.calendars.get(member.mic), self.asked.window
         # Only sessions that are counted back need the calendar: bars beyond its horizon can be read by their time.
         now = self._now if window.start is not None else min(self._now, calendar.horizon)
-        return window.on(calendar, self.asked.interval, now)
+        return window.on(calendar, self.asked.interval, now, self.asked.as_of)
 
     def batches(self, after: Place | None = None) -> Iterator[BarRows]:
         """The rows after a place, or all, in batches of about BATCH_ROWS; none is empty."""
@@ -289,17 +289,23 @@ def open_shelf(settings: Settings, application: str) -> Iterator[Shelf]:
 def opened(asked: Reading, shelf: Shelf, now: datetime, *, idle_s: float = _IDLE_S) -> Iterator[Opened]:
     """The reading in a snapshot of the store, which ends with the block; ``idle_s`` may pass between two batches.
 
-    Raises UnknownSymbolError, InvalidRequestError (the window), StoreUnavailableError.
+    Raises UnknownSymbolError, InvalidRequestError (the window, an ``as_of`` to come), StoreUnavailableError, BusyError.
     """
-    if asked.as_of is not None and asked.adjust is not Adjust.NONE:
-        with shelf.database.transaction() as connection:
-            actions.await_writers(connection)
-    if asked.as_of is not None and asked.fill is not Fill.NONE:
-        with shelf.database.transaction() as connection:
-            members = reference.resolve(connection, asked.symbols).values()
-        await_writers(shelf.database, asked.interval, [each.id for each in members])
+    if asked.as_of is not None:
+        _await(asked, asked.as_of, shelf.database, now)
     with shelf.database.snapshot(statement_s=_STATEMENT_S, idle_s=idle_s) as connection:
         yield Opened(connection, asked, shelf.calendars, now)
+
+
+def _await(asked: Reading, as_of: datetime, database: Database, now: datetime) -> None:
+    """Wait for what may still be dated before: names and, where the answer goes by it, actions, silence, calendars."""
+    await_changes(database, as_of, now)
+    if asked.adjust is not Adjust.NONE:
+        await_statements(database, as_of)
+    if asked.fill is not Fill.NONE:
+        with database.transaction() as connection:
+            members = reference.resolve(connection, asked.symbols, as_of=as_of).values()
+        await_writers(database, as_of, asked.interval, [each.id for each in members])
 
 
 def is_settled(shelf: Shelf, as_of: datetime, margin_s: float) -> bool:

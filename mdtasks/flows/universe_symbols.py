@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mdtasks.connections import Database
+from mdtasks.connections import Database, storable
 from mdtasks.domain.errors import ConflictError, InvalidRequestError, UnknownSymbolError
 from mdtasks.providers.listings import SYMBOL
-from mdtasks.store import listings, reference
+from mdtasks.store import evidence, listings, reference
 from mdtasks.store.reference import Borne, Instrument
 
 #: Where the record says that a renaming came from.
@@ -75,9 +75,9 @@ def _free(connection: Connection, symbol: str, on: date) -> list[int]:
     return []
 
 
-def delist(symbol: str, on: date | None, database: Database) -> Instrument:
+def delist(symbol: str, on: date | None, actor: str, database: Database) -> Instrument:
     """Say when an instrument's life ended, the first day on which it no longer trades; None: it lives. Its bars stay,
-    and it bears its symbol until another one takes it. Raises UnknownSymbolError, InvalidRequestError.
+    and it bears its symbol until another one takes it. Audited. Raises UnknownSymbolError, InvalidRequestError.
     """
     with database.transaction() as connection:
         reference.lock(connection)
@@ -87,6 +87,8 @@ def delist(symbol: str, on: date | None, database: Database) -> Instrument:
                 f"on {on}: {symbol} was listed on {one.listed_from}", field="on", hint="give a day after that"
             )
         reference.delist(connection, one.id, on)
+        told = {"instrument": one.id, "from": one.delisted_on, "to": on, "source": PERSON}
+        evidence.audit(connection, storable(actor), "universe.delist", told)
         return reference.resolve(connection, [symbol])[symbol]
 
 
@@ -102,6 +104,6 @@ def history(symbol: str, database: Database) -> list[Borne]:
 def on(symbol: str, day: date, database: Database) -> list[Borne]:
     """Who bore a symbol on a day. Raises UnknownSymbolError when nobody did."""
     with database.transaction() as connection:
-        one = reference.resolve(connection, [symbol], day)[symbol]
+        one = reference.resolve(connection, [symbol], on=day)[symbol]
         borne = reference.ever(connection, symbol)
     return [each for each in borne if each.instrument_id == one.id and each.symbol == symbol and each.held(day)]

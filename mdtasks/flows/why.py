@@ -52,7 +52,7 @@ class Why:
         return {
             "symbol": self.member.symbol,
             "mic": self.member.mic,
-            "tier": self.member.tier.value,
+            "tier": self.member.kept_in,
             "interval": self.interval.value,
             "start": self.slot.start,
             "end": self.slot.end,

@@ -110,13 +110,3 @@ def between(
     about = {"instrument": instrument, "interval": interval, "start": window.start, "end": window.end}
     rows = connection.execute(_SQL[f"{what}_between"], {**about, "since": since, "until": until})
     return [dict(row._mapping) for row in rows]
-
-
-def memberships_between(
-    connection: Connection, instrument_id: int, since: datetime, until: datetime
-) -> list[dict[str, Any]]:
-    """The versions of the universe that held from ``since`` to ``until``, in their order, with the tier that each gave
-    an instrument: ``activated_at actor reason version_tag tier rank``. The first may be from before ``since``.
-    """
-    about = {"instrument": instrument_id, "since": since, "until": until}
-    return [dict(row._mapping) for row in connection.execute(_SQL["memberships_between"], about)]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, text
 
-from mdtasks.connections import load_statements
+from mdtasks.connections import load_statements, storable
 from mdtasks.domain.errors import ConflictError, UnknownSymbolError
 from mdtasks.domain.jobs import Tier
 from mdtasks.domain.universe import Listing
 
 _SQL: Final = load_statements("mdtasks.store.sql", "reference.sql")
+_AS_OF: Final = {
+    name: text(f"{_SQL['as_of'].text}\n{_SQL[name].text}")
+    for name in ("bearers_as_of", "members_as_of", "called_as_of")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,11 @@ class Instrument:
         """Whether the day is within its listing's life, as far as that is known."""
         begun = self.listed_from is None or self.listed_from <= day
         return begun and (self.delisted_on is None or self.delisted_on > day)
+
+    @property
+    def kept_in(self) -> Tier | None:
+        """The tier that it is followed in; None: nobody follows it."""
+        return self.tier if self.followed else None
 
     @property
     def listing(self) -> Listing:
@@ -89,8 +98,15 @@ def add_instruments(connection: Connection, instruments: Sequence[Instrument]) -
 
 
 def lock(connection: Connection) -> None:
-    """Keep others from changing the universe until the transaction ends."""
+    """Keep others from changing the universe until the transaction ends: symbols, lives, tiers, the version that holds.
+    Whoever changes them does so under this lock, at one instant for all that a transaction changes.
+    """
     connection.execute(_SQL["lock"])
+
+
+def await_changes(connection: Connection) -> None:
+    """Wait for whoever is changing the universe; in a transaction of its own, before the one that reads as of now."""
+    connection.execute(_SQL["lock_shared"])
 
 
 def _passed_on(bearer: Instrument, given: Instrument) -> bool:
@@ -98,9 +114,15 @@ def _passed_on(bearer: Instrument, given: Instrument) -> bool:
     return bearer.delisted_on is not None and given.listed_from is not None and given.listed_from >= bearer.delisted_on
 
 
-def current(connection: Connection, symbols: Iterable[str]) -> dict[str, Instrument]:
-    """The instruments that bear these symbols now; a symbol that nobody bears is absent."""
-    rows = connection.execute(_SQL["bearers"], {"symbols": list(symbols)})
+def current(connection: Connection, symbols: Iterable[str], as_of: datetime | None = None) -> dict[str, Instrument]:
+    """The instruments that bear these symbols now, or did ``as_of`` an instant as far as was known then, followed and
+    listed as they were then; a symbol that nobody bears is absent.
+    """
+    values = {"symbols": list(symbols)}
+    if as_of is None:
+        rows = connection.execute(_SQL["bearers"], values)
+    else:
+        rows = connection.execute(_AS_OF["bearers_as_of"], {**values, "as_of": as_of})
     return {row.symbol: _instrument(row) for row in rows}
 
 
@@ -110,16 +132,23 @@ def bearers_on(connection: Connection, symbols: Iterable[str], day: date) -> dic
     return {row.symbol: _instrument(row) for row in rows}
 
 
-def resolve(connection: Connection, symbols: Iterable[str], on: date | None = None) -> dict[str, Instrument]:
-    """The instrument that bears each symbol now, or bore it ``on`` a day, in the order asked for.
+def resolve(
+    connection: Connection, symbols: Iterable[str], *, on: date | None = None, as_of: datetime | None = None
+) -> dict[str, Instrument]:
+    """The instrument that bears each symbol now, bore it ``on`` a day, or did ``as_of`` an instant as far as was known
+    then (as ``current``), in the order asked for.
 
-    Raises UnknownSymbolError naming all that nobody bears, with the nearest known ones.
+    The same ``as_of``, once it has passed, gives the same for ever to snapshots that are taken after ``await_changes``.
+    Raises UnknownSymbolError naming all that nobody bears, with the nearest known ones, or what they were called then.
     """
     asked = list(dict.fromkeys(symbols))
-    found = current(connection, asked) if on is None else bearers_on(connection, asked, on)
+    found = current(connection, asked, as_of) if on is None else bearers_on(connection, asked, on)
     unknown = [symbol for symbol in asked if symbol not in found]
     if unknown and on is not None:
         raise UnknownSymbolError(unknown, on=on)
+    if unknown and as_of is not None:
+        rows = connection.execute(_AS_OF["called_as_of"], {"symbols": unknown, "as_of": as_of})
+        raise UnknownSymbolError(unknown, as_of=as_of, then={row.now: row.symbol for row in rows})
     if unknown:
         raise UnknownSymbolError(unknown, known=_near(connection, unknown[0]))
     return {symbol: found[symbol] for symbol in asked}
@@ -142,19 +171,14 @@ def resolve_lately(connection: Connection, symbols: Iterable[str], today: date) 
     return found
 
 
-def instruments(connection: Connection, tier: Tier | None = None) -> list[Instrument]:
-    """Every instrument of the universe that bears a symbol now, of one tier or of all, by symbol."""
-    return [_instrument(row) for row in connection.execute(_SQL["members"], {"tier": tier and tier.value})]
-
-
-def known_at(connection: Connection, members: Iterable[Instrument], at: datetime) -> list[Instrument]:
-    """Those of these instruments that were known at an instant, in the tiers that they had then where that is on record
-    (their names and listing dates as they are now); in the order given.
+def instruments(connection: Connection, tier: Tier | None = None, as_of: datetime | None = None) -> list[Instrument]:
+    """Every instrument of the universe that bears a symbol now, of one tier or of all, by symbol; or all that it
+    followed ``as_of`` an instant, as ``current`` tells of them.
     """
-    found = list(members)
-    rows = connection.execute(_SQL["known_at"], {"ids": [each.id for each in found], "at": at})
-    tiers = {row.id: row.tier for row in rows if row.known}
-    return [replace(each, tier=Tier(tiers[each.id] or each.tier)) for each in found if each.id in tiers]
+    if as_of is None:
+        return [_instrument(row) for row in connection.execute(_SQL["members"], {"tier": tier and tier.value})]
+    found = (_instrument(row) for row in connection.execute(_AS_OF["members_as_of"], {"as_of": as_of}))
+    return [each for each in found if tier in (None, each.tier)]
 
 
 def exchanges(connection: Connection, *, day: date | None = None, tier: Tier | None = None) -> list[str]:
@@ -169,10 +193,39 @@ def mics_of(connection: Connection, instrument_ids: Iterable[int]) -> dict[int, 
     return {row.id: row.mic for row in rows}
 
 
-def set_tier(connection: Connection, symbols: Iterable[str], tier: Tier) -> int:
+def set_tier(connection: Connection, symbols: Iterable[str], tier: Tier, actor: str) -> int:
     """Move instruments to a tier; returns how many were elsewhere. Raises UnknownSymbolError, with nothing moved."""
+    lock(connection)
     asked = list(resolve(connection, symbols))
-    return connection.execute(_SQL["set_tier"], {"symbols": asked, "tier": tier.value}).rowcount
+    values = {"symbols": asked, "tier": tier.value, "actor": storable(actor)}
+    return len(connection.execute(_SQL["set_tier"], values).all())
+
+
+@dataclass(frozen=True, slots=True)
+class TierHeld:
+    """A tier that an instrument had from an instant on (None: nobody followed it). ``source``: who gave it,
+    ``version:TAG`` or ``person:NAME``; None: it was added so. Of a version: how it came to hold, and the rank.
+    """
+
+    at: datetime
+    tier: str | None
+    source: str | None
+    version_tag: str | None
+    actor: str | None
+    reason: str | None
+    rank: int | None
+
+
+def tiers_between(connection: Connection, instrument_id: int, since: datetime, until: datetime) -> list[TierHeld]:
+    """The tiers of an instrument from one instant to another, in their order; the first is the one that it had at
+    ``since``, or when it was first known.
+    """
+    about = {"instrument": instrument_id, "since": since, "until": until}
+    found: list[TierHeld] = []
+    for row in connection.execute(_SQL["tiers_between"], about):
+        if not found or found[-1].tier != row.tier:  # its life changed, its tier did not
+            found.append(TierHeld(*row))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

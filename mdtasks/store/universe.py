@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -130,6 +130,20 @@ def active(connection: Connection, at: datetime | None = None) -> Version | None
     return None if version is None else _one(connection, "v.version = :value", version)
 
 
+def chosen(connection: Connection, tag: str | None = None, as_of: datetime | None = None) -> Version:
+    """The version of a tag; for none, or ``ACTIVE``, the one that holds, or did then. Raises NotFoundError."""
+    if tag is not None and tag != "ACTIVE":
+        return one(connection, tag)
+    held = active(connection, as_of)
+    if held is None:
+        what = "no version was ever activated" if as_of is None else f"no version held at {as_of.isoformat()}"
+        raise NotFoundError(
+            what,
+            hint="`mdtasks universe history` shows from when on one did, `mdtasks universe versions` what there is",
+        )
+    return replace(held, active=True)
+
+
 def members_of(connection: Connection, tag: str) -> list[Member]:
     """The members of a version by its tag, or of the one that holds, ``ACTIVE``: nobody before the first activation.
 
@@ -179,8 +193,9 @@ def activate(connection: Connection, version: Version, actor: str, reason: str) 
     end in the tier that they were sent in); ``gaps_withdrawn``.
     """
     held = connection.execute(_SQL["active"], {"at": None}).scalar_one_or_none()
-    moves = connection.execute(_SQL["move"], {"version": version.version}).all()
-    left = connection.execute(_SQL["leave"], {"version": version.version, "held": held}).all()
+    about = {"version": version.version, "tag": version.version_tag}
+    moves = connection.execute(_SQL["move"], about).all()
+    left = connection.execute(_SQL["leave"], {**about, "held": held}).all()
     changed = [*moves, *left]
     ids = {"instruments": [row.id for row in changed], "tiers": [row.before or "T2" for row in changed]}
     counts = {

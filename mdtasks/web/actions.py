@@ -25,6 +25,5 @@ def show(request: Request) -> Response:
     asked = parse_query(request, ActionsQuery)
     deps: Deps = request.state.deps
     symbol = request.path_params["symbol"]
-    with deps.database.transaction() as connection:
-        found = listed(connection, symbol, deps.calendars, datetime.now(UTC), asked.as_of)
+    found = listed(deps.database, symbol, deps.calendars, datetime.now(UTC), asked.as_of)
     return Json(found.as_dict(history=asked.history))

@@ -136,8 +136,8 @@ class _Question:
         shelf = Shelf(database, self.deps.calendars)
         cursor = Cursor.of(self.asked.cursor, self.reading, self.now) if self.asked.cursor else None
         limit = (self.asked.limit or _LIMIT) if self.format == "json" else None
-        # A cursor keeps a window where it was; one that stays by itself has cursors that are the same each time.
-        still = self.reading.as_of is not None and self._is_fixed
+        # A cursor keeps a window where it was; as of an instant it stays by itself, and cursors are the same each time.
+        still = self.reading.as_of is not None
         began = min(self.now, self._as_of) if still else self.now
         page = _Page(limit, cursor.after if cursor else None, cursor.asked_at if cursor else began)
         asked_at = self.now if still else page.asked_at

@@ -12,17 +12,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mdtasks.domain.errors import InvalidRequestError, MediaTypeError, NotFoundError
+from mdtasks.domain.errors import InvalidRequestError, MediaTypeError
 from mdtasks.domain.jobs import Symbol, Tier, invalid_request
 from mdtasks.domain.listings import Kept
 from mdtasks.domain.versions import difference
 from mdtasks.flows import universe as flow
 from mdtasks.flows import universe_listings, universe_symbols
+from mdtasks.flows.as_of import await_changes
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.universe import Asked, Reason
 from mdtasks.flows.universe_bundle import bundle_of, checked, packed
 from mdtasks.store import universe as store
-from mdtasks.store.universe import Version
 from mdtasks.web.answers import Json
 from mdtasks.web.parsing import Query, QueryTime, parse_query, read_body, read_document, refuse_unknown
 
@@ -95,8 +95,10 @@ def show(request: Request) -> Response:
     asked = parse_query(request, ShowQuery)
     if asked.tag is not None and asked.as_of is not None:
         raise InvalidRequestError("give tag or as_of, not both", field="as_of", hint="leave one of them out")
+    if asked.as_of is not None:
+        await_changes(request.state.deps.database, asked.as_of, datetime.now(UTC))
     with _database(request) as connection:
-        version = _found(connection, asked.tag, asked.as_of)
+        version = store.chosen(connection, asked.tag, asked.as_of)
         members = store.members(connection, version.version, asked.tier, asked.limit)
         tiers = store.tier_counts(connection, version.version)
     return Json({**version.as_dict(), "tiers": tiers, "listed": [each.as_dict() for each in members]})
@@ -139,7 +141,7 @@ def recompute(request: Request) -> Response:
     """Make a version again from the bytes that were kept, and say whether it is the same; changes nothing."""
     asked = parse_query(request, TagQuery)
     with _database(request) as connection:
-        bundle = bundle_of(connection, _found(connection, asked.tag))
+        bundle = bundle_of(connection, store.chosen(connection, asked.tag))
     return Json(checked(bundle).as_dict())
 
 
@@ -147,7 +149,7 @@ def export(request: Request) -> Response:
     """A version with all that it is made of, as a zip that `mdtasks universe recompute --from` takes."""
     asked = parse_query(request, TagQuery)
     with _database(request) as connection:
-        bundle = bundle_of(connection, _found(connection, asked.tag))
+        bundle = bundle_of(connection, store.chosen(connection, asked.tag))
     headers = {
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
@@ -212,17 +214,6 @@ async def _csv(request: Request) -> bytes:
 def _database(request: Request) -> AbstractContextManager[Connection]:
     deps: Deps = request.state.deps
     return deps.database.transaction()
-
-
-def _found(connection: Connection, tag: str | None, at: datetime | None = None) -> Version:
-    """The version of a tag, or the one that holds (``ACTIVE``, none), or held. Raises NotFoundError."""
-    if tag is not None and tag != "ACTIVE":
-        return store.one(connection, tag)
-    found = store.active(connection, at)
-    if found is None:
-        what = "no version was ever activated" if at is None else f"no version held at {at.isoformat()}"
-        raise NotFoundError(what, hint="GET /universe/history shows from when on one did")
-    return found
 
 
 Body = TypeVar("Body", bound=BaseModel)

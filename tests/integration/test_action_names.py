@@ -114,7 +114,7 @@ def test_a_symbol_of_the_living_is_not_taken_and_a_letter_says_so(deps: Deps) ->
     assert open_letters(deps) == ["name_unclear"]
     follow(deps.database, [1], deps.calendars, NOW)
     assert open_letters(deps) == ["name_unclear"]
-    delist("WM", TUESDAY, deps.database)
+    delist("WM", TUESDAY, "ops", deps.database)
     assert follow(deps.database, [1], deps.calendars, NOW).renamed == 2  # the dead gives it up
     assert borne(deps, "WM") == [(1, "FB", "", "2024-03-05"), (1, "WM", "2024-03-05", ""), (2, "WM", "", "2024-03-05")]
     assert open_letters(deps) == []
@@ -183,7 +183,7 @@ def test_what_a_listing_says_later_holds_from_its_day_on(deps: Deps) -> None:
 
 def test_a_person_has_the_last_word(deps: Deps) -> None:
     follows(deps, "TWTR", delisted())
-    delist("TWTR", None, deps.database)
+    delist("TWTR", None, "ops", deps.database)
     done = follow(deps.database, [3], deps.calendars, NOW)
     assert (life(deps, "TWTR"), done.lives) == (None, 0)
     assert done.unclear == ["TWTR: delisted on 2024-03-05 says alpaca, but person that it lives"]
@@ -199,7 +199,7 @@ def test_out_of_map_files(deps: Deps, tmp_path: Path) -> None:
     (folder / "qqq.csv").write_text("19990310,qqq,Q\n20041130,qqq,Q\n20110322,qqqq,Q\n20501231,qqq,Q")
     (folder / "wm.csv").write_text("19980102,wmx,N\n20120730,wmx,N\n20501231,wm,N")
     (folder / "twtr.csv").write_text("20131107,twtr,N\n20221027,twtr,N")
-    delist("WM", date(2008, 9, 26), deps.database)
+    delist("WM", date(2008, 9, 26), "ops", deps.database)
     with deps.database.transaction() as connection:
         add_instruments(connection, [Instrument("QQQ", "XNYS"), Instrument("WMX", "XNYS")])
     registry = Registry(deps.settings, deps.calendars)

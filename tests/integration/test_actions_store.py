@@ -203,8 +203,7 @@ def test_an_announced_action_changes_nothing_before_its_day(here: Here) -> None:
     here.told(Action(Kind.SPLIT, today + timedelta(days=9), 2.0))
     window = TimeWindow(start=from_us(int(week.ts_us[0])), end=from_us(int(week.ts_us[-1]) + 1))
     assert here.read(Adjust.SPLIT, window=window).bars.close.tolist() == [10.0, 10.0, 10.0]
-    with here.database.transaction() as connection:
-        found = listed(connection, "AAPL", here.calendars, here.now())
+    found = listed(here.database, "AAPL", here.calendars, here.now())
     assert [begun for _, begun in found.stands] == [False]
 
 

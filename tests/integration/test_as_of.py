@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -26,6 +26,7 @@ from mdtasks.domain.overrides import Kind
 from mdtasks.domain.reading import BarRows, Fill, Hours, Reading
 from mdtasks.domain.silence import Silence
 from mdtasks.domain.windows import AskedWindow
+from mdtasks.flows import universe_symbols as names
 from mdtasks.flows.calendars import apply_overrides
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.gaps import Explanation, Question, accept_gaps, explain_gaps, find_gaps
@@ -53,9 +54,9 @@ def window(first: int, last: int) -> TimeWindow:
     return TimeWindow(start=NOON + first * MINUTE, end=NOON + last * MINUTE)
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
-    """One instrument that always trades, and what may happen to it."""
+    """One instrument that always trades, under the symbol that it bears now, and what may happen to it."""
 
     deps: Deps
     symbol: str
@@ -92,13 +93,26 @@ class World:
                 overrides.add(connection, NewOverride(Kind.HALT, halted, "a test", instrument_id=self.id), "ann")
         apply_overrides(self.deps.database, self.deps.calendars)
 
+    def rename(self) -> None:
+        old, self.symbol = self.symbol, f"X{next(_numbers)}"
+        on = date(2001, 1, 1) + timedelta(days=next(_numbers))  # always later than the one before
+        names.rename((old, self.symbol), on, "ann", self.deps.database, datetime.now(UTC))
+
+    def move(self, tier: Tier) -> None:
+        with self.deps.database.transaction() as connection:
+            reference.set_tier(connection, [self.symbol], tier, "ann")
+
+    def delist(self, day: date | None) -> None:
+        names.delist(self.symbol, day, "ann", self.deps.database)
+
     def look(self) -> None:
         """Keep the ledger, as the scan does."""
         (found,) = find_gaps(self.asked, self.deps, datetime.now(UTC))
         runs = [Run((to_us(gap.window.start), to_us(gap.window.end)), gap.missing) for gap in found.gaps]
         with self.deps.database.transaction() as connection:
             store_gaps.lock(connection)
-            open_ = store_gaps.standing(connection, Scope(Tier.T1, Interval.M1, [self.id]))
+            tier = reference.resolve(connection, [self.symbol])[self.symbol].tier
+            open_ = store_gaps.standing(connection, Scope(tier, Interval.M1, [self.id]))
             settled = settle(open_.get((self.id, "24/7"), ()), runs)
             store_gaps.record(connection, Interval.M1, {self.id: settled}, "scan")
 
@@ -173,16 +187,19 @@ _event: st.SearchStrategy[tuple[str, dict[str, Any]]] = st.one_of(
     st.fixed_dictionaries({"taken": _window, "who": st.sampled_from(["ann", "bob"])}).map(lambda w: ("accept", w)),
     _window.map(lambda halted: ("halt", {"halted": halted})),
     st.just(("look", {})),
+    st.just(("rename", {})),
+    st.sampled_from(list(Tier)).map(lambda tier: ("move", {"tier": tier})),
+    st.sampled_from([NOON.date(), NOON.date() + timedelta(days=1), None]).map(lambda day: ("delist", {"day": day})),
 )
 
 
 @given(history=st.lists(_event, min_size=1, max_size=8))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_any_history_as_of_now_is_what_is_told_now_and_as_of_then_is_the_same_bytes_for_ever(
     made: Callable[[], World], history: list[tuple[str, dict[str, Any]]]
 ) -> None:
     world = made()
-    known: list[tuple[datetime, bytes, str, str]] = []
+    known: list[tuple[datetime, str, bytes, str, str]] = []
     for name, words in history:
         getattr(world, name)(**words)
         now = clock(world.deps.database)
@@ -190,8 +207,9 @@ def test_of_any_history_as_of_now_is_what_is_told_now_and_as_of_then_is_the_same
         assert told(then) == told(world.explained())
         assert digest(world.read(now)) == digest(world.read())
         assert regular == digest(world.read(hours=Hours.REGULAR))
-        known.append((now, told(then), digest(world.read(now)), regular))
-    for as_of, gaps, rows, regular in known:
+        known.append((now, world.symbol, told(then), digest(world.read(now)), regular))
+    for as_of, symbol, gaps, rows, regular in known:
+        world.symbol = symbol  # as it was called then
         assert told(world.explained(as_of)) == gaps
         assert digest(world.read(as_of)) == rows
         assert digest(world.read(as_of, hours=Hours.REGULAR)) == regular
@@ -314,7 +332,7 @@ def test_what_cannot_be_told_of_the_past_is_refused_by_name(cli: Cli, cli_deps: 
     hour = ("--start", "2026-11-02T12:00Z", "--end", "2026-11-02T13:00Z")
     wrongs = {
         ("--as-of", "2126-01-01"): "is in the future",
-        ("--as-of", "2026-11-02T12:00Z"): "nothing was known of BTC-USD",
+        ("--as-of", "2026-11-02T12:00Z"): "unknown symbol BTC-USD as of 2026-11-02",
         ("--as-of", "noon"): "not a time",
     }
     for words, said in wrongs.items():

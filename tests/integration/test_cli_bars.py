@@ -24,6 +24,7 @@ from mdtasks.store import bars as store_bars
 from mdtasks.store import reference
 from mdtasks.store.partitions import ensure_partitions
 from tests.integration.cli_calls import Called, Cli, work
+from tests.integration.known_earlier import known_since
 
 PRICES = ("open", "high", "low", "close", "volume")
 DAY = ("--start", "2026-11-02", "--end", "2026-11-03")
@@ -90,6 +91,7 @@ def test_hours_and_silence_are_the_same_question_as_over_http(stored: Cli, cli_d
     assert stored("bars", "BTC-USD", *DAY, "--format", "arrow").raw == target.read_bytes()
     document = stored("bars", "BTC-USD", *DAY, "--session", "regular", "--json").json
     assert (document["session"], document["fill"], len(document["bars"])) == ("regular", "none", 1440)
+    known_since(cli_deps.database)
     early = stored("bars", "BTC-USD", *DAY, "--fill", "no_trade", "--as-of", "2026-11-03", "--json").json
     assert (early["fill"], early["as_of"], early["bars"]) == ("no_trade", "2026-11-03T00:00:00Z", [])
 
@@ -100,7 +102,12 @@ def test_bars_as_of_an_earlier_time_are_those_known_then(stored: Cli, cli_deps: 
     revise(cli_deps, ODD)
     assert stored("bars", "BTC-USD", *DAY).out != earlier
     assert stored("bars", "BTC-USD", *DAY, "--as-of", before).out == earlier
+    unknown = stored("bars", "BTC-USD", *DAY, "--as-of", "2020-01-01")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "unknown symbol BTC-USD as of 2020-01-01" in unknown.err
+    known_since(cli_deps.database)
     assert stored("bars", "BTC-USD", *DAY, "--as-of", "2020-01-01", "--json").json["bars"] == []
+    assert "as_of 2999" in stored("bars", "BTC-USD", *DAY, "--as-of", "2999-01-01").err
     assert stored("bars", "BTC-USD", *DAY, "--as-of", "2026-11-22T10:00").code == 2
     said = stored("bars", "BTC-USD", *DAY, "--as-of", "2020-01-01").err
     assert "hint: 1,440 are known now, but none was as of 2020-01-01 00:00:00 UTC: leave --as-of out" in said

@@ -22,6 +22,7 @@ from mdtasks.domain.errors import ConfigurationError, InvalidRequestError, Unava
 from mdtasks.flows.deps import Deps
 from mdtasks.settings import Settings
 from tests.integration.cli_calls import environment_of, work
+from tests.integration.known_earlier import known_since
 from tests.integration.web_server import asked, served
 
 DAY: dict[str, Any] = {"start": "2025-01-02", "end": date(2025, 1, 4)}
@@ -48,7 +49,8 @@ def test_one_symbol_is_indexed_by_time(stack: httpx.Client, over_http: bool) -> 
     assert frame.close.dtype == "float64"
 
 
-def test_both_ways_give_the_same(stack: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_give_the_same(stack: httpx.Client, deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_since(deps.database)
     questions: list[dict[str, Any]] = [
         {**DAY},
         {**DAY, "session": "regular", "fill": "no_trade"},

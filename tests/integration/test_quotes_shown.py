@@ -52,7 +52,7 @@ def test_http_answers_in_the_order_asked_for_and_refuses_what_it_does_not_know(
 
 def test_cadences_are_told_with_their_last_tick(client: httpx.Client, deps: Deps) -> None:
     with deps.database.transaction() as connection:
-        set_tier(connection, ["BTC-USD"], Tier.T0)
+        set_tier(connection, ["BTC-USD"], Tier.T0, "ops")
     tick(Series(Tier.T0, Feed.QUOTES), 5, deps, AT)
     answer = client.get("/stats/cadence")
     assert answer.status_code == 200, answer.text

@@ -195,7 +195,7 @@ def test_a_listing_expects_only_its_life_and_a_tier_only_what_it_keeps(deps: Dep
     assert [entry.missing for entry in _ledger(deps, "YOUNG")] == [780]
     assert [entry.missing for entry in _ledger(deps, "GONE")] == [780]
     with deps.database.transaction() as connection:
-        set_tier(connection, ["YOUNG"], Tier.T2)
+        set_tier(connection, ["YOUNG"], Tier.T2, "ops")
     scan_tier(Tier.T2, deps, NOW)
     assert [entry.outcome for entry in _ledger(deps, "YOUNG")] == ["withdrawn"]
     assert [entry.outcome for entry in _ledger(deps, "YOUNG", Interval.D1)] == [None]

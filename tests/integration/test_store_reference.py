@@ -87,11 +87,11 @@ def test_tiers_are_listed_and_changed(database: Database) -> None:
         add_instruments(connection, [_BTC, _AAPL])
         assert [one.symbol for one in instruments(connection)] == ["AAPL", "BTC-USD"]
         assert [one.symbol for one in instruments(connection, Tier.T0)] == ["AAPL"]
-        assert set_tier(connection, ["AAPL", "BTC-USD"], Tier.T0) == 1
-        assert set_tier(connection, ["AAPL", "BTC-USD"], Tier.T0) == 0
+        assert set_tier(connection, ["AAPL", "BTC-USD"], Tier.T0, "ops") == 1
+        assert set_tier(connection, ["AAPL", "BTC-USD"], Tier.T0, "ops") == 0
         assert len(instruments(connection, Tier.T0)) == 2
         with pytest.raises(UnknownSymbolError):
-            set_tier(connection, ["AAPL", "NONE"], Tier.T2)
+            set_tier(connection, ["AAPL", "NONE"], Tier.T2, "ops")
         assert len(instruments(connection, Tier.T0)) == 2
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 
 from mdtasks.connections import Database
 from mdtasks.domain.errors import ConfigurationError, StoreUnavailableError
-from mdtasks.store import retention, schema
+from mdtasks.store import reference, retention, schema
 from mdtasks.store.tables import metadata
 
 #: Every column, index and constraint of the tables in a schema, as PostgreSQL writes them down.
@@ -76,6 +76,10 @@ def test_migrated_and_declared_schema_are_the_same_to_the_last_default(empty_url
         migrated = _catalogue(connection)
         connection.execute(text("ALTER SCHEMA public RENAME TO migrated"))
         connection.execute(text("CREATE SCHEMA public"))
+        # Functions are the migrations' alone; defaults name this one.
+        connection.execute(
+            text("CREATE FUNCTION universe_instant() RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'")
+        )
         metadata.create_all(connection)
         declared = _catalogue(connection)
         connection.execute(text("DROP SCHEMA public CASCADE"))
@@ -161,3 +165,45 @@ def test_a_store_that_had_bars_says_since_when_coverage_has_a_history(empty_url:
             command.downgrade(config, "0013")
     assert lost is not None
     assert lost > begun - timedelta(seconds=1)
+
+
+def test_a_store_that_had_a_universe_keeps_the_tiers_that_are_on_record(empty_url: str, empty: Database) -> None:
+    config = schema._config()
+    with empty.transaction() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0015")
+        for statement in _UNIVERSE.split(";"):
+            connection.execute(text(statement))
+    schema.migrate(empty_url)
+    with empty.transaction() as connection:
+        told = [
+            {
+                each.symbol: each.tier.value
+                for each in reference.instruments(connection, as_of=datetime(2026, 3, day, tzinfo=UTC))
+            }
+            for day in (1, 2, 4, 6, 8)
+        ]
+        now = {each.symbol: each.tier.value for each in reference.instruments(connection)}
+    # What a person did before a version is not on record: it counts as having been so ever since it was known.
+    assert told == [{}, {"A": "T0", "B": "T1"}, {"A": "T0", "B": "T1"}, {"A": "T1", "B": "T1"}, now]
+    assert now == {"A": "T1", "B": "T2"}
+    with empty.transaction() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0015")
+        connection.execute(text("UPDATE instruments SET tier = 'T0'"))  # no trigger is left
+    schema.migrate(empty_url)
+
+
+_UNIVERSE = """
+INSERT INTO instruments (id, mic, tier, created_at, tier_since) OVERRIDING SYSTEM VALUE VALUES
+    (1, 'XNYS', 'T1', '2026-03-01T12:00Z', '2026-03-05T12:00Z'),
+    (2, 'XNYS', 'T2', '2026-03-01T12:00Z', '2026-03-07T12:00Z');
+INSERT INTO symbols (instrument_id, symbol) VALUES (1, 'A'), (2, 'B');
+INSERT INTO universe_versions
+    (version_tag, hash, source_meta, header, members, members_sha256, policy_version, created_by)
+SELECT 'v' || n, n, '{}', '{}', 2, '', 1, 'me' FROM generate_series(1, 2) n;
+INSERT INTO universe_members (version, instrument, symbol, tier, rank, score) VALUES
+    (1, 1, 'A', 'T0', 1, 1), (1, 2, 'B', 'T1', 2, 1), (2, 1, 'A', 'T1', 2, 1), (2, 2, 'B', 'T1', 1, 1);
+INSERT INTO universe_activations (version, actor, reason, activated_at, counts) VALUES
+    (1, 'me', '', '2026-03-03T12:00Z', '{}'), (2, 'me', '', '2026-03-05T12:00Z', '{}')
+"""

@@ -319,9 +319,9 @@ def test_a_renamed_instrument_is_the_same_one_and_its_old_name_is_known(deps: De
     assert borne(deps, "QQQ") == [(1, "QQQ", "", str(NEXT)), (1, "QQQQ", str(NEXT), "")]
     with deps.database.transaction() as connection:
         for day, symbol in ((DAY, "QQQ"), (NEXT, "QQQQ")):
-            assert reference.resolve(connection, [symbol], day)[symbol].id == 1
+            assert reference.resolve(connection, [symbol], on=day)[symbol].id == 1
         with pytest.raises(UnknownSymbolError, match=f"unknown symbol QQQQ on {DAY}"):
-            reference.resolve(connection, ["QQQQ"], DAY)
+            reference.resolve(connection, ["QQQQ"], on=DAY)
     back = NEXT + timedelta(days=1)
     taken(deps, with_ids("1,QQQ,XNYS,50,100", "2,SPY,XNYS,60,100"), back)
     assert borne(deps, "QQQ")[-1] == (1, "QQQ", str(back), "")
@@ -356,10 +356,10 @@ def test_a_ticker_that_two_companies_used_is_two_instruments(deps: Deps) -> None
     assert (since, until, rest) == ("1983-03-11", str(end), ["WM", str(start), ""])
     assert washington != waste
     with deps.database.transaction() as connection:
-        assert reference.resolve(connection, ["WM"], DAY)["WM"].id == washington
+        assert reference.resolve(connection, ["WM"], on=DAY)["WM"].id == washington
         assert reference.resolve(connection, ["WM"])["WM"].id == waste
         with pytest.raises(UnknownSymbolError):
-            reference.resolve(connection, ["WM"], end + timedelta(days=3))  # nobody bore it then
+            reference.resolve(connection, ["WM"], on=end + timedelta(days=3))  # nobody bore it then
 
 
 def test_a_person_renames_delists_and_gives_a_ticker_to_another(deps: Deps) -> None:
@@ -378,7 +378,7 @@ def test_a_person_renames_delists_and_gives_a_ticker_to_another(deps: Deps) -> N
     with pytest.raises(ConflictError, match=f"FB is borne by instrument 1 until {NEXT}"):
         names.rename(("T", "FB"), DAY, "me", deps.database, now)
     names.rename(("T", "FB"), NEXT, "me", deps.database, now)
-    names.delist("WM", DAY, deps.database)
+    names.delist("WM", DAY, "ops", deps.database)
     names.rename(("META", "WM"), NEXT + timedelta(days=1), "me", deps.database, now)
     assert borne(deps, "WM")[-1] == (2, "WM", "", str(DAY))
     with deps.database.transaction() as connection:
@@ -388,11 +388,11 @@ def test_a_person_renames_delists_and_gives_a_ticker_to_another(deps: Deps) -> N
         }
         washington = Instrument("WM", "XNYS", listed_from=DAY)
         assert add_instruments(connection, [washington]).known == 1  # the bearer lives
-    names.delist("WM", NEXT + timedelta(days=9), deps.database)
+    names.delist("WM", NEXT + timedelta(days=9), "ops", deps.database)
     with deps.database.transaction() as connection:
         assert add_instruments(connection, [Instrument("WM", "XNYS", listed_from=NEXT + timedelta(days=9))]).added == 1
-    assert names.delist("FB", DAY + timedelta(days=99), deps.database).delisted_on == DAY + timedelta(days=99)
-    assert names.delist("FB", None, deps.database).delisted_on is None
+    assert names.delist("FB", DAY + timedelta(days=99), "ops", deps.database).delisted_on == DAY + timedelta(days=99)
+    assert names.delist("FB", None, "ops", deps.database).delisted_on is None
 
 
 def test_many_days_at_once_are_learnt_in_their_order(deps: Deps) -> None:

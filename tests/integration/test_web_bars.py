@@ -29,6 +29,7 @@ from mdtasks.store import bars as store_bars
 from mdtasks.store.bars import BarBatch
 from mdtasks.store.partitions import ensure_partitions
 from mdtasks.store.reference import resolve
+from tests.integration.known_earlier import known_since
 from tests.integration.real_files import SOURCES, fill, real_files, span_of
 from tests.integration.web_server import served
 
@@ -175,6 +176,7 @@ def test_silence_is_told_where_it_is_believed_and_nowhere_else(client: httpx.Cli
     assert times == [times[0] + timedelta(minutes=number) for number in range(3560)]
     # The night and the hour after the close are covered too, and no silence.
     assert len(arrow(client, f"{INDEX}&fill=no_trade")) == len(arrow(client, INDEX))
+    known_since(deps.database)
     assert len(arrow(client, f"{THIN}&fill=no_trade&as_of=2026-01-01")) == 0
     now = datetime.now(UTC).isoformat().replace("+", "%2B")
     assert arrow(client, f"{THIN}&fill=no_trade&as_of={now}").to_pylist() == filled
@@ -182,16 +184,16 @@ def test_silence_is_told_where_it_is_believed_and_nowhere_else(client: httpx.Cli
 
 def test_a_page_of_the_past_is_the_same_bytes_each_time(client: httpx.Client) -> None:
     known = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    first, again = (got(client, f"{INDEX}&limit=10&as_of={known}") for _ in range(2))
-    assert first.json()["next_cursor"]
-    assert (first.content, first.headers["Link"]) == (again.content, again.headers["Link"])
-    assert got(client, f"{INDEX}&limit=10&as_of={known}&cursor={first.json()['next_cursor']}").json()["bars"]
+    for asked in (INDEX, "/bars/SPX?interval=1m&sessions=3000"):  # sessions are counted back from then
+        first, again = (got(client, f"{asked}&limit=10&as_of={known}") for _ in range(2))
+        assert first.json()["next_cursor"]
+        assert (first.content, first.headers["Link"]) == (again.content, again.headers["Link"])
+        assert got(client, f"{asked}&limit=10&as_of={known}&cursor={first.json()['next_cursor']}").json()["bars"]
 
 
 def test_pages_of_a_window_that_moves_are_cut_where_the_first_was(client: httpx.Client) -> None:
     before = datetime.now(UTC)
-    known = before.isoformat().replace("+00:00", "Z")
-    first = got(client, f"/bars/SPX?sessions=3000&interval=1m&limit=10&as_of={known}").json()
+    first = got(client, "/bars/SPX?sessions=3000&interval=1m&limit=10").json()
     _, asked_us, *_ = orjson.loads(base64.urlsafe_b64decode(first["next_cursor"] + "=="))
     assert to_us(before) < asked_us <= to_us(datetime.now(UTC))
 
@@ -203,6 +205,10 @@ def test_as_of_gives_what_was_known_then(client: httpx.Client, deps: Deps) -> No
     revise(deps, "SPX", at, ODD)
     assert arrow(client, INDEX) != before
     assert arrow(client, f"{INDEX}&as_of={known}") == before
+    early = client.get(f"{INDEX}&as_of=2019-11-06")  # the symbol was not known yet: that is told, not an empty answer
+    assert (early.status_code, early.json()["code"], early.json()["field"]) == (404, "unknown_symbol", "symbol")
+    assert "nothing was known of it then" in early.json()["hint"]
+    known_since(deps.database)
     assert len(arrow(client, f"{INDEX}&as_of=2019-11-06")) == 0
 
 
@@ -248,13 +254,13 @@ def test_a_page_keeps_its_tag_when_a_later_one_changes(client: httpx.Client, dep
 
 
 def test_only_what_stays_true_may_be_kept(client: httpx.Client, deps: Deps) -> None:
-    past = "&as_of=2026-01-01"  # long before anything was known
+    known_since(deps.database)
+    past = "&as_of=2026-01-01"  # long before any bar was known
     kept = {
         f"{INDEX}{past}": True,
         INDEX: False,
         f"{INDEX}{past}&session=regular": False,  # people may still tell of a calendar
         f"/bars/SPX?start=2019-11-05{past}": False,  # ends now
-        f"{INDEX}&as_of=2999-01-01": False,
     }
     for path, is_kept in kept.items():
         assert ("immutable" in got(client, path).headers["cache-control"]) == is_kept, path
@@ -312,6 +318,7 @@ def test_without_a_window_the_last_sessions_are_read(client: httpx.Client, deps:
         (f"{INDEX}&limit=50001", 422, "limit"),
         (f"{INDEX}&format=xml", 422, "format"),
         (f"{INDEX}&as_of=yesterday", 422, "as_of"),
+        (f"{INDEX}&as_of=2999-01-01", 422, "as_of"),
         (f"{INDEX}&sessions=3", 422, "start"),
         ("/bars/SPX?start=2019-11-05T10:00", 422, "start"),
         ("/bars/SPX?start=2019-11-05&end=2019-11-05", 422, "end"),

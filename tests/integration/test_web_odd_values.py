@@ -5,6 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from mdtasks.flows.deps import Deps
+from tests.integration.known_earlier import known_since
+
 HUGE = "9" * 20
 WITH_A_NAME = ("bars", "gaps", "calendar", "stats/providers", "runbooks")
 
@@ -23,6 +26,10 @@ WITH_A_NAME = ("bars", "gaps", "calendar", "stats/providers", "runbooks")
         "/bars/BTC-USD?cursor=%F0%9F%98%80",
         "/bars/BTC-USD?cursor=WzEsMSwxLDFd",
         "/bars/BTC-USD?as_of=9999-12-31T23:59:59-10:00",
+        "/bars/BTC-USD?as_of=9999-12-31T23:59:59",
+        "/bars/BTC-USD?as_of=0001-01-01",
+        "/actions/BTC-USD?as_of=2999-01-01",
+        "/universe?as_of=2999-01-01",
         "/bars/BTC-USD?start=0001-01-01T00:00:00%2B05:00",
         "/gaps/BTC-USD?as_of=9999-12-31T23:59:59",
         "/gaps/BTC-USD?as_of=2999-01-01",
@@ -38,9 +45,10 @@ def test_what_can_be_nothing_is_refused(path: str, client: httpx.Client) -> None
 
 
 @pytest.mark.parametrize(
-    "query", ["", "&session=regular&fill=no_trade", "&fill=no_trade&as_of=0001-01-01&format=csv", "&interval=1d"]
+    "query", ["", "&session=regular&fill=no_trade", "&fill=no_trade&as_of=2026-01-01&format=csv", "&interval=1d"]
 )
-def test_all_time_may_be_asked_for(query: str, client: httpx.Client) -> None:
+def test_all_time_may_be_asked_for(query: str, client: httpx.Client, deps: Deps) -> None:
+    known_since(deps.database)
     for window in ("start=0001-01-01", "end=0001-01-02"):
         assert client.get(f"/bars/BTC-USD?{window}{query}").status_code == 200
 

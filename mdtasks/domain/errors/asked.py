@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import Final
 
 from mdtasks.domain.errors.base import MdtasksError
@@ -26,17 +26,32 @@ class InvalidRequestError(MdtasksError):
 
 
 class UnknownSymbolError(InvalidRequestError):
-    """A symbol that no instrument bears now, or bore ``on`` a day."""
+    """A symbol that no instrument bears now, bore ``on`` a day, or bore as far as was known ``as_of`` an instant;
+    ``then``: what those were called at that instant that bear the symbols now.
+    """
 
     code = "unknown_symbol"
 
-    def __init__(self, symbols: list[str], *, known: list[str] | None = None, on: date | None = None) -> None:
+    def __init__(
+        self,
+        symbols: list[str],
+        *,
+        known: list[str] | None = None,
+        on: date | None = None,
+        as_of: datetime | None = None,
+        then: Mapping[str, str] | None = None,
+    ) -> None:
         named = ", ".join(symbols[:5]) + (f" and {len(symbols) - 5} more" if len(symbols) > 5 else "")
+        when = f" on {on}" if on is not None else "" if as_of is None else f" as of {as_of.isoformat()}"
         close = f"; did you mean {', '.join(known[:3])}?" if known else ""
         hint = f"add it with `mdtasks universe add {symbols[0]} --mic XNYS`, or see `mdtasks universe list`"
         if on is not None:
             hint = f"`mdtasks universe symbols {symbols[0]}` shows who bore it when"
-        super().__init__(f"unknown symbol {named}{f' on {on}' if on else ''}{close}", field="symbol", hint=hint)
+        elif then:
+            hint = ", ".join(f"{now} was called {old} then" for now, old in list(then.items())[:5]) + ": ask for that"
+        elif as_of is not None:
+            hint = "nothing was known of it then: leave as_of out, or give a later one"
+        super().__init__(f"unknown symbol {named}{when}{close}", field="symbol", hint=hint)
         self.symbols = symbols
 
 

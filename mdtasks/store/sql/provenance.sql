@@ -71,14 +71,3 @@ ORDER BY starts_at, provider
 -- name: at_one_moment
 -- All that the transaction reads is of one moment.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
-
--- name: memberships_between
--- Which versions of the universe came to hold after :since and until :until, with the tier that each gave an instrument
--- (null: none); and the last one before, to say what it was.
-SELECT a.activated_at, a.actor, a.reason, v.version_tag, m.tier, m.rank
-FROM universe_activations a
-JOIN universe_versions v USING (version)
-LEFT JOIN universe_members m ON m.version = a.version AND m.instrument = :instrument
-WHERE a.activated_at <= :until
-  AND a.id >= coalesce((SELECT max(id) FROM universe_activations WHERE activated_at <= :since), 0)
-ORDER BY a.id

@@ -51,7 +51,7 @@ ORDER BY a.id DESC LIMIT :limit
 
 -- name: move
 -- Give the instruments of a version their tiers. Says what each had and has.
-UPDATE instruments i SET tier = m.tier, tier_since = now()
+UPDATE instruments i SET tier = m.tier, tier_since = universe_instant(), tier_source = 'version:' || CAST(:tag AS text)
 FROM universe_members m JOIN instruments o ON o.id = m.instrument
 WHERE m.version = :version AND i.id = m.instrument AND i.tier IS DISTINCT FROM m.tier
 RETURNING i.id, o.tier AS before, m.tier AS after
@@ -63,7 +63,7 @@ WITH gone AS MATERIALIZED (
     SELECT instrument FROM universe_members WHERE version = CAST(:held AS bigint)
     EXCEPT SELECT instrument FROM universe_members WHERE version = :version
 )
-UPDATE instruments i SET tier = NULL, tier_since = now()
+UPDATE instruments i SET tier = NULL, tier_since = universe_instant(), tier_source = 'version:' || CAST(:tag AS text)
 FROM gone g JOIN instruments o ON o.id = g.instrument
 WHERE i.id = g.instrument AND i.tier IS NOT NULL
 RETURNING i.id, o.tier AS before

@@ -33,8 +33,24 @@ instruments = Table(
     Column(
         "delisted_source", Text, comment="who told last when it ended, or that it lives: a listing, person or actions"
     ),
-    Column("created_at", utc, nullable=False, server_default=func.now()),
+    Column("created_at", utc, nullable=False, server_default=func.universe_instant()),
     Column("tier_since", utc, comment="null: since it was made"),
+    Column("tier_source", Text, comment="who gave it its tier: version:TAG or person:NAME; null: it was added so"),
+)
+
+# What instruments and symbols were is kept by triggers, so that no statement can forget it. All changes of a
+# transaction bear one instant, universe_instant(), which takes the lock of the universe: as of any instant there is all
+# of a change or nothing.
+instrument_revisions = Table(
+    "instrument_revisions",
+    metadata,
+    Column("instrument_id", Integer, primary_key=True, autoincrement=False),
+    Column("superseded_at", utc, primary_key=True),
+    Column("tier", tier),
+    Column("tier_source", Text),
+    Column("listed_from", Date),
+    Column("delisted_on", Date),
+    comment="how instruments were followed and listed before each change",
 )
 
 symbols = Table(
@@ -45,12 +61,32 @@ symbols = Table(
     Column("valid_from", Date, primary_key=True, server_default=text("'-infinity'")),
     Column("valid_to", Date, nullable=False, server_default=text("'infinity'"), comment="exclusive"),
     Column("source", Text, comment="who told that it bears it from then on: a listing, person or actions"),
+    Column(
+        "known_at",
+        utc,
+        nullable=False,
+        server_default=func.universe_instant(),
+        comment="since when it is on record",
+    ),
     # One bearer of a symbol at any time now; two companies may bear it one after the other (WM).
     Index("symbols_current", "symbol", unique=True, postgresql_where=text("valid_to = 'infinity'")),
     # What an instrument bears now: joins of whole tiers must not depend on statistics of a table just filled.
     Index("symbols_borne", "instrument_id", postgresql_where=text("valid_to = 'infinity'")),
     # Who bore it when.
     Index("symbols_ever", "symbol", "valid_from"),
+)
+
+symbol_revisions = Table(
+    "symbol_revisions",
+    metadata,
+    Column("instrument_id", Integer, primary_key=True, autoincrement=False),
+    Column("symbol", Text, primary_key=True),
+    Column("valid_from", Date, primary_key=True),
+    Column("valid_to", Date, nullable=False),
+    Column("known_at", utc, primary_key=True),
+    Column("superseded_at", utc, nullable=False),
+    Index("symbol_revisions_borne", "symbol", "superseded_at"),
+    comment="what was said of symbols before something else was, or nothing",
 )
 
 calendar_versions = Sequence("calendar_versions", metadata=metadata)

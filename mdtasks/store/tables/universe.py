@@ -83,7 +83,7 @@ universe_activations = Table(
     Column("version", BigInteger, ForeignKey("universe_versions.version"), nullable=False),
     Column("actor", Text, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("activated_at", utc, nullable=False, server_default=func.clock_timestamp()),
+    Column("activated_at", utc, nullable=False, server_default=func.universe_instant()),
     Column("counts", JSONB, nullable=False),
     Index("universe_activations_at", "activated_at"),
     comment="which version held from when on; only ever added to",
