@@ -20,6 +20,7 @@ examples:
   mdtasks dlq purge --days 90 --dry-run
 
 A requeue first freezes the exact set as a plan, shows it, and then acts on that set alone, whatever dies meanwhile.
+Findings about what is stored (kind action) are in none: nothing was sent, and what they say settles them.
 """
 
 
@@ -63,7 +64,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--error", metavar="CLASS", help="of one error class only, such as no_data or time_limit")
     parser.add_argument("--since", metavar="TIME", help="dead since a time, or since 30m, 2h, 3d ago")
     parser.add_argument(
-        "--kind", choices=("backfills", "others"), metavar="K", help="backfills, or others (poison, live)"
+        "--kind", choices=("backfills", "others"), metavar="K", help="backfills, or others (poison, live, findings)"
     )
 
 
@@ -98,6 +99,7 @@ def show_letter(args: argparse.Namespace) -> int:
     from mdtasks.cli.jobs import show_attempts
     from mdtasks.cli.opened import opened_database
     from mdtasks.cli.output import block_of, json_row, show_fields
+    from mdtasks.flows.letters import why_never
     from mdtasks.queue.letters import job_document
     from mdtasks.store import job_reports, letters
 
@@ -114,12 +116,14 @@ def show_letter(args: argparse.Namespace) -> int:
     if history:
         show_attempts(letter["job_id"], history)
         print()
-    if letter["kind"] != "action":  # a finding: nothing was sent, and nothing can be sent again
+    if letter["kind"] != letters.FINDING:
         _show_payload(payload, letter["envelope"])
     if letter["traceback"]:
         print(f"\n{block_of(letter['traceback'])}")
-    if letter["state"] == "open" and letter["kind"] != "action":
-        say(f"\n`mdtasks requeue {args.letter}` sends it again")
+    if letter["state"] == "open":
+        never = why_never(letter)
+        again = f"`mdtasks requeue {args.letter}` sends it again"
+        say(f"\n{again if never is None else f'it cannot be sent again: {never[0]}'}")
     return 0
 
 

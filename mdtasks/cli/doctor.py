@@ -47,7 +47,8 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def _examine(args: argparse.Namespace) -> Iterator[Check]:
-    from mdtasks.flows.doctor import Check, checked, examine_calendars, examine_machine, examine_services
+    from mdtasks.flows.doctor import Check, checked, examine_calendars, examine_services
+    from mdtasks.flows.doctor_machine import examine_machine
 
     settings = settings_of(args)
     yield from examine_machine(settings)

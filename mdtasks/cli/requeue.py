@@ -79,7 +79,7 @@ def _show_plan(found: Preview) -> None:
     from mdtasks.cli.output import plural
 
     if not found.letters:
-        say("no open dead letters like that")
+        say("no open dead letters like that can be sent again; what a finding says settles it: `mdtasks dlq list`")
         return
     print(f"plan {found.plan_id}: {plural(found.letters, 'letter')}")
     for tier, count in found.by_tier.items():

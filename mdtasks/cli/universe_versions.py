@@ -31,6 +31,7 @@ examples:
 A TAG is the name of a version; ACTIVE is the one that holds. Sizes, pins, bans, days and the margin of the rules are
 the policy's (tiers.T*.size, universe.*).
 """
+_FORCE: Final = ", more than universe.most_leave lets: that needs --force"
 TAG: Final = "of `universe versions`, or ACTIVE"
 
 
@@ -53,7 +54,7 @@ def add_versions(below: Commands) -> None:
     other.add_argument("--all", action="store_true", help="also those whose rank and score alone changed")
     use = below.add("activate", activate, "Let a version hold: tiers, waiting jobs and gaps follow at once", json=True)
     use.add_argument("tag", metavar="TAG", help="of `universe versions`")
-    use.add_argument("--force", action="store_true", help="also when more members leave than universe.most_leave lets")
+    use.add_argument("--force", action="store_true", help="also when more leave, or go down, than may")
     use.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
     past = below.add("history", history, "List which version held from when on", json=True)
     past.add_argument("--limit", type=count_of("activations", 1000), default=20, metavar="N", help="the newest N (20)")
@@ -91,7 +92,7 @@ def refresh(args: argparse.Namespace) -> None:
         say(doubt)
     if not made.version.active:
         tag = made.version.version_tag
-        force = " --force" if made.too_many else ""
+        force = " --force" if made.refusal is not None else ""
         say(f"`mdtasks universe diff ACTIVE {tag}` shows its changes")
         say(f"`mdtasks universe activate {tag}{force}` lets it hold")
     for why, count in made.skipped.items():
@@ -106,9 +107,13 @@ def _say_made(made: Made) -> None:
     print(f"version {made.version.version_tag} {told}: {tiers}")
     if made.births or made.renames:
         say(f"{plural(made.births, 'instrument was', 'instruments were')} new, {made.renames:,} renamed")
-    if made.leaving:
-        force = ", more than universe.most_leave lets: that needs --force" if made.too_many else ""
-        say(f"{made.leaving:,} of {plural(made.held, 'member')} would leave{force}")
+    moves = made.moves
+    if moves.gone:
+        leave = f"{len(moves.gone):,} of {plural(moves.held, 'member')} would leave"
+        say(leave + (_FORCE if moves.too_many_leave else ""))
+    for tier, fall in moves.falls.items():
+        down = f"{len(fall.members):,} of {plural(fall.held, 'member')} of {tier} would go down a tier"
+        say(down + (_FORCE if tier in moves.too_low else ""))
 
 
 def _csv(path: str, as_of: str | None, now: datetime) -> Sequence[Kept]:

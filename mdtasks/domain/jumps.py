@@ -76,5 +76,5 @@ def _without_action(symbol: str, step: Overnight, ratio: int) -> JumpWithoutActi
         f"{symbol}: the price went from {step.close:g} on {step.day_before} to {step.open:g} on {step.day}, as by a "
         f"split of {value}, and none is on record",
         hint=f"if it was one: `mdtasks actions add {symbol} {step.day} split {value} --reason …`; if the price did "
-        "move so, there is nothing to do: `mdtasks dlq purge` lets the letter go in time",
+        f"move so: `mdtasks actions withdraw {symbol} {step.day} split --reason …` says that there was none",
     )

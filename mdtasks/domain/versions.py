@@ -203,6 +203,16 @@ def leavers(old: Iterable[Member], new: Iterable[Member]) -> list[Member]:
     return sorted((each for each in old if each.instrument not in stay), key=lambda each: each.rank)
 
 
+def descents(old: Iterable[Member], new: Iterable[Member]) -> dict[Tier, list[Member]]:
+    """Who is in both and in a lower tier in the second, by the tier of the first, the highest first, and by rank."""
+    place, after = {tier: number for number, tier in enumerate(Tier)}, {each.instrument: each.tier for each in new}
+    found: dict[Tier, list[Member]] = {tier: [] for tier in Tier}
+    for each in sorted(old, key=lambda each: each.rank):
+        if each.instrument in after and place[after[each.instrument]] > place[each.tier]:
+            found[each.tier].append(each)
+    return {tier: members for tier, members in found.items() if members}
+
+
 def applied(old: Iterable[Member], moves: Iterable[Moved]) -> list[Member]:
     """The members with a difference applied, by rank."""
     found = {each.instrument: each for each in old}

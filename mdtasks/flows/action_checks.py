@@ -21,11 +21,9 @@ from mdtasks.domain.jumps import Overnight, suspicion
 from mdtasks.observe import metrics
 from mdtasks.store import actions, letters
 from mdtasks.store.actions import DailyStep
-from mdtasks.store.letters import Letter
+from mdtasks.store.letters import FINDING, Letter
 from mdtasks.store.reference import Instrument
 
-#: What letters of findings are called.
-KIND: Final = "action"
 #: How far back a round looks: daily bars come a day after, and a weekend may lie between.
 LOOK_BACK: Final = timedelta(days=10)
 
@@ -63,7 +61,7 @@ def check(database: Database, members: Sequence[Instrument], since: date) -> Che
         resolved = actions.resolve(connection, by_id, since, found.held)
     for error, step in found.new:
         metrics.BARS_QUARANTINED.labels(provider=step.provider, reason=error.code).inc()
-        metrics.DEAD_LETTERS.labels(kind=KIND, error_class=error.code).inc()
+        metrics.DEAD_LETTERS.labels(kind=FINDING, error_class=error.code).inc()
     return Checked(len(found.held), len(found.new), resolved)
 
 
@@ -79,15 +77,15 @@ def _look_at(connection: Connection, member: Instrument, step: DailyStep, told: 
     letter = _letter(member, step, error)
     found.held.append(letter.id)
     actions.keep_suspect(connection, step, error.code, orjson.dumps(_as_it_is(step)).decode())
-    if letters.record(connection, letter) or actions.reopen(connection, letter.id, letter.message):
+    if letters.record(connection, letter) or actions.restate(connection, letter):
         found.new.append((error, step))
 
 
 def _letter(member: Instrument, step: DailyStep, error: SuspectBarsError) -> Letter:
     day = step.ts.date()
     return Letter(
-        id=f"{KIND}:{member.id}:{day}:{error.code}",
-        kind=KIND,
+        id=f"{FINDING}:{member.id}:{day}:{error.code}",
+        kind=FINDING,
         envelope="",
         error_class=error.code,
         message=f"{error.message}; {error.hint}",

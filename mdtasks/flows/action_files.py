@@ -10,6 +10,7 @@ from typing import Final
 
 from mdtasks.domain.actions import Action, Key, Kind, value_of
 from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.providers.listings import SYMBOL
 
 #: The columns that a file may have; the first three it must.
 COLUMNS: Final = (
@@ -79,15 +80,29 @@ def action_of(given: Mapping[str, str]) -> Action:
     ex_date = _day(given["ex_date"], "ex_date")
     if ex_date is None:
         raise InvalidRequestError("no ex_date", field="ex_date", hint="write 2014-06-09")
-    return Action(
-        kind_of(given["kind"]),
-        ex_date,
-        value_of(given.get("value", "")),
-        given.get("currency", "").upper() or None,
-        given.get("new_symbol") or None,
-        value_of(given.get("reference", "")),
-        **days,
-    )
+    try:
+        return Action(
+            kind_of(given["kind"]),
+            ex_date,
+            value_of(given.get("value", "")),
+            given.get("currency", "").upper() or None,
+            _new_symbol(given.get("new_symbol", "")),
+            value_of(given.get("reference", "")),
+            **days,
+        )
+    except InvalidRequestError as exc:
+        if exc.field != "symbol":
+            raise
+        raise InvalidRequestError(exc.message, field="new_symbol", hint=exc.hint) from exc  # as it is called here
+
+
+def _new_symbol(text: str) -> str | None:
+    """What providers tell is kept as they told it; a person or a file can be asked to write it right."""
+    if text and not SYMBOL.fullmatch(text):
+        raise InvalidRequestError(
+            f"new_symbol {text[:40]!r} is no symbol", field="new_symbol", hint="as it is traded, such as META or BRK.B"
+        )
+    return text or None
 
 
 def key_of(ex_date: str, kind: str, new_symbol: str = "") -> Key:

@@ -8,7 +8,6 @@ withdrawn is undone. Each round works out anew what shall hold, so it may be rep
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -17,15 +16,14 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mdtasks.connections import Database
-from mdtasks.domain.actions import PERSON, Kind, Told, in_force, standing
+from mdtasks.domain.actions import PERSON, Action, Kind, Told, in_force, standing
 from mdtasks.domain.adjustment import trading_day
-from mdtasks.domain.errors import InvalidRequestError, NameUnclearError
-from mdtasks.domain.names import ACTIONS, STILL, Bearer, Plan, borne_on, laid_over, planned
+from mdtasks.domain.errors import InvalidRequestError
+from mdtasks.domain.names import ACTIONS, STILL, Bearer, Plan, Saying, Span, borne_on, laid_over, planned
 from mdtasks.domain.sessions import Calendars
-from mdtasks.observe import metrics
+from mdtasks.flows.name_doubts import Doubt, Named, no_symbol, not_back, taken, trades_on, write_letters
 from mdtasks.providers.listings import FORMATS, SYMBOL
-from mdtasks.store import actions, evidence, letters, listings, names, reference
-from mdtasks.store.letters import Letter
+from mdtasks.store import actions, evidence, listings, names, reference
 from mdtasks.store.names import Fact, Life
 
 log = logging.getLogger(__name__)
@@ -51,24 +49,14 @@ class Followed:
         return {"names": self.renamed, "lives": self.lives, "unclear": list(self.unclear)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """Why something is not followed. ``settled``: by a rule that holds, so that nobody has to look."""
-
-    instrument: int
-    day: date
-    what: str
-    kind: Kind = Kind.RENAME
-    settled: bool = False
-
-
 @dataclass(slots=True)
 class _Work:
     connection: Connection
     lives: Mapping[int, Life]
     facts: Mapping[int, Fact]
     told: Mapping[int, Sequence[Told]]
-    doubts: list[_Doubt] = field(default_factory=list)
+    spans: Mapping[int, Sequence[Span]]
+    doubts: list[Doubt] = field(default_factory=list)
     ends: dict[int, date | None] = field(default_factory=dict)
 
 
@@ -96,11 +84,21 @@ def follow(
         _end_lives(work)
         bearers = _bearers(work)
         plan = planned(bearers)
-        _refused(plan, work, bearers)
+        then = {one: plan.changed.get(one, bearer.spans) for one, bearer in bearers.items()}
+        _refused(plan, work, bearers, then)
         done = Followed(len(plan.changed), len(work.ends))
         _write(plan, work, bearers, actor)
-        done.unclear = _tell(work, bearers)
+        done.unclear = write_letters(connection, work.doubts, _named(work, then))
     return done
+
+
+def _named(work: _Work, then: Mapping[int, Sequence[Span]]) -> dict[int, Named]:
+    """What each instrument is called once ``then`` holds."""
+    borne = {one: borne_on(spans, STILL) for one, spans in then.items()}
+    return {
+        one: Named(f"instrument {one}" if now is None else now.symbol, work.lives[one].tier)
+        for one, now in borne.items()
+    }
 
 
 def _work(connection: Connection, concerned: Iterable[int], calendars: Calendars, now: datetime) -> _Work:
@@ -124,7 +122,7 @@ def _work(connection: Connection, concerned: Iterable[int], calendars: Calendars
         found = standing(held)
         begun = in_force([each.action for each in found], day)
         stand[one] = [each for each in found if each.action in begun]
-    return _Work(connection, lives, names.listed(connection, ids), stand)
+    return _Work(connection, lives, names.listed(connection, ids), stand, names.spans(connection, ids))
 
 
 def _end_lives(work: _Work) -> None:
@@ -140,7 +138,7 @@ def _end_lives(work: _Work) -> None:
         why = _contradicted(work, one, last)
         if why is not None:
             work.doubts.append(why)
-            if life.source == ACTIONS and why.settled:
+            if life.source == ACTIONS and not why.ways:
                 work.ends[one] = None
         elif life.delisted_on != day:
             work.ends[one] = day
@@ -151,35 +149,31 @@ def _in_life(life: Life, day: date) -> bool:
     return life.listed_from is None or day > life.listed_from
 
 
-def _contradicted(work: _Work, one: int, last: Told) -> _Doubt | None:
+def _contradicted(work: _Work, one: int, last: Told) -> Doubt | None:
     life, fact, day = work.lives[one], work.facts.get(one), last.action.ex_date
     if fact is not None and day <= fact.as_of and not FORMATS[fact.source].partial:
         said = f"the {fact.source} listing of {fact.as_of}, which holds, has it"
-        return _Doubt(one, day, f"delisted on {day} says {last.source}, but {said}", Kind.DELISTING, settled=True)
+        return Doubt(one, day, f"delisted on {day} says {last.source}, but {said}")
     if life.source not in ("", ACTIONS) and life.delisted_on != day:
         newest = None if life.source == PERSON else listings.newest_day(work.connection, life.source)
         if life.delisted_on is not None or newest is None or day <= newest:
             said = "that it lives" if life.delisted_on is None else f"since {life.delisted_on}"
-            return _Doubt(
-                one,
-                day,
-                f"delisted on {day} says {last.source}, but {life.source} {said}",
-                Kind.DELISTING,
-                settled=True,
-            )
-    if life.delisted_on != day and last.source != PERSON and _trades_on(work, one, day):
-        return _Doubt(one, day, f"delisted on {day} says {last.source}, but it has bars of later days", Kind.DELISTING)
+            return Doubt(one, day, f"delisted on {day} says {last.source}, but {life.source} {said}")
+    if life.delisted_on != day and last.source != PERSON:
+        return _trades_on(work, one, last, borne_on(work.spans[one], STILL))
     return None
 
 
-def _trades_on(work: _Work, one: int, day: date) -> bool:
+def _trades_on(work: _Work, one: int, told: Told, now: Span | None) -> Doubt | None:
+    """The doubt about an action of which the instrument's bars, under what it bears now, say that it was another's."""
+    day = told.action.ex_date
     since = datetime(day.year, day.month, day.day, tzinfo=UTC) + _LINGERS
-    return bool(names.traded_since(work.connection, {one: since}))
+    last = names.last_bar(work.connection, one, since)
+    return None if last is None else trades_on(one, told, now.symbol if now else f"instrument {one}", last)
 
 
 def _bearers(work: _Work) -> dict[int, Bearer]:
     """The instruments with those renamings that nothing but another's name can stand in the way of."""
-    held = names.spans(work.connection, work.lives)
     found: dict[int, Bearer] = {}
     for one, life in work.lives.items():
         told = [each for each in work.told[one] if each.action.kind is Kind.RENAME and each.action.symbol]
@@ -189,14 +183,14 @@ def _bearers(work: _Work) -> dict[int, Bearer]:
             if SYMBOL.fullmatch(symbol):
                 renames.append((each.action.ex_date, symbol))
             else:
-                work.doubts.append(_Doubt(one, each.action.ex_date, f"renamed to {symbol!r}, which is no symbol here"))
+                work.doubts.append(no_symbol(one, each.action))
         delisted = work.ends.get(one, life.delisted_on)
-        bearer = Bearer(one, held[one], renames, life.listed_from, delisted)
-        found[one] = _believed(work, bearer, {each.action.ex_date: each.source for each in told})
+        bearer = Bearer(one, work.spans[one], renames, life.listed_from, delisted)
+        found[one] = _believed(work, bearer, {each.action.ex_date: each for each in told})
     return found
 
 
-def _believed(work: _Work, bearer: Bearer, sources: Mapping[date, str]) -> Bearer:
+def _believed(work: _Work, bearer: Bearer, told: Mapping[date, Told]) -> Bearer:
     """The bearer without the renamings that the listing that holds contradicts, or its own bars."""
     while True:
         spans, fact = laid_over(bearer), work.facts.get(bearer.id)
@@ -205,16 +199,17 @@ def _believed(work: _Work, bearer: Bearer, sources: Mapping[date, str]) -> Beare
             if then is not None and then.source == ACTIONS and then.symbol != fact.symbol:
                 said = f"the {fact.source} listing of {fact.as_of}, which holds, calls it {fact.symbol}"
                 what = f"renamed to {then.symbol} on {then.since}, but {said}"
-                work.doubts.append(_Doubt(bearer.id, then.since, what, settled=True))
+                work.doubts.append(Doubt(bearer.id, then.since, what))
                 bearer = _without(bearer, then.since)
                 continue
         new, old = borne_on(spans, STILL), borne_on(bearer.spans, STILL)
         if new is None or new.source != ACTIONS or (old is not None and old.symbol == new.symbol):
             return bearer
-        if sources.get(new.since) == PERSON or not _trades_on(work, bearer.id, new.since):
+        last = told.get(new.since)
+        why = None if last is None or last.source == PERSON else _trades_on(work, bearer.id, last, old)
+        if why is None:
             return bearer
-        what = f"renamed to {new.symbol} on {new.since}, but it has bars of later days under {old and old.symbol}"
-        work.doubts.append(_Doubt(bearer.id, new.since, what))
+        work.doubts.append(why)
         bearer = _without(bearer, new.since)
 
 
@@ -222,11 +217,16 @@ def _without(bearer: Bearer, day: date) -> Bearer:
     return replace(bearer, renames=[each for each in bearer.renames if each[0] != day])
 
 
-def _refused(plan: Plan, work: _Work, bearers: Mapping[int, Bearer]) -> None:
+def _refused(plan: Plan, work: _Work, bearers: Mapping[int, Bearer], then: Mapping[int, Sequence[Span]]) -> None:
     for each in plan.refused:
-        now = borne_on(bearers[each.by].spans, STILL)
-        by = f"instrument {each.by}" + (f" ({now.symbol} now)" if now is not None and now.symbol != each.symbol else "")
-        work.doubts.append(_Doubt(each.instrument, each.since, f"cannot bear {each.symbol}, which {by} bears then"))
+        one, by, bearer = each.instrument, each.by, borne_on(then[each.by], STILL)
+        if (each.since, each.symbol) in bearers[one].renames:
+            doubt = taken(one, Action(Kind.RENAME, each.since, symbol=each.symbol), by, bearer)
+        else:  # a renaming was withdrawn, and another one bears what it bore before
+            now = borne_on(then[one], STILL)
+            renamed = now if now is not None and now.source == ACTIONS else None
+            doubt = not_back(one, Saying(each.since, each.symbol), renamed, by, bearer)
+        work.doubts.append(doubt)
 
 
 def _write(plan: Plan, work: _Work, bearers: Mapping[int, Bearer], actor: str) -> None:
@@ -249,36 +249,3 @@ def _write(plan: Plan, work: _Work, bearers: Mapping[int, Bearer], actor: str) -
         }
         evidence.audit(work.connection, actor, "universe.rename", details)
         log.info("instrument %d bears %s, after %s", one, details["to"], details["from"])
-
-
-def _tell(work: _Work, bearers: Mapping[int, Bearer]) -> list[str]:
-    """Write a letter about each thing that a person should look at, and close those that are settled."""
-    held: defaultdict[str, list[str]] = defaultdict(list)
-    texts: list[str] = []
-    for doubt in work.doubts:
-        now = borne_on(bearers[doubt.instrument].spans, STILL)
-        symbol = now.symbol if now is not None else f"instrument {doubt.instrument}"
-        texts.append(f"{symbol}: {doubt.what}")
-        if not doubt.settled:
-            held[f"action:{doubt.instrument}:{doubt.day}:{NameUnclearError.code}"].append(texts[-1])
-            _letter(work, doubt, symbol)
-    actions.resolve(work.connection, bearers, date.min, list(held), names=True)
-    return texts
-
-
-def _letter(work: _Work, doubt: _Doubt, symbol: str) -> None:
-    hint = f"`mdtasks actions withdraw {symbol} {doubt.day} {doubt.kind}`, or `mdtasks universe rename` or `delist`"
-    message = f"{symbol} {doubt.what}; {hint}, settles it"
-    letter = Letter(
-        id=f"action:{doubt.instrument}:{doubt.day}:{NameUnclearError.code}",
-        kind="action",
-        envelope="",
-        error_class=NameUnclearError.code,
-        message=message,
-        tier=work.lives[doubt.instrument].tier,
-        symbol=symbol,
-    )
-    new = letters.record(work.connection, letter)
-    if new or actions.reopen(work.connection, letter.id, message):
-        metrics.DEAD_LETTERS.labels(kind=letter.kind, error_class=letter.error_class).inc()
-        log.warning("%s", message)

@@ -5,16 +5,11 @@ Every check answers, also when its part is broken: a doctor who faints helps nob
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
@@ -27,25 +22,10 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import PROOF_LATE_S, last_proof
 from mdtasks.flows.provider_reports import why_aside
 from mdtasks.queue import backlog
-from mdtasks.settings import Settings
-from mdtasks.store import job_reports
+from mdtasks.store import job_reports, letters
 from mdtasks.store.reference import Instrument, instruments
 from mdtasks.store.schema import current_revision, head_revision
 
-#: Libraries whose versions decide whether things work; with the first version that does not, where there is one.
-_PACKAGES: Final = {
-    "celery": (5, 8),
-    "kombu": (5, 8),
-    "redis": (9,),
-    "SQLAlchemy": (2, 2),
-    "psycopg": None,
-    "exchange_calendars": (4, 14),
-    "pandas": (3, 1),
-    "numpy": None,
-    "pyarrow": None,
-}
-_LOW_DISK_BYTES: Final = 2_000_000_000
-_NO_DISK_BYTES: Final = 200_000_000
 #: Celery's workers say that they are alive every 2 seconds, on this channel of the broker's database.
 _HEARTBEATS: Final = "/{db}.celeryev/worker.heartbeat"
 _HEARTBEAT_EVERY_S: Final = 2.0
@@ -68,14 +48,6 @@ class Check:
 
     def as_dict(self) -> dict[str, str]:
         return dict(asdict(self))
-
-
-def examine_machine(settings: Settings) -> Iterator[Check]:
-    """What can be told without any server."""
-    yield checked("python", _python)
-    yield checked("packages", _packages)
-    yield checked("home and disk", lambda: _disk(settings.home))
-    yield _token(settings)
 
 
 def examine_calendars(deps: Deps) -> Check:
@@ -103,6 +75,7 @@ def examine_services(deps: Deps, now: datetime) -> Iterator[Check]:
         yield checked("beat", lambda: _beat(deps, now))
     if store_answers:
         yield checked("jobs", lambda: _jobs(deps))
+        yield checked("dead letters", lambda: _letters(deps))
         yield examine_horizons(deps, now)
     yield from _providers(deps)
 
@@ -127,46 +100,6 @@ def checked(part: str, examine: Callable[[], tuple[State, str, str]]) -> Check:
     except Exception as error:
         said = str(error).partition("\n")[0]
         return Check(part, "bad", f"{type(error).__name__}: {said}", "this was not foreseen: see `mdtasks logs`")
-
-
-def _python() -> tuple[State, str, str]:
-    good = sys.version_info >= (3, 11)
-    return (
-        "ok" if good else "bad",
-        f"{platform.python_version()} ({sys.prefix})",
-        "" if good else "install 3.11 or newer",
-    )
-
-
-def _packages() -> tuple[State, str, str]:
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    shown = ", ".join(f"{name} {version}" for name, version in found.items())
-    late = [name for name, limit in _PACKAGES.items() if limit and _numbers(found[name]) >= limit]
-    if late:
-        return "bad", shown, f"{', '.join(late)} is newer than what works: pip install --upgrade mdtasks"
-    return "ok", shown, ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-
-
-def _disk(home: Path) -> tuple[State, str, str]:
-    existing = next(path for path in (home, *home.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    found = f"{home}, {free / 1e9:,.1f} GB free"
-    if free < _LOW_DISK_BYTES:
-        state: State = "bad" if free < _NO_DISK_BYTES else "warn"
-        return state, found, "free space: when it is full, jobs wait and nothing is lost"
-    return "ok", found, ""
-
-
-def _token(settings: Settings) -> Check:
-    if settings.api_token is None:
-        return Check("token", "ok", "none: the web app answers on this machine's loopback address only")
-    weak = len(settings.api_token.get_secret_value()) < 16
-    todo = "give MDTASKS_API_TOKEN 16 characters or more" if weak else ""
-    return Check("token", "warn" if weak else "ok", "set: /ops asks for it" + (", but short" if weak else ""), todo)
 
 
 def _postgres(deps: Deps) -> tuple[State, str, str]:
@@ -258,6 +191,16 @@ def _jobs(deps: Deps) -> tuple[State, str, str]:
         todo = "`mdtasks dlq groups` says why they failed, `mdtasks dlq requeue` sends them again"
         return "warn", ", ".join([*shown, f"{failed:,}{'+' if failed == 10_000 else ''} failed"]), todo
     return "ok", ", ".join(shown) or "nothing waits, nothing failed", ""
+
+
+def _letters(deps: Deps) -> tuple[State, str, str]:
+    """Findings about what is stored are among them, of which no job says anything."""
+    with deps.database.transaction() as connection:
+        kinds = letters.kinds(connection)
+    if not kinds:
+        return "ok", "none is open", ""
+    found = f"{sum(kinds.values()):,} open: {', '.join(f'{count:,} {kind}' for kind, count in kinds.items())}"
+    return "warn", found, "`mdtasks dlq list` shows them, `mdtasks dlq groups` counts them by cause"
 
 
 def examine_horizons(deps: Deps, now: datetime) -> Check:

@@ -144,12 +144,12 @@ class Preview:
 
 
 def plan(which: LetterFilter, actor: str, deps: Deps) -> Preview:
-    """Freeze the open letters that match: carrying out the plan requeues exactly these.
+    """Freeze the open letters that match, but for findings: carrying out the plan requeues exactly these.
 
     Raises InvalidRequestError when more than MAX_SET match.
     """
     with deps.database.transaction() as connection:
-        rows = letters.matching(connection, which, MAX_SET + 1)
+        rows = letters.matching(connection, which, MAX_SET + 1, jobs=True)
         if len(rows) > MAX_SET:
             raise InvalidRequestError(
                 f"more than {MAX_SET} letters match", field="filter", hint="narrow it: tier, provider"
@@ -159,9 +159,14 @@ def plan(which: LetterFilter, actor: str, deps: Deps) -> Preview:
 
 
 def plan_of(letter_or_job_ids: Sequence[str], actor: str, deps: Deps) -> Preview:
-    """Freeze these letters, named by their ids or their jobs'. Raises NotFoundError when one is not open."""
+    """Freeze these letters, named by their ids or their jobs'. Raises NotFoundError when one is not open, or can never
+    be sent again.
+    """
     with deps.database.transaction() as connection:
         rows = [_open_letter(connection, each) for each in dict.fromkeys(letter_or_job_ids)]
+        for row in rows:
+            if (why := why_never(row)) is not None:
+                raise NotFoundError(f"{row['id']} cannot be requeued: {why[0]}", hint=why[1])
         rows = list({row["id"]: row for row in rows}.values())
         plan_id = letters.freeze(connection, LetterFilter(), [row["id"] for row in rows], actor)
     return _preview(plan_id, rows, deps)
@@ -224,13 +229,28 @@ def _resend(connection: Connection, ids: Sequence[str], deps: Deps) -> tuple[lis
     sent: list[str] = []
     refused = 0
     for letter_id, queue, envelope in letters.requeueable(connection, ids):
-        # What an intake refused came from no queue of ours, and nothing is ever pushed to where it came from.
-        ours = queue in QUEUES and job_document(envelope) is not None
-        if ours and deps.enqueuer.push_raw(queue, envelope):
+        if _ours(queue, envelope) and deps.enqueuer.push_raw(queue, envelope):
             sent.append(letter_id)
         else:
             refused += 1
     return sent, refused
+
+
+def _ours(queue: str | None, envelope: str) -> bool:
+    """Whether it is a job that was in a queue of ours: what an intake refused is pushed nowhere."""
+    return queue in QUEUES and job_document(envelope) is not None
+
+
+def why_never(letter: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why a letter (whole, with its envelope) can never be sent again, and what to do; None: it can."""
+    look = f"`mdtasks dlq show {letter['id']}`"
+    if letter["kind"] == letters.FINDING:
+        return "it is a finding about what is stored, and no job", f"what it says settles it: {look}"
+    if letter["kind"] == "backfill" or _ours(letter["queue"], letter["envelope"]):
+        return None
+    if str(letter["id"]).startswith("intake:"):
+        return "the coordinator's job is not valid", f"let the coordinator push a right one; {look}"
+    return "it cannot be read as a job", look
 
 
 def requeue_job(job_id: str, actor: str, deps: Deps) -> dict[str, Any]:
@@ -247,15 +267,11 @@ def requeue_job(job_id: str, actor: str, deps: Deps) -> dict[str, Any]:
 
 def _why_not(connection: Connection, letter: Mapping[str, Any]) -> tuple[str, str]:
     """Why a letter that is open was not requeued, and what to do."""
-    look = f"`mdtasks dlq show {letter['id']}`"
-    if letter["kind"] == "poison":
-        if str(letter["id"]).startswith("intake:"):
-            return "the coordinator's job is not valid", f"let the coordinator push a right one; {look}"
-        return "it cannot be read as a job", look
-    if letter["kind"] == "action":
-        return "it is a finding about what is stored, and no job", look
+    never = why_never(letter)
+    if never is not None:
+        return never
     if letter["kind"] != "backfill":
-        return "its queue has no room", f"try again when there is; {look}"
+        return "its queue has no room", f"try again when there is; `mdtasks dlq show {letter['id']}`"
     status = jobs.statuses(connection, [letter["job_id"]]).get(letter["job_id"])
     if status is None:
         # Sent again it would be dropped: a worker claims rows.

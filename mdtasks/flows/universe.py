@@ -15,23 +15,23 @@ from typing import Annotated, Any, Final
 from pydantic import StringConstraints
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import ConflictError, InvalidRequestError, TooManyLeaveError
+from mdtasks.domain.errors import ConflictError, InvalidRequestError, TooManyMoveError
 from mdtasks.domain.jobs import Tier
 from mdtasks.domain.listings import Kept, has_dollars
 from mdtasks.domain.policy import Policy
-from mdtasks.domain.universe import Member, Terms
+from mdtasks.domain.universe import Terms
 from mdtasks.domain.versions import (
     Header,
     Input,
     Moved,
     difference,
     keys_bytes,
-    leavers,
     members_bytes,
     traded_bytes,
 )
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.universe_bundle import built
+from mdtasks.flows.universe_guard import Moves, moves_to
 from mdtasks.flows.universe_listings import Told, read_rows, take
 from mdtasks.observe import metrics
 from mdtasks.providers.listings import doubt, format_of
@@ -42,8 +42,6 @@ from mdtasks.store.universe import Activation, NewVersion, Version
 
 log = logging.getLogger(__name__)
 
-#: Leavers that a refusal names.
-_SOME: Final = 3
 #: What a version may be called.
 TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
@@ -62,8 +60,7 @@ class Made:
     """A version that was made, or was there already (``changed`` False). What the listings told: ``births``,
     ``renames``; ``skipped``: rows that mean nobody, by why; ``doubts``: what looks cut off.
 
-    ``leaving``: of the ``held`` members of the version that holds those that are not in this one; ``too_many``: more
-    than may leave unseen.
+    ``moves``: whom of the members of the version that holds it would move for the worse.
     """
 
     version: Version
@@ -73,18 +70,24 @@ class Made:
     renames: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     doubts: Sequence[str] = ()
-    leaving: int = 0
-    held: int = 0
-    too_many: bool = False
+    moves: Moves = field(default_factory=Moves)
+
+    @property
+    def refusal(self) -> TooManyMoveError | None:
+        """Why it may not hold unseen."""
+        return self.moves.refusal(self.version.version_tag)
 
     def as_dict(self) -> dict[str, Any]:
         told = {"births": self.births, "renames": self.renames, "skipped": dict(self.skipped)}
-        leave = {"leaving": self.leaving, "held": self.held, "too_many": self.too_many, "doubts": list(self.doubts)}
+        down = {tier.value: len(fall.members) for tier, fall in self.moves.falls.items()}
+        moves = {"leaving": len(self.moves.gone), "held": self.moves.held, "down": down}
         return {
             "ok": True,
             "changed": self.changed,
             **told,
-            **leave,
+            **moves,
+            "too_many": self.refusal is not None,
+            "doubts": list(self.doubts),
             "tiers": dict(self.tiers),
             **self.version.as_dict(),
         }
@@ -114,14 +117,13 @@ def refresh(source: str, kept: Sequence[Kept], asked: Asked, deps: Deps) -> Made
             reference.lock(connection)
             told = take(connection, source, kept, rows, (asked.actor, deps.calendars))
             made = _make(connection, source, told, asked, deps)
-            leave = _leave(connection, made.version, deps)
+            moves = _moves(connection, made.version, deps)
     except Exception:
         metrics.UNIVERSE_REFRESHES.labels(source=source, outcome="failed").inc()
         raise
     metrics.UNIVERSE_REFRESHES.labels(source=source, outcome="made" if made.changed else "same").inc()
     doubts = [f"the listing of {each.as_of}: {said}" for each in kept if (said := doubt(source, each.body))]
-    too_many = leave.refusal(made.version.version_tag) is not None
-    return replace(made, doubts=doubts, leaving=len(leave.gone), held=leave.held, too_many=too_many)
+    return replace(made, doubts=doubts, moves=moves)
 
 
 def _make(connection: Connection, source: str, told: Told, asked: Asked, deps: Deps) -> Made:
@@ -190,28 +192,8 @@ def _refuse_other_tag(connection: Connection, tag: str, there: Version | None) -
         raise ConflictError(f"another version is called {tag}", hint="choose another tag, or leave it out")
 
 
-@dataclass(frozen=True, slots=True)
-class _Leave:
-    """Who of the ``held`` members of the version that holds would leave with another, by rank."""
-
-    gone: Sequence[Member]
-    held: int
-    most: float
-
-    def refusal(self, tag: str) -> TooManyLeaveError | None:
-        """Why the other may not hold unseen; None: it may. Nobody leaves where none held."""
-        if len(self.gone) <= self.most * self.held:
-            return None
-        some = [each.symbol for each in self.gone[:_SOME]]
-        return TooManyLeaveError(tag, leaving=len(self.gone), held=self.held, most=self.most, some=some)
-
-
-def _leave(connection: Connection, version: Version, deps: Deps) -> _Leave:
-    most, held = float(deps.running.policy.universe.most_leave), store.active(connection)
-    if held is None or held.version == version.version:
-        return _Leave((), 0 if held is None else held.members, most)
-    before, after = (store.members(connection, each.version) for each in (held, version))
-    return _Leave(leavers(before, after), len(before), most)
+def _moves(connection: Connection, version: Version, deps: Deps) -> Moves:
+    return moves_to(connection, version, float(deps.running.policy.universe.most_leave))
 
 
 def activate(
@@ -220,15 +202,15 @@ def activate(
     """Let a version hold; None where it does already. One transaction: tiers, waiting jobs and the ledger of gaps
     follow together, and whoever reads them next sees all of it.
 
-    Raises NotFoundError, StoreUnavailableError; TooManyLeaveError where more of the members would leave than the policy
-    lets, which ``force`` lets all the same.
+    Raises NotFoundError, StoreUnavailableError; TooManyMoveError where more of the members would leave, or of a tier's
+    go down from it, than the policy lets, which ``force`` lets all the same.
     """
     with deps.database.transaction() as connection:
         reference.lock(connection)
         version = store.one(connection, tag)
         if version.active:
             return None, version
-        refusal = None if force else _leave(connection, version, deps).refusal(tag)
+        refusal = None if force else _moves(connection, version, deps).refusal(tag)
         if refusal is not None:
             raise refusal
         activation = store.activate(connection, version, actor, reason)

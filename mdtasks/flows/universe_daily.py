@@ -6,7 +6,7 @@ import logging
 from datetime import datetime, timedelta
 from typing import Final
 
-from mdtasks.domain.errors import TooManyLeaveError
+from mdtasks.domain.errors import TooManyMoveError
 from mdtasks.domain.jobs import TimeWindow
 from mdtasks.domain.policy import Policy
 from mdtasks.domain.sessions import Calendars
@@ -62,7 +62,7 @@ def run_once(deps: Deps, now: datetime) -> dict[str, str]:
         return done
     try:
         activate(version.version_tag, ACTOR, f"before the open of {told.mic}", deps)
-    except TooManyLeaveError as error:
+    except TooManyMoveError as error:
         log.warning("universe %s waits for a person: %s; %s", version.version_tag, error, error.hint)
         return {**done, "waits": version.version_tag}
     return {**done, "activated": version.version_tag}

@@ -106,14 +106,20 @@ def open_end(body: bytes) -> bool:
 
 
 def doubt(source: str, body: bytes) -> str | None:
-    """What makes a listing that can be read look cut off; None: nothing does.
+    """What makes a listing that can be read look cut off; None: nothing does. ``body``: one that ``read`` took.
 
     A CSV whose last line has all its columns and no newline may have lost the end of its last value. Editors and
     scripts write such files too, so it is no error.
     """
     if source != "csv" or not open_end(body):
         return None
-    return f"line {len(body.splitlines())}, the last, has no newline after it: was the file cut off there?"
+    reader = csv.reader(io.StringIO(body.decode("utf-8-sig")), strict=True)
+    names, *rows = [list(map(str.strip, row)) for row in reader if row]
+    symbol, value = rows[-1][names.index("symbol")], rows[-1][-1]
+    said = f"is its {names[-1]} {value!r} whole" if value else f"has it no {names[-1]}"
+    return (
+        f"line {reader.line_num}, the last ({symbol}), has no newline after it: {said}, or was the file cut off there?"
+    )
 
 
 def _check_header(names: list[str]) -> None:

@@ -14,6 +14,7 @@ from mdtasks.domain.action_news import News
 from mdtasks.domain.actions import Action, Days, Kind, Told
 from mdtasks.domain.bars import to_us
 from mdtasks.domain.jobs import Interval
+from mdtasks.store.letters import Letter
 
 _SQL: Final = load_statements("mdtasks.store.sql", "actions.sql")
 #: The last close before a day is looked for so far back: longer than any holidays since 2010 (12 days, XSAU).
@@ -191,9 +192,13 @@ def keep_suspect(connection: Connection, step: DailyStep, reason: str, bar: str)
     return connection.execute(_SQL["suspect"], values).scalar_one_or_none() is not None
 
 
-def reopen(connection: Connection, letter_id: str, message: str) -> bool:
-    """Open the letter of a finding again that was closed as mended; False when it was not."""
-    return connection.execute(_SQL["reopen"], {"id": letter_id, "message": storable(message)}).rowcount > 0
+def restate(connection: Connection, letter: Letter) -> bool:
+    """Let the letter of a finding that is on record and holds say what is known now (numbers grow, names change).
+
+    Returns whether it was opened again: it had been closed as mended.
+    """
+    said = {"id": letter.id, "symbol": letter.symbol, "message": storable(letter.message)}
+    return bool(connection.execute(_SQL["restate"], said).scalar_one_or_none())
 
 
 def resolve(

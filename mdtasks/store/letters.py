@@ -20,6 +20,9 @@ from mdtasks.domain.jobs import Tier
 from mdtasks.store.job_reports import known_uuid
 
 SQL: Final = load_statements("mdtasks.store.sql", "letters.sql")
+#: The kind of letters that are findings about what is stored: nothing was sent, so nothing can be sent again. What they
+#: say settles them, and then they close by themselves.
+FINDING: Final = "action"
 #: A purge deletes letters older than so many days where nobody says otherwise, and at least and at most so many.
 PURGE_DAYS: Final = 30
 LEAST_DAYS, MOST_DAYS = 1, 36_500
@@ -109,9 +112,12 @@ def unlettered(connection: Connection, grace_s: float) -> list[str]:
     return list(connection.execute(SQL["unlettered"], {"grace_s": grace_s}).scalars())
 
 
-def matching(connection: Connection, which: LetterFilter, limit: int = 100) -> list[dict[str, Any]]:
-    """Open letters, newest first, at most ``limit``."""
-    rows = connection.execute(SQL["matching"], {**asdict(which), "limit": limit})
+def matching(
+    connection: Connection, which: LetterFilter, limit: int = 100, *, jobs: bool = False
+) -> list[dict[str, Any]]:
+    """Open letters, newest first, at most ``limit``; ``jobs``: without findings."""
+    asked = {**asdict(which), "limit": limit, "jobs": jobs, "finding": FINDING}
+    rows = connection.execute(SQL["matching"], asked)
     return [dict(row._mapping) for row in rows]
 
 
@@ -130,8 +136,14 @@ def one(connection: Connection, letter_or_job_id: str) -> dict[str, Any]:
 
 
 def groups(connection: Connection, backfills: bool | None = None) -> list[dict[str, Any]]:
-    """Open letters by cause, the largest group first."""
-    return [dict(row._mapping) for row in connection.execute(SQL["groups"], {"backfills": backfills})]
+    """Open letters by cause, the largest group first; ``findings``: how many of them are such."""
+    asked = {"backfills": backfills, "finding": FINDING}
+    return [dict(row._mapping) for row in connection.execute(SQL["groups"], asked)]
+
+
+def kinds(connection: Connection) -> dict[str, int]:
+    """How many letters are open of which kind, most first; a kind without any is absent."""
+    return {row.kind: row.letters for row in connection.execute(SQL["kinds"])}
 
 
 def stats(connection: Connection) -> dict[str, Any]:

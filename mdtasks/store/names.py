@@ -71,10 +71,10 @@ def listed(connection: Connection, ids: Iterable[int]) -> dict[int, Fact]:
     return {row.instrument: Fact(row.symbol, row.as_of, row.source) for row in rows}
 
 
-def traded_since(connection: Connection, since: Mapping[int, datetime]) -> set[int]:
-    """Those of these instruments that have a bar at their moment or later."""
-    asked = {"ids": list(since), "since": list(since.values())}
-    return set(connection.execute(_SQL["traded_since"], asked).scalars()) if since else set()
+def last_bar(connection: Connection, instrument: int, since: datetime) -> datetime | None:
+    """When an instrument's last bar starts, of whatever interval; None where it has none since then."""
+    found: datetime | None = connection.execute(_SQL["last_bar"], {"id": instrument, "since": since}).scalar_one()
+    return found
 
 
 def rewrite(connection: Connection, changed: Mapping[int, Sequence[Span]]) -> None:

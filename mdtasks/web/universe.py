@@ -71,7 +71,7 @@ class RefreshQuery(Query):
 
 
 class ActivateBody(BaseModel):
-    """Which version shall hold, and why; ``force``: however many of the members leave."""
+    """Which version shall hold, and why; ``force``: however many leave or go down."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -174,7 +174,7 @@ async def refresh(request: Request) -> Response:
 
 
 async def activate(request: Request) -> Response:
-    """Let a version hold: tiers, jobs, gaps follow in one transaction. 409 when more members would leave than may."""
+    """Let a version hold: tiers, jobs, gaps follow in one transaction. 409 when more would leave or go down."""
     parse_query(request, Query)
     asked = await _body(request, ActivateBody)
     deps: Deps = request.state.deps

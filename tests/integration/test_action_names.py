@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from mdtasks.domain.actions import PERSON, Action, Kind
 from mdtasks.domain.bars import Bars, to_us
@@ -24,8 +27,9 @@ from mdtasks.settings import Settings
 from mdtasks.store import bars, letters, reference
 from mdtasks.store.bars import BarBatch
 from mdtasks.store.letters import LetterFilter
+from mdtasks.store.names import _SQL, last_bar
 from mdtasks.store.reference import Instrument, add_instruments
-from tests.integration.cli_calls import Cli
+from tests.integration.cli_calls import Called, Cli
 from tests.integration.universe_calls import borne, counted, csv_of, held, taken, tiers, with_ids
 
 #: A Friday at noon in New York.
@@ -129,7 +133,7 @@ def test_one_that_trades_on_is_another_than_the_action_is_about(deps: Deps, acti
     has_bars(deps, "FB", TODAY)
     done = follows(deps, "FB", action)
     assert (done.renamed, done.lives, len(done.unclear)) == (0, 0, 1)
-    assert "it has bars of later days" in done.unclear[0]
+    assert f"but it has bars of later days under FB, until {TODAY}" in done.unclear[0]
     assert open_letters(deps) == ["name_unclear"]
     told = follows(deps, "FB", action, source=PERSON)  # who looked knows better
     assert (told.renamed + told.lives, told.unclear) == (1, [])
@@ -236,3 +240,92 @@ def test_the_command_tells_what_followed(cli: Cli) -> None:
     back = cli("actions", "withdraw", "META", "2022-06-09", "rename", "--reason", "no", "--json").json
     assert back["names"] == 1
     assert cli("universe", "symbols", "FB", "--json").json[-1]["valid_to"] is None
+
+
+# -- the letters: what they say is true, and what they tell to type works ------------------------------------
+
+
+def letter(cli: Cli) -> dict[str, Any]:
+    (found,) = cli("dlq", "list", "--json").json
+    return dict(found)
+
+
+def settled_by(cli: Cli, said: str) -> None:
+    """Type the command of the open letter that begins so: it is followed, and the letter is closed."""
+    commands = [each for each in letter(cli)["message"].split("`")[1::2] if each.startswith(f"mdtasks {said} ")]
+    assert len(commands) == 1, letter(cli)["message"]
+    done = cli(*shlex.split(commands[0])[1:])
+    assert (done.code, "not followed" in done.err) == (0, False), done.err
+    assert cli("dlq", "list", "--json").json == []
+
+
+def imported(cli: Cli, path: Path, *rows: str) -> Called:
+    """What came of a file's actions, each ``symbol,ex_date,kind,new_symbol``."""
+    path.write_text("\n".join(["symbol,ex_date,kind,new_symbol,value", *(f"{row}," for row in rows), ""]))
+    return cli("actions", "import", str(path), "--json")
+
+
+@pytest.fixture
+def two(cli: Cli) -> Cli:
+    cli("universe", "add", "FB", "WM", "--mic", "XNYS")
+    return cli
+
+
+def test_a_letter_names_what_an_instrument_is_called_once_its_names_followed(two: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "actions.csv"
+    imported(two, path, "FB,2022-07-01,rename,WM")
+    assert letter(two)["symbol"] == "FB"
+    told = imported(two, path, "FB,2022-07-01,rename,WM", "FB,2022-06-09,rename,META").json
+    assert told["unclear"] == ["META: cannot bear WM, which instrument 2 bears then"]
+    assert letter(two)["symbol"] == "META"  # also the one that was written before
+    assert letter(two)["message"].startswith("META cannot bear WM")
+    settled_by(two, "actions withdraw META")
+
+
+def test_both_at_once_name_it_too(two: Cli, tmp_path: Path) -> None:
+    imported(two, tmp_path / "a.csv", "FB,2022-06-09,rename,META", "FB,2022-07-01,rename,WM")
+    assert (letter(two)["symbol"], letter(two)["tier"]) == ("META", "T1")
+    settled_by(two, "actions withdraw META")
+
+
+@pytest.mark.parametrize("said", ["actions add", "actions withdraw"])
+@pytest.mark.parametrize("action", ["rename,META", "delisting,"])
+def test_one_that_is_told_late_says_what_is_known_and_what_to_do_of_either_case(
+    two: Cli, cli_deps: Deps, tmp_path: Path, action: str, said: str
+) -> None:
+    has_bars(cli_deps, "FB", date(2022, 6, 20))
+    (unclear,) = imported(two, tmp_path / "a.csv", f"FB,2022-06-09,{action}").json["unclear"]
+    today = datetime.now(UTC).date()
+    assert f"on 2022-06-09, file told on {today}, but it has bars of later days under FB, until 2022-06-20" in unclear
+    has_bars(cli_deps, "FB", date(2022, 6, 21))  # the vendor goes on
+    follow(cli_deps.database, [1], cli_deps.calendars, datetime.now(UTC))
+    assert "until 2022-06-21" in letter(two)["message"]
+    settled_by(two, said)
+
+
+def test_what_cannot_be_had_back_is_said_so_and_can_be_settled(two: Cli, tmp_path: Path) -> None:
+    imported(two, tmp_path / "a.csv", "FB,2022-06-09,rename,META")
+    two("universe", "rename", "WM", "FB", "--on", "2022-07-01")
+    back = two("actions", "withdraw", "META", "2022-06-09", "rename", "--reason", "no", "--json")
+    assert back.json["unclear"] == ["META: cannot bear FB again, which instrument 2 bears then"]
+    settled_by(two, "actions add META")
+
+
+def test_what_a_provider_calls_it_is_kept_as_told_and_a_letter_asks(two: Cli, cli_deps: Deps) -> None:
+    done = follows(cli_deps, "FB", renamed("META WI"), now=datetime.now(UTC))
+    assert (done.renamed, done.unclear) == (0, [f"FB: renamed to 'META WI' on {TUESDAY}, which is no symbol here"])
+    assert two("actions", "list", "FB", "--json").json["actions"][0]["symbol"] == "META WI"
+    settled_by(two, "actions withdraw FB")
+
+
+def test_a_look_for_later_bars_leaves_the_months_before_out(deps: Deps) -> None:
+    days = [date(2023, month, 1) for month in range(1, 13)]
+    for day in (*days, TUESDAY):
+        has_bars(deps, "FB", day)
+    since = datetime(2024, 2, 1, tzinfo=UTC)
+    with deps.database.transaction() as connection:
+        plan = connection.execute(text(f"EXPLAIN {_SQL['last_bar'].text}"), {"id": 1, "since": since}).scalars().all()
+        found = [last_bar(connection, 1, at) for at in (since, datetime(2024, 3, 6, tzinfo=UTC))]
+    assert any("bars_2024_03" in line for line in plan)
+    assert not any("bars_2023" in line for line in plan)
+    assert found == [datetime(2024, 3, 5, tzinfo=UTC), None]

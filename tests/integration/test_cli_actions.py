@@ -87,10 +87,18 @@ def test_a_split_of_a_file_that_the_bars_do_not_show_is_told_of(stored: Cli, tmp
     refused = stored("requeue", letter["id"])
     assert refused.code == 3
     assert "a finding about what is stored" in refused.err
+    assert "what it says settles it" in refused.err
+    many = stored("dlq", "requeue", letter["id"], "--yes")
+    assert (many.code, "a finding about what is stored" in many.err) == (3, True)
+    none = stored("dlq", "requeue", "--all", "--yes")
+    assert (none.code, "what a finding says settles it" in none.err) == (0, True)
+    (group,) = stored("dlq", "groups", "--json").json
+    assert (group["letters"], group["findings"]) == (1, 1)
     page = stored("dlq", "show", letter["id"])
     assert "action_without_jump" in page.out
     assert "message was lost" not in page.out
-    assert "requeue" not in page.err
+    assert "`mdtasks requeue" not in page.err
+    assert "cannot be sent again: it is a finding" in page.err
     (bar,) = stored("quarantine", "--json").json
     assert bar["reason"] == "action_without_jump"
 
@@ -117,6 +125,11 @@ def test_refresh_asks_and_says_what_came(stored: Cli) -> None:
         ("ex_date,kind\n", "file", "has no column value"),
         ("symbol,ex_date,kind,value,colour\n", "file", "unknown column 'colour'"),
         ("ex_date,kind,value\n2026-11-04,split,2\n", "symbol", "has no column symbol"),
+        (
+            "symbol,ex_date,kind,value,new_symbol\nAAPL,2026-11-04,split,2,\nAAPL,2026-11-05,rename,,a b\n",
+            "new_symbol",
+            "line 3: new_symbol 'a b' is no symbol",
+        ),
         ("symbol,ex_date,kind,value\nNOPE,2026-11-04,split,2\n", "symbol", "unknown symbol NOPE"),
     ],
 )  # fmt: skip
@@ -141,11 +154,19 @@ def test_what_cannot_be_told_is_refused(stored: Cli, tmp_path: Path) -> None:
         (("import", str(tmp_path / "none.csv")), "file"),
         (("add", "AAPL", "2026-11-04", "split", "0", "--reason", "x"), "value"),
         (("add", "AAPL", "2026-11-04", "split", "2", "--reason", " "), "reason"),
-        (("add", "AAPL", "2026-11-04", "rename", "--reason", "x"), "symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", "a b", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", " ", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", "A" * 33, "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "rename", "--new-symbol", "METÁ", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "spin_off", "0.9", "--new-symbol", "a\nb", "--reason", "x"), "new_symbol"),
+        (("add", "AAPL", "2026-11-04", "split", "2", "--new-symbol", "META", "--reason", "x"), "new_symbol"),
         (("add", "NOPE", "2026-11-04", "split", "2", "--reason", "x"), "symbol"),
     ):
         refused = stored("actions", *words, "--json")
         assert (refused.code, refused.json["field"]) == (2, field), words
         assert refused.json["hint"]
+    for symbol in ("AAPL", "IBM"):
+        assert stored("actions", "list", symbol, "--history", "--json").json["history"] == []
     assert stored("actions", "withdraw", "AAPL", "2026-11-04", "dividend", "--reason", "x").code == 3
     assert stored("actions", "import", str(path), "--json").code == 2  # a rename without its new symbol

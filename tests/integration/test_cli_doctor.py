@@ -18,6 +18,8 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import reconcile_once
 from mdtasks.flows.doctor import examine_horizons
 from mdtasks.settings import CONNECTION_FILE, load_settings
+from mdtasks.store import letters
+from mdtasks.store.letters import FINDING, Letter
 from mdtasks.store.reference import Instrument, add_instruments
 from tests.integration.cli_calls import Called, Cli, work
 
@@ -53,6 +55,25 @@ def test_a_sound_stack_has_nothing_bad(cli: Cli, cli_deps: Deps) -> None:
     assert found.json["healthy"] is True
     workers = next(check for check in found.json["checks"] if check["part"] == "workers")
     assert workers["found"].startswith("t0@test")
+
+
+@pytest.mark.usefixtures("beating")
+def test_open_letters_are_to_look_at_and_counted_by_kind(cli: Cli, cli_deps: Deps) -> None:
+    reconcile_once(cli_deps, datetime.now(UTC))
+
+    def told() -> dict[str, str]:
+        found = cli("doctor", "--json")
+        assert (found.code, found.json["healthy"]) == (0, True)
+        return next(check for check in found.json["checks"] if check["part"] == "dead letters")
+
+    assert (told()["state"], told()["found"]) == ("ok", "none is open")
+    with cli_deps.database.transaction() as connection:
+        for number, kind in enumerate((FINDING, "poison", FINDING)):
+            letters.record(connection, Letter(f"{kind}:{number}", kind, "", "name_unclear", "look at it"))
+    told_now = told()
+    assert (told_now["state"], told_now["found"]) == ("warn", f"3 open: 2 {FINDING}, 1 poison")
+    assert "`mdtasks dlq list`" in told_now["todo"]
+    assert "all is well" not in cli("doctor").err
 
 
 def test_silent_workers_and_a_beat_that_never_ran_are_bad(cli: Cli) -> None:

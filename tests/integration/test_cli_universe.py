@@ -94,7 +94,36 @@ def test_a_listing_that_looks_cut_off_is_doubted(cli: Cli, tmp_path: Path) -> No
     assert "newline" not in refreshed("A,XNYS,1,2", "").err
     doubted = refreshed("A,XNYS,1,2", "B,XNYS,1,1")
     assert doubted.code == 0
-    assert "line 3, the last, has no newline after it: was the file cut off there?" in doubted.err
+    said = "line 3, the last (B), has no newline after it: is its volume '1' whole, or was the file cut off there?"
+    assert said in doubted.err
+    whole = cli("universe", "refresh", "--source", f"csv:{path}", "--as-of", "2024-01-02", "--json").json
+    assert whole["doubts"] == [f"the listing of 2024-01-02: {said}"]
+    assert "(B), has no newline after it: has it no volume, or was" in refreshed("A,XNYS,1,2", "B,XNYS,1,").err
+
+
+def test_who_would_go_down_is_told_before(cli: Cli, tmp_path: Path) -> None:
+    policy, path = tmp_path / "policy.yaml", tmp_path / "listing.csv"
+    sizes = "cadence: {eod: 1}, max_queue: 9"
+    policy.write_text(
+        f"universe: {{days: 1}}\ntiers: {{T0: {{size: 20, {sizes}}}, T1: {{size: 20, {sizes}}}, T2: {{{sizes}}}}}\n"
+    )
+    assert cli("policy", "apply", str(policy)).code == 0
+
+    def refreshed(day: str, order: range) -> Called:
+        path.write_text(
+            "symbol,mic,close,volume\n" + "".join(f"S{one},XNYS,1,{99 - n}\n" for n, one in enumerate(order))
+        )
+        return cli("universe", "refresh", "--source", f"csv:{path}", "--as-of", day, "--tag", day)
+
+    assert "go down" not in refreshed("2024-01-02", range(40)).err
+    assert cli("universe", "activate", "2024-01-02").code == 0
+    later = refreshed("2024-01-03", range(39, -1, -1))
+    told = "20 of 20 members of T0 would go down a tier, more than universe.most_leave lets: that needs --force"
+    assert told in later.err
+    assert "`mdtasks universe activate 2024-01-03 --force` lets it hold" in later.err
+    refused = cli("universe", "activate", "2024-01-03")
+    assert (refused.code, "20 of 20 members of T0 (S0, S1, S2, …) would go down a tier" in refused.err) == (4, True)
+    assert cli("universe", "activate", "2024-01-03", "--force").code == 0
 
 
 def test_names_are_told_and_shown(cli: Cli) -> None:

@@ -12,6 +12,8 @@ from mdtasks.domain.jobs import Tier
 from mdtasks.flows import dispatch, letters
 from mdtasks.flows.deps import Deps
 from mdtasks.queue.letters import Reason
+from mdtasks.store import letters as store
+from mdtasks.store.letters import FINDING, Letter
 from tests.integration.console_forms import sent
 from tests.integration.web_server import asked, dies, waiting_ids
 
@@ -37,6 +39,16 @@ def poison(deps: Deps) -> str:
     reason = Reason("undecodable", EVIL, EVIL)
     assert letters.record(letters.Dead(letter_id, EVIL, reason, "T1"), deps) == "recorded"
     return letter_id
+
+
+@pytest.fixture
+def finding(deps: Deps) -> str:
+    """The letter of a finding about what is stored."""
+    says = f"FB cannot bear WM, which instrument 2 bears then; {'x' * 200}: `mdtasks actions withdraw FB …`"
+    made = Letter("action:1:2024-03-05:name_unclear", FINDING, "", "name_unclear", says, symbol="FB")
+    with deps.database.transaction() as connection:
+        assert store.record(connection, made)
+    return made.id
 
 
 def _rows(page: httpx.Response) -> int:
@@ -73,9 +85,30 @@ def test_a_letter_that_is_no_job_is_shown_and_does_nothing(client: httpx.Client,
     assert EVIL not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3  # message, traceback, envelope
     assert "It cannot be read as a job" in page
+    assert "It cannot be sent again: it cannot be read as a job." in page
+    assert f"{poison}/requeue" not in page
     assert EVIL not in client.get(LIST).text
     answer = sent(client, f"{LIST}/{poison}/requeue")
     assert (answer.status_code, "it cannot be read as a job" in answer.text) == (404, True)
+
+
+def test_a_finding_is_not_offered_to_be_sent_and_shows_what_settles_it(client: httpx.Client, finding: str) -> None:
+    for path in (LIST, f"{LIST}/{finding}"):
+        page = client.get(path).text
+        assert "<button" not in page.partition("<main")[2].replace("<button>Filter</button>", ""), path
+        assert "`mdtasks actions withdraw FB …`" in page
+        assert "hat each says settles it" in page or "What it says settles it" in page
+    answer = sent(client, f"{LIST}/{finding}/requeue")
+    assert (answer.status_code, "it is a finding about what is stored" in answer.text) == (404, True)
+
+
+def test_a_plan_of_all_leaves_findings_out(client: httpx.Client, deps: Deps, dead: list[str], finding: str) -> None:
+    assert client.get(LIST).text.count("Requeue…</button>") == 2  # one a cause that can be sent
+    plan = sent(client, f"{LIST}/requeue").headers["location"]
+    assert "Requeue 3 letters?" in client.get(plan).text
+    sent(client, plan)
+    assert sorted(waiting_ids(deps.broker)) == sorted(dead)
+    assert _rows(client.get(LIST)) == 1
 
 
 def test_a_plan_is_carried_out_once_and_tells_it_again(client: httpx.Client, deps: Deps, dead: list[str]) -> None:

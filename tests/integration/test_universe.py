@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
 from mdtasks.domain.bars import Bars, to_us
-from mdtasks.domain.errors import ConflictError, InvalidRequestError, NotFoundError, UnknownSymbolError
+from mdtasks.domain.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    TooManyGoDownError,
+    UnknownSymbolError,
+)
 from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.listings import Kept
 from mdtasks.flows import policies
@@ -173,6 +179,64 @@ def test_an_activation_is_whole_or_not_at_all(deps: Deps, monkeypatch: pytest.Mo
     assert tiers(deps) == {"AAPL": "T0", "MSFT": "T0"}
     assert counted(deps, "select count(*) from universe_activations") == 1
     assert activated(deps, later) == {"came": 1, "left": 1}
+
+
+# -- who goes down ---------------------------------------------------------------------------------------
+
+TIERS = """
+universe: {{margin: 0.05, {more}}}
+tiers:
+  T0: {{size: {t0}, max_queue: 100, cadence: {{bars_1m: 60, quotes_l1: 5, eod: 1}}}}
+  T1: {{size: 60, max_queue: 100, cadence: {{bars_1m: 300, quotes_l1: 15, eod: 1}}}}
+  T2: {{max_queue: 100, cadence: {{eod: 1}}}}
+"""
+
+
+def ranked(order: Sequence[int]) -> bytes:
+    """A listing of as many companies, in this order of what they trade."""
+    return csv_of(*(f"S{one},XNYS,1,{len(order) - place}" for place, one in enumerate(order)))
+
+
+@pytest.fixture
+def hundred(deps: Deps) -> Deps:
+    """A process under a policy with a T0 of 40 and a T1 of 60, and the first version of 130 holds."""
+    under_it = under(deps, TIERS.format(t0=40, more="days: 1"))
+    made = taken(under_it, ranked(range(130)))
+    assert made.refusal is None
+    flow.activate(made.version.version_tag, "me", "", under_it)  # the first needs nobody's word
+    return under_it
+
+
+def test_more_of_a_tier_than_may_go_down_only_when_a_person_says_so(hundred: Deps) -> None:
+    made = taken(hundred, ranked([*range(40, 60), *range(20, 40), *range(20), *range(100, 130), *range(60, 100)]), NEXT)
+    tag = made.version.version_tag
+    assert made.as_dict()["down"] == {"T0": 20, "T1": 30}
+    assert (made.as_dict()["leaving"], made.as_dict()["too_many"]) == (0, True)
+    with pytest.raises(TooManyGoDownError) as refused:
+        flow.activate(tag, "me", "", hundred)
+    told = "20 of 40 members of T0 and 30 of 60 members of T1 (S0, S1, S2, …) would go down a tier with"
+    assert str(refused.value).startswith(f"{told} {tag}, more than universe.most_leave (0.1) lets")
+    assert refused.value.as_dict()["down"] == {"T0": {"down": 20, "held": 40}, "T1": {"down": 30, "held": 60}}
+    assert (tiers(hundred)["S0"], tiers(hundred)["S40"]) == ("T0", "T1")
+    flow.activate(tag, "me", "they did", hundred, force=True)
+    assert (tiers(hundred)["S0"], tiers(hundred)["S40"]) == ("T1", "T0")
+
+
+def test_so_few_that_change_places_need_nobodys_word(hundred: Deps) -> None:
+    made = taken(hundred, ranked([*range(40, 50), *range(40), *range(50, 130)]), NEXT)  # ten come up from T1
+    assert made.as_dict()["down"] == {"T0": 10}
+    assert made.refusal is None
+    flow.activate(made.version.version_tag, "me", "", hundred)
+    assert tiers(hundred)["S39"] == "T1"
+
+
+def test_whom_a_smaller_size_puts_out_whoever_set_it_wanted(hundred: Deps) -> None:
+    smaller = under(hundred, TIERS.format(t0=10, more="days: 1"))
+    made = taken(smaller, ranked(range(130)), NEXT)
+    assert made.as_dict()["down"] == {"T0": 30, "T1": 30}
+    assert made.refusal is None
+    flow.activate(made.version.version_tag, "me", "", smaller)
+    assert tiers(smaller)["S10"] == "T1"
 
 
 # -- which held when -------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def test_from_a_listing_to_the_tiers(client: httpx.Client, deps: Deps) -> None:
     second = refreshed(client, csv_of("AAPL,XNAS,190,1000"))
     diff = client.get("/universe/diff", params={"old": "ACTIVE", "new": second["version_tag"]}).json()
     assert [(each["symbol"], each["after"]) for each in diff["moves"]] == [("MSFT", None)]
-    assert (second["leaving"], second["held"], second["too_many"]) == (1, 2, True)
+    assert (second["leaving"], second["held"], second["down"], second["too_many"]) == (1, 2, {}, True)
     refused = client.post("/ops/universe/activate", json={"tag": second["version_tag"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "too_many_leave")
     assert (refused.json()["leaving"], refused.json()["held"]) == (1, 2)

@@ -162,8 +162,14 @@ class CanaryError(ConflictError):
         self.version = version
 
 
-class TooManyLeaveError(ConflictError):
-    """A version of the universe without more of the members than the policy lets go unseen. It was not activated."""
+class TooManyMoveError(ConflictError):
+    """A version of the universe moves more of the members for the worse than the policy lets unseen. It was not
+    activated; a person may say that it shall be.
+    """
+
+
+class TooManyLeaveError(TooManyMoveError):
+    """More of the members would leave."""
 
     code = "too_many_leave"
 
@@ -179,6 +185,27 @@ class TooManyLeaveError(ConflictError):
 
     def as_dict(self) -> dict[str, object]:
         return {**super().as_dict(), "leaving": self.leaving, "held": self.held}
+
+
+class TooManyGoDownError(TooManyMoveError):
+    """More of a tier's members would go down from it. ``down``: by tier, how many of how many."""
+
+    code = "too_many_go_down"
+
+    def __init__(self, tag: str, *, down: Mapping[str, tuple[int, int]], most: float, some: list[str]) -> None:
+        told = [f"{number:,} of {held:,} members of {tier}" for tier, (number, held) in down.items()]
+        total = sum(number for number, _ in down.values())
+        super().__init__(
+            f"{' and '.join(told)} ({', '.join(some)}{', …' if total > len(some) else ''}) would go down a tier with"
+            f" {tag}, more than universe.most_leave ({most:g}) lets: nothing was changed",
+            hint=f"are its closes and volumes right? `mdtasks universe diff ACTIVE {tag}` shows who goes down; --force"
+            " (force: true over HTTP) lets it hold all the same",
+        )
+        self.tag, self.down = tag, dict(down)
+
+    def as_dict(self) -> dict[str, object]:
+        down = {tier: {"down": number, "held": held} for tier, (number, held) in self.down.items()}
+        return {**super().as_dict(), "down": down}
 
 
 class UnauthorizedError(MdtasksError):

@@ -268,7 +268,10 @@ class Universe(_Section):
     before_open_s: Whole = said(7200, "So long before the open", unit="s", ge=600, le=43_200)
     activate: Flag = said(True, "What is made of it holds at once; false: `mdtasks universe activate` lets it")
     most_leave: Number = said(
-        0.1, "More than this share of the members leaves only when a person says --force", ge=0, le=1
+        0.1,
+        "More than this share of the members leaves, or of a tier's goes down, only when a person says --force",
+        ge=0,
+        le=1,
     )
     days: Whole = said(20, "Days' listings of which a symbol's dollar volume is the average", unit="d", ge=1, le=250)
     margin: Number = said(

@@ -35,7 +35,8 @@ def letters_by_cause(view: View) -> Iterator[Finding]:
             f"{group['letters']:,} letters, {group['symbols']:,} symbols, newest {_ago(view, group['last_seen'])} ago",
             str(group["example"]).partition("\n")[0][:160],
         )
-        cause = f"jobs failed for good: {group['error_class']}{where}"
+        what = "what is stored does not fit" if group["findings"] else "jobs failed for good"
+        cause = f"{what}: {group['error_class']}{where}"
         yield Finding(cause, likelihood, _requeue(group, view), evidence)
 
 
@@ -45,6 +46,8 @@ def _ago(view: View, at: Any) -> str:
 
 def _requeue(group: Mapping[str, Any], view: View) -> Repair:
     error_class, provider = str(group["error_class"]), str(group["provider"]) or None
+    if group["findings"]:  # about what is stored
+        return Repair(f"each says what settles it, and closes then: mdtasks dlq list --error {error_class}")
     if not group["task"].startswith("mdtasks."):  # poison: no job could be read out of it
         return Repair("look at one, and stop whoever sends it: mdtasks dlq list --kind others")
     words = f"when the cause is gone: mdtasks dlq requeue --error {error_class}"

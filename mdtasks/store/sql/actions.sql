@@ -144,10 +144,16 @@ VALUES (:instrument, '1d', :ts, :reason, :provider, :attempt_id, CAST(:bar AS js
 ON CONFLICT (instrument_id, interval, ts, reason, provider) DO NOTHING
 RETURNING id
 
--- name: reopen
--- Open again the letter of a finding that was closed as mended and holds again.
-UPDATE dead_letters SET state = 'open', message = left(:message, 4000), died_at = now(), updated_at = now()
-WHERE id = :id AND state = 'resolved'
+-- name: restate
+-- Let the letter of a finding that holds say what is known now, and open it again where it was closed as mended: true.
+UPDATE dead_letters l
+SET state = 'open', message = left(CAST(:message AS text), 4000), symbol = CAST(:symbol AS text),
+    died_at = CASE WHEN was.state = 'resolved' THEN now() ELSE l.died_at END, updated_at = now()
+FROM (SELECT id, state FROM dead_letters WHERE id = :id FOR UPDATE) was
+WHERE l.id = was.id
+  AND (was.state = 'resolved' OR (was.state = 'open' AND (l.message, l.symbol) IS DISTINCT FROM
+                                                         (left(CAST(:message AS text), 4000), CAST(:symbol AS text))))
+RETURNING was.state = 'resolved'
 
 -- name: resolve
 -- Close the letters of findings about these instruments' days since one that do not hold (any more).

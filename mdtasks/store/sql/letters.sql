@@ -30,7 +30,7 @@ WHERE j.status = 'failed' AND j.updated_at < now() - make_interval(secs => :grac
 LIMIT 1000
 
 -- name: matching
--- Open letters by filter, newest first.
+-- Open letters by filter, newest first; :jobs: but for findings, for which nothing was sent.
 SELECT id, kind, job_id, task, queue, tier, symbol, interval, lower("window") AS start, upper("window") AS "end",
        provider, error_class, message, attempts, state, died_at, updated_at
 FROM dead_letters
@@ -42,6 +42,7 @@ WHERE state = 'open'
   AND (CAST(:error_class AS text) IS NULL OR error_class = :error_class)
   AND (CAST(:since AS timestamptz) IS NULL OR died_at >= :since)
   AND (CAST(:task AS text) IS NULL OR coalesce(task, '') = :task)
+  AND (NOT CAST(:jobs AS boolean) OR kind <> :finding)
 ORDER BY died_at DESC, id
 LIMIT :limit
 
@@ -65,12 +66,16 @@ LIMIT 1
 -- name: groups
 -- Open letters by cause: one row per provider, error class and task.
 SELECT coalesce(provider, '') AS provider, error_class, coalesce(task, '') AS task, count(*) AS letters,
-       count(DISTINCT symbol) AS symbols, min(died_at) AS first_seen, max(died_at) AS last_seen,
+       count(*) FILTER (WHERE kind = :finding) AS findings, count(DISTINCT symbol) AS symbols, min(died_at) AS first_seen, max(died_at) AS last_seen,
        (array_agg(message ORDER BY died_at DESC))[1] AS example
 FROM dead_letters
 WHERE state = 'open' AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
 GROUP BY 1, 2, 3
 ORDER BY letters DESC, last_seen DESC
+
+-- name: kinds
+-- How many letters are open of which kind, most first.
+SELECT kind, count(*) AS letters FROM dead_letters WHERE state = 'open' GROUP BY kind ORDER BY letters DESC, kind
 
 -- name: stats
 SELECT count(*) FILTER (WHERE state = 'open') AS open,

@@ -33,11 +33,16 @@ FROM universe_members m JOIN universe_versions v USING (version)
 WHERE m.version = (SELECT version FROM universe_activations ORDER BY id DESC LIMIT 1)
   AND m.instrument = ANY (CAST(:ids AS integer[]))
 
--- name: traded_since
--- Those of these instruments that have a bar since their day.
-SELECT n.id
-FROM unnest(CAST(:ids AS integer[]), CAST(:since AS timestamptz[])) AS n (id, since)
-WHERE EXISTS (SELECT FROM bars b WHERE b.instrument_id = n.id AND b.ts >= n.since)
+-- name: last_bar
+-- When the last bar of an instrument starts, of whatever interval, if that is at a moment or later. The moment is one for
+-- all: so months before it are left out of the plan, however many there are, and the newest is looked at first.
+SELECT max(last.ts)
+FROM unnest(enum_range(NULL::bar_interval)) AS i (interval)
+CROSS JOIN LATERAL (
+    SELECT ts FROM bars
+    WHERE instrument_id = :id AND interval = i.interval AND ts >= CAST(:since AS timestamptz)
+    ORDER BY ts DESC LIMIT 1
+) last
 
 -- name: forget
 DELETE FROM symbols WHERE instrument_id = ANY (CAST(:ids AS integer[]))

@@ -81,7 +81,7 @@ def show(request: Request) -> Response:
     found = letter_reports.overview(asked.which, asked.limit, request.state.deps)
     narrowed = {name: value for name, value in asked.given.items() if name != "limit"}
     values: dict[str, Any] = {"found": found, "narrowed": narrowed, "tiers": list(Tier), "limit": asked.limit}
-    return page(request, "letters/list.html", **values, cause=_cause, link=letter_path)
+    return page(request, "letters/list.html", **values, cause=_cause, link=letter_path, finding=letters.FINDING)
 
 
 def show_letter(request: Request) -> Response:
@@ -89,7 +89,9 @@ def show_letter(request: Request) -> Response:
     parse_query(request, Query)
     found = letter_reports.whole(request.path_params["id"], request.state.deps)
     payload = None if found.payload is None else orjson.dumps(found.payload, option=orjson.OPT_INDENT_2).decode()
-    return page(request, "letters/one.html", letter=found.row, payload=payload, history=found.history)
+    values: dict[str, Any] = {"letter": found.row, "payload": payload, "history": found.history}
+    never, is_finding = flow.why_never(found.row), found.row["kind"] == letters.FINDING
+    return page(request, "letters/one.html", **values, never=never, is_finding=is_finding)
 
 
 def requeue(request: Request) -> Response:
