@@ -102,6 +102,13 @@ where c.at is not null and m.tier is distinct from case when a.next is not null 
 on conflict do nothing
 """
 
+_GIVEN = """
+update instruments i set tier_source = 'version:' || v.version_tag
+from universe_members m join universe_versions v using (version)
+where m.instrument = i.id and m.tier = i.tier
+  and m.version = (select version from universe_activations order by id desc limit 1)
+"""
+
 
 def upgrade() -> None:
     """Two columns, two tables, and the triggers that keep them."""
@@ -143,6 +150,7 @@ def upgrade() -> None:
     for subject, comment in _COMMENTS.items():
         op.execute(f"comment on {subject} is '{comment}'")
     op.execute(_TOLD)
+    op.execute(_GIVEN)
     for each in _TRIGGERS:
         op.execute(each)
 

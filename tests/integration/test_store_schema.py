@@ -168,7 +168,7 @@ def test_a_store_that_had_bars_says_since_when_coverage_has_a_history(empty_url:
 
 
 def test_a_store_that_had_a_universe_keeps_the_tiers_that_are_on_record(empty_url: str, empty: Database) -> None:
-    config = schema._config()
+    config, moments = schema._config(), [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 4, 6, 8)]
     with empty.transaction() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0015")
@@ -176,17 +176,19 @@ def test_a_store_that_had_a_universe_keeps_the_tiers_that_are_on_record(empty_ur
             connection.execute(text(statement))
     schema.migrate(empty_url)
     with empty.transaction() as connection:
-        told = [
-            {
-                each.symbol: each.tier.value
-                for each in reference.instruments(connection, as_of=datetime(2026, 3, day, tzinfo=UTC))
-            }
-            for day in (1, 2, 4, 6, 8)
-        ]
-        now = {each.symbol: each.tier.value for each in reference.instruments(connection)}
+        *told, now = (
+            {each.symbol: each.tier.value for each in reference.instruments(connection, as_of=at)}
+            for at in (*moments, None)
+        )
     # What a person did before a version is not on record: it counts as having been so ever since it was known.
     assert told == [{}, {"A": "T0", "B": "T1"}, {"A": "T0", "B": "T1"}, {"A": "T1", "B": "T1"}, now]
     assert now == {"A": "T1", "B": "T2"}
+    with empty.transaction() as connection:
+        held = reference.tiers_between(connection, 1, moments[0], moments[-1])
+    assert [(each.tier, each.source, each.actor) for each in held] == [
+        ("T0", "version:v1", None),
+        ("T1", "version:v2", "me"),
+    ]
     with empty.transaction() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "0015")
