@@ -16,7 +16,7 @@ from mdtasks.worker import tasks
 from tests.acceptance.harness import job_of
 
 #: Jobs of one call: many calls meet each other.
-BATCH = 10
+BATCH = 5
 
 
 def symbol_of(producer: int) -> str:
