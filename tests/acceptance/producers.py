@@ -35,7 +35,10 @@ def _produce(producer: int, jobs: int) -> None:
 
 def main() -> int:
     """Fork, let go all at once, wait for all."""
-    assert tasks  # loaded once, before the fork
+    assert tasks  # loaded once, before the fork, with what only the first call imports
+    deps = open_deps(application="producers")
+    enqueue_jobs([], "producers", deps)
+    deps.close()
     processes, jobs = (int(word) for word in sys.argv[1:])
     gate, opener = os.pipe()
     children = []
