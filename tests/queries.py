@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,14 @@ def _used(node: Any, by: frozenset[str]) -> Iterator[Used]:
             yield from _used(node.expr, by)
 
 
+@cache
 def rule_documents() -> list[dict[str, Any]]:
     """Every rule that is checked in."""
     paths = (_CONFIG / "recording.yml", _CONFIG / "alerts.yml")
     return [rule for path in paths for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
+@cache
 def all_queries() -> dict[str, str]:
     """Every query of rules and dashboards by where it stands."""
     rules = {
@@ -71,6 +74,7 @@ def all_queries() -> dict[str, str]:
     return rules | panels
 
 
+@cache
 def known() -> dict[str, set[str]]:
     """Every metric that a query may ask for, by its name as scraped, with its labels."""
     found: dict[str, set[str]] = dict(BUILT_IN)

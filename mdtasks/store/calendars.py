@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,12 @@ from mdtasks.domain.sessions import Calendars
 _COLUMNS: Final = ("labels", "opens", "closes", "part_opens", "part_closes")
 
 
+@cache
+def _installed() -> str:
+    """The versions of library and pandas in use; finding them out takes longer than to read kept years."""
+    return f"exchange_calendars {version('exchange_calendars')}, pandas {version('pandas')}"
+
+
 class KeptCalendars:
     """Years of calendars in a folder, a file each. Processes may read and write at once: files change as a whole.
 
@@ -33,7 +40,7 @@ class KeptCalendars:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._versions = f"exchange_calendars {version('exchange_calendars')}, pandas {version('pandas')}"
+        self._versions = _installed()
 
     def load(self, mic: str) -> Years | None:
         """The years kept of a calendar; None when there are none, or of other versions, or the file is broken."""

@@ -5,6 +5,8 @@ Nothing here is a stand-in: Valkey and PostgreSQL out of the wheels, `celery -A 
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import shutil
 import signal
@@ -16,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +33,8 @@ from mdtasks.domain.sessions import Calendars
 from mdtasks.providers.simulator import SimulatorProvider
 from mdtasks.settings import Settings, load_settings
 from mdtasks.stack.embedded import PostgresServer, ValkeyServer, stop, wait_until_answers
+from mdtasks.stack.home import write_private
+from mdtasks.stack.kept import password_of
 from mdtasks.stack.spawn import spawn
 from mdtasks.store import bars as store_bars
 from mdtasks.store import reference
@@ -108,16 +114,36 @@ class Servers:
         }
 
 
+@cache
+def _migrated() -> Path:
+    """The home of a PostgreSQL that has been migrated and stopped: made once, to be copied."""
+    home = Path(mkdtemp(prefix="mdtasks-servers-"))
+    home.chmod(0o755)  # as root the server runs as another user
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    servers = Servers(home)
+    try:
+        servers.start(servers.postgres)
+        servers.postgres.ensure_database()
+        migrate(servers.postgres.url)
+    finally:
+        servers.stop_all()
+    return home
+
+
 @contextmanager
 def own_servers(home: Path) -> Iterator[Servers]:
     """Both servers, running, with a migrated database; stopped at the end."""
+    home.mkdir(parents=True, exist_ok=True)
+    made = _migrated()
+    subprocess.run(["cp", "-pR", made / "postgres", home], check=True)  # with its owner
+    # Its password goes with it, its port does not: whatever is left of an earlier test knocks there in vain.
+    kept = {PostgresServer.name: {"password": password_of(made, PostgresServer.name)}}
+    write_private(home / "servers.json", json.dumps(kept))
     servers = Servers(home)
     give_calendars(home / "home")
     try:
         servers.start(servers.redis)
         servers.start(servers.postgres)
-        servers.postgres.ensure_database()
-        migrate(servers.postgres.url)
         yield servers
     finally:
         servers.stop_all()

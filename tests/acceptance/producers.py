@@ -16,7 +16,7 @@ from mdtasks.worker import tasks
 from tests.acceptance.harness import job_of
 
 #: Jobs of one call: many calls meet each other.
-BATCH = 10
+BATCH = 5
 
 
 def symbol_of(producer: int) -> str:
@@ -35,7 +35,10 @@ def _produce(producer: int, jobs: int) -> None:
 
 def main() -> int:
     """Fork, let go all at once, wait for all."""
-    assert tasks  # loaded once, before the fork
+    assert tasks  # loaded once, before the fork, with what only the first call imports
+    deps = open_deps(application="producers")
+    enqueue_jobs([], "producers", deps)
+    deps.close()
     processes, jobs = (int(word) for word in sys.argv[1:])
     gate, opener = os.pipe()
     children = []

@@ -107,7 +107,7 @@ def rogue(settings: Settings, samples: Samples) -> Callable[[], None]:
 
 @pytest.mark.chaos
 def test_64_producers_never_push_a_tier_past_its_cap_and_every_job_is_done(tmp_path: Path, full_size: bool) -> None:
-    jobs, cap = (50_000, 1000) if full_size else (1_280, 100)
+    jobs, cap = (50_000, 1000) if full_size else (640, 100)
     each = -(-jobs // PRODUCERS)
     limits = {"BACKFILL_MAX_QUEUE_T0": str(cap)}
     symbols = [symbol_of(producer) for producer in range(PRODUCERS)]
@@ -131,7 +131,7 @@ def test_64_producers_never_push_a_tier_past_its_cap_and_every_job_is_done(tmp_p
             f"\n{PRODUCERS * each} jobs, cap {cap}: {samples}, produced {produced_s:.1f} s, drained {drained_s:.1f} s"
         )
         assert samples.deepest == cap
-        assert samples.taken > 1000
+        assert samples.taken > 100
         assert (samples.refused > 0, samples.accepted > 0) == (True, True)
         assert differences(deps.database, symbols, each) == []
         (counts,) = rows(

@@ -10,29 +10,13 @@ import orjson
 import pytest
 
 from mdtasks.flows.backfill import enqueue_jobs
-from mdtasks.flows.deps import Deps, open_deps
+from mdtasks.flows.deps import Deps
 from mdtasks.store import job_reports
-from tests.acceptance.harness import Crew, Servers, add_symbols, crew, job_of, own_servers, rows, until
+from tests.acceptance.harness import Crew, Servers, add_symbols, crew, job_of, rows, until
 
 #: A token that no trace may hold, and which every process of the stack is given.
 SECRET = "hush-hush-0815"
 SLOW = "latency_s=0.3,only=SLOW"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """A Redis and a PostgreSQL for this page."""
-    with own_servers(tmp_path_factory.mktemp("slow")) as running:
-        yield running
-
-
-@pytest.fixture
-def deps(servers: Servers) -> Iterator[Deps]:
-    """Deps on them, the queues empty."""
-    opened = open_deps(servers.settings(), application="tests")
-    opened.broker.flushall()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 
 from mdtasks.stack.binaries import prometheus_binary
 from mdtasks.stack.ports import WEB_PORT
+from mdtasks.stack.report import stack_status
 
 Eventually = Callable[..., None]
 MOVED = f"port {WEB_PORT} is taken by another program"
@@ -35,9 +36,8 @@ def mdtasks(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProce
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """What `mdtasks status --json` says in the folder."""
-    answer: dict[str, Any] = json.loads(mdtasks("status", "--json", cwd=folder).stdout)
-    return answer
+    """What `mdtasks status --json` says in the folder, without a process for each look."""
+    return stack_status(folder / ".mdtasks").as_dict()
 
 
 def process(folder: Path, name: str) -> dict[str, Any]:
@@ -100,12 +100,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, default_port_taken: None) -
 def test_everything_is_ready_and_within_its_memory(folder: Path, eventually: Eventually) -> None:
     for name in _EXTRA:  # `up` does not wait for it
         eventually(lambda name=name: process(folder, name).get("state") == "ready", within_s=30, what=name)
-    found = status(folder)
+    found = json.loads(mdtasks("status", "--json", cwd=folder).stdout)
     assert found["state"] == "ready"
     assert {each["name"] for each in found["processes"]} == _NAMES | _EXTRA
     assert {each["state"] for each in found["processes"]} == {"ready"}
     assert sum(each["memory_mb"] for each in found["processes"]) == pytest.approx(found["memory_mb"], abs=1)
     assert 100 < found["memory_mb"] < 1200
+    seen = status(folder)
+    assert found.keys() == seen.keys()
+    assert [each.keys() for each in found["processes"]] == [each.keys() for each in seen["processes"]]
 
 
 def test_a_second_terminal_fills_in_bars_by_the_caps_and_providers_of_the_stack(folder: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from mdtasks.domain.jobs import BarsFetchJob, Interval, Tier, TimeWindow
 from mdtasks.flows.backfill import enqueue_jobs
-from mdtasks.flows.deps import Deps, open_deps
-from tests.acceptance.harness import START, Crew, Servers, add_symbols, crew, job_of, own_servers, rows, until
+from mdtasks.flows.deps import Deps
+from tests.acceptance.harness import START, Crew, Servers, add_symbols, crew, job_of, rows, until
 
 _LOSES_A_SESSION = """
 from exchange_calendars.exchange_calendar import ExchangeCalendar
@@ -27,22 +27,6 @@ def make(self, *args, **options):
 
 ExchangeCalendar.__init__ = make
 """
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """A Redis and a PostgreSQL for this page."""
-    with own_servers(tmp_path_factory.mktemp("workers")) as running:
-        yield running
-
-
-@pytest.fixture
-def deps(servers: Servers) -> Iterator[Deps]:
-    """Deps on them, the queues empty."""
-    opened = open_deps(servers.settings(), application="tests")
-    opened.broker.flushall()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ _event: st.SearchStrategy[tuple[str, dict[str, Any]]] = st.one_of(
 
 
 @given(history=st.lists(_event, min_size=1, max_size=8))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_any_history_as_of_now_is_what_is_told_now_and_as_of_then_is_the_same_bytes_for_ever(
     made: Callable[[], World], history: list[tuple[str, dict[str, Any]]]
 ) -> None:

@@ -77,7 +77,7 @@ def test_a_broken_file_is_made_again(folder: Path, content: bytes) -> None:
 
 
 def test_years_of_another_version_are_not_believed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdtasks.store.calendars.version", lambda name: f"{name} of another day")
+    monkeypatch.setattr("mdtasks.store.calendars._installed", lambda: "a library of another day")
     verified_calendars(folder, NOW)
     monkeypatch.undo()
     kept = KeptCalendars(folder)

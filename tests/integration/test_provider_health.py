@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,12 +28,9 @@ from mdtasks.domain.errors import (
 )
 from mdtasks.domain.health import Circuit, Parts, Pause, Rules, Sample
 from mdtasks.domain.rates import Rate
-from mdtasks.store.gates import SharedGate
 from mdtasks.store.health import SAMPLES, HealthBook, spacing
+from tests.integration.at_once import AT_ONCE, NAME, gate, of_eight, probe, take
 
-#: A demoted provider may be probed at once.
-AT_ONCE = Rules(cooldown_s=0.001)
-NAME = "vendor"
 _NOW = datetime(2024, 1, 2, 15, tzinfo=UTC)
 
 
@@ -289,10 +285,6 @@ def test_no_window_can_hold_more_than_the_rate(calls: int, per_s: float) -> None
 # -- the gate ---------------------------------------------------------------------------------------
 
 
-def gate(url: str, rates: tuple[Rate, ...] = (), rules: Rules = AT_ONCE) -> SharedGate:
-    return SharedGate(NAME, rates, HealthBook(open_redis(url), rules))
-
-
 def test_a_gate_tells_of_failures_and_then_holds_back(redis_url: str) -> None:
     found = gate(redis_url, rules=Rules())
     for _ in range(4):
@@ -322,11 +314,17 @@ def test_what_would_wait_too_long_is_held_back_with_how_long(redis_url: str) -> 
     assert 3500 < held.value.retry_after_s < 3700
 
 
-def test_a_call_tells_how_long_its_requests_waited_and_not_how_long_they_took(redis_url: str) -> None:
-    found = gate(redis_url, (Rate(1, 1.0),))
+def test_a_call_tells_how_long_its_requests_waited_and_not_how_long_they_took(
+    redis_url: str, book: HealthBook, eventually: Callable[..., None]
+) -> None:
+    rates = (Rate(1, 1.0),)
+    found = gate(redis_url, rates)
     with found.call() as first, found.request("bars"):
-        time.sleep(1.1)  # what the vendor takes is not its wait
-    assert first.waited_s < 0.9
+        began = time.monotonic()
+        # What the vendor takes, here until the next request may go, is not its wait.
+        eventually(lambda: book.standings({NAME: rates})[0].budget, what="a request may go")
+        took_s = time.monotonic() - began
+    assert first.waited_s < took_s
     with found.call() as second:
         for _ in range(2):
             with found.request("bars"):
@@ -358,54 +356,17 @@ def test_without_redis_only_what_has_no_rate_is_asked(rates: tuple[Rate, ...], g
 # -- many processes ---------------------------------------------------------------------------------
 
 
-def _take(url: str, rates: tuple[Rate, ...], start: Any, sent: Any) -> None:
-    """Make requests as fast as the gate lets them through; tells between which times, by the clock of the machine, each
-    was granted.
-    """
-    found, times = gate(url, rates), list[tuple[float, float]]()
-    start.wait()
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        try:
-            asked = time.monotonic()
-            with found.call(), found.request("bars"):
-                times.append((asked, time.monotonic()))
-        except RateSpentError:
-            break
-    sent.put(times)
-
-
 def test_eight_processes_never_ask_more_than_the_rate_in_any_window(redis_url: str) -> None:
     rate = Rate(40, 2.0)
-    context = multiprocessing.get_context("spawn")
-    start, sent = context.Barrier(8), context.Queue()
-    workers = [context.Process(target=_take, args=(redis_url, (rate,), start, sent)) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    times = sorted(each for _ in workers for each in sent.get(timeout=60))
-    for worker in workers:
-        worker.join()
+    times = sorted(each for taken in of_eight(take, redis_url, (rate,)) for each in taken)
     for begins, _ in times:
         # Only those count that were asked for and granted within the window: a process may be put aside between.
         assert sum(begins <= asked and granted < begins + 2.0 for asked, granted in times) <= 40
     assert len(times) > 30
 
 
-def _probe(url: str, start: Any, verdicts: Any) -> None:
-    book = HealthBook(open_redis(url), AT_ONCE)
-    start.wait()
-    verdicts.put([book.admit(NAME, ()).verdict for _ in range(50)])
-
-
 def test_one_of_eight_processes_probes(redis_url: str, book: HealthBook) -> None:
     demote(book)
     book._client.hset(f"mdtasks:provider:{NAME}", "until_us", 0)
-    context = multiprocessing.get_context("spawn")
-    start, verdicts = context.Barrier(8), context.Queue()
-    workers = [context.Process(target=_probe, args=(redis_url, start, verdicts)) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    found = sorted(set(verdicts.get(timeout=60)) for _ in workers)
-    for worker in workers:
-        worker.join()
+    found = [set(verdicts) for verdicts in of_eight(probe, redis_url)]
     assert sorted(map(str, found)) == sorted(map(str, [{"probe"}] + [{"open"}] * 7))

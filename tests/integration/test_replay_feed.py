@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -125,15 +126,18 @@ def test_a_quiet_server_that_answers_is_not_left(buffer: ReplayBuffer, redis_url
     async def follow(next_event: Callable[[], Awaitable[Event]]) -> None:
         assert await next_event() == Broken()
         upcoming = asyncio.ensure_future(next_event())
-        pinged = redis.Redis.from_url(redis_url)
-        while pinged.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] < 3:
-            await asyncio.sleep(0)
+        await asyncio.to_thread(pinged, 3)
         buffer.publish({ONE: [bar(1)]}, 0)
         assert [entry.offset for entry in entries(await upcoming)] == [1]
-        pinged.close()
+
+    def pinged(times: int) -> None:
+        """Return when the server has been asked so often whether it is there."""
+        with redis.Redis.from_url(redis_url) as client, client.monitor() as monitor:
+            heard = (command["command"] for command in monitor.listen())
+            for _ in itertools.islice((each for each in heard if each.upper() == "PING"), times):
+                pass
 
     buffer.read({ONE: None})
-    redis.Redis.from_url(redis_url).config_resetstat()
     following(redis_url, follow, patience_s=0.02)
 
 

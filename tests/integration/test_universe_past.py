@@ -95,7 +95,7 @@ class Universe:
 
 
 @given(history=st.lists(_event, min_size=2, max_size=10))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_as_of_any_instant_the_universe_is_what_was_told_then(
     deps: Deps, history: list[tuple[str, tuple[Any, ...]]]
 ) -> None:

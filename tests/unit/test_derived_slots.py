@@ -32,8 +32,9 @@ def test_every_minute_makes_one_bar_and_every_bar_has_all_its_minutes(
     expected = calendar.expected(TimeWindow(start=around.start - 15 * DAY, end=around.end + 3 * DAY), interval)
     ends = calendar.interval_end(expected, interval)
     made: dict[int, list[int]] = {}
-    for minute in minutes_of(calendar, around):
-        made.setdefault(int(expected[np.searchsorted(ends, minute, side="right")]), []).append(minute)
+    minutes = minutes_of(calendar, around)
+    for ts, minute in zip(expected[np.searchsorted(ends, minutes, side="right")].tolist(), minutes, strict=True):
+        made.setdefault(ts, []).append(minute)
     bounds = to_us(window.start), to_us(window.end)
     wanted = {ts: all_ for ts, all_ in made.items() if any(bounds[0] <= us < bounds[1] for us in all_)}
     found: dict[int, list[int]] = {}

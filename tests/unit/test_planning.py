@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mdtasks.domain.bars import from_us, to_us
 from mdtasks.domain.errors import NotYetError, UnsupportedError
@@ -18,6 +20,7 @@ from mdtasks.providers.planning import Declaration, Plan, Wanted, in_reach, plan
 
 NOW = datetime(2024, 6, 5, 15, 30, 20, tzinfo=UTC)
 DAY = timedelta(days=1)
+HOUR_US = 3_600_000_000
 LISTINGS = [Listing(f"S{number}", "XNYS") for number in range(7)]
 
 
@@ -111,7 +114,8 @@ def test_an_exchange_or_an_interval_that_is_not_served_is_named() -> None:
         in_reach(Declaration("v", told), Interval.M1, when, NOW)
 
 
-_TIMES = st.integers(to_us(datetime(2024, 4, 1, tzinfo=UTC)) // 60_000_000, to_us(NOW) // 60_000_000 + 60)
+_FIRST = datetime(2024, 4, 1, tzinfo=UTC)
+_TIMES = st.integers(to_us(_FIRST) // 60_000_000, to_us(NOW) // 60_000_000 + 60)
 _WINDOWS = st.tuples(_TIMES, _TIMES).filter(lambda each: each[0] < each[1]).map(
     lambda each: TimeWindow(start=from_us(each[0] * 60_000_000), end=from_us(each[1] * 60_000_000))
 )  # fmt: skip
@@ -138,17 +142,25 @@ def test_each_interval_that_is_wanted_and_ended_is_in_one_call_or_named_and_none
     found = planned(told, interval, *wanted)
     step_us = interval.seconds * 1_000_000
 
-    def starts(part: TimeWindow) -> range:
-        first = -(-to_us(part.start) // step_us) * step_us
-        return range(first, to_us(part.end), step_us)
+    every = np.arange(to_us(_FIRST) // step_us * step_us, to_us(NOW) + HOUR_US + step_us, step_us)
 
-    called = Counter((each.symbol, at) for call in found.calls for each in call.listings for at in starts(call.window))
-    named = Counter((left.listing.symbol, at) for left in found.not_asked for at in starts(left.window))
-    ended_us = to_us(NOW) - step_us
-    asked = Counter((each.symbol, at) for each, part in wanted for at in starts(part) if at <= ended_us)
-    assert all(called[key] + named[key] == count for key, count in asked.items())
+    def times(parts: Iterable[tuple[Listing, TimeWindow]]) -> dict[str, NDArray[np.int64]]:
+        """How often each interval of a symbol starts in one of the parts, shape of ``every``."""
+        counts = {each.symbol: np.zeros(len(every), dtype=np.int64) for each in LISTINGS}
+        for each, part in parts:
+            counts[each.symbol] += (every >= to_us(part.start)) & (every < to_us(part.end))
+        return counts
+
+    called = times((each, call.window) for call in found.calls for each in call.listings)
+    named = times((left.listing, left.window) for left in found.not_asked)
+    asked = times(wanted)
+    ended = every <= to_us(NOW) - step_us
     oldest_us = to_us(NOW - told.history) if told.history else 0
-    assert all(oldest_us <= at <= to_us(NOW) - told.delay_s * 1_000_000 for _, at in called)
+    reached = (every >= oldest_us) & (every <= to_us(NOW) - told.delay_s * 1_000_000)
+    for symbol in called:
+        counted = ended & (asked[symbol] > 0)
+        assert np.array_equal((called[symbol] + named[symbol])[counted], asked[symbol][counted])
+        assert not np.any(called[symbol][~reached])
     for call in found.calls:
         assert len(call.listings) <= told.max_symbols
         assert call.window.end - call.window.start <= told.windows.get(interval, timedelta.max)

@@ -247,9 +247,9 @@ def test_what_was_asked_before_never_changes_an_answer(order: list[int]) -> None
 @pytest.mark.parametrize("mic", ["XNYS", "XHKG", "XASX", "CMES"])
 def test_years_loaded_one_by_one_are_those_loaded_at_once(mic: str) -> None:
     piecemeal, at_once = fresh(mic), fresh(mic)
-    for year in range(2008, 2026, 3):
+    for year in range(2014, 2026, 3):
         piecemeal.sessions(span(f"{year}-06-01", f"{year}-06-02"))
-    whole = span("2008-01-01", "2026-01-01")
+    whole = span("2014-01-01", "2026-01-01")
     assert piecemeal.sessions(whole) == at_once.sessions(whole)
 
 

@@ -152,12 +152,13 @@ def outcome(provider: SimulatorProvider, now: datetime, listing: Listing = PAIR)
 def test_calls_fail_in_the_shares_ordered_and_alike_each_time() -> None:
     text = "error=0.1,rate_limit=0.2,timeout=0.05"
     times = [NOW + timedelta(seconds=n) for n in range(4000)]
-    fates = [outcome(simulator(text), at) for at in times]
+    # At midnight a stock does not trade: no call has to make bars.
+    fates = [outcome(simulator(text), at, STOCK) for at in times]
     shares = {kind: count / len(times) for kind, count in Counter(fates).items()}
     assert shares[ProviderTimeoutError] == pytest.approx(0.05, abs=0.02)
     assert shares[RateLimitedError] == pytest.approx(0.19, abs=0.03)
     assert shares[VendorError] == pytest.approx(0.076, abs=0.02)
-    assert fates[:200] == [outcome(simulator(text), at) for at in times[:200]]
+    assert fates[:200] == [outcome(simulator(text), at, STOCK) for at in times[:200]]
 
 
 @pytest.mark.parametrize("text", ["", "error=0.1,timeout=0.05", "wrong=0.001,only=AAPL|MSFT", "hang=X,hang_s=5"])

@@ -338,3 +338,33 @@ def test_frames_go_together_as_an_array_in_both_forms(count: int) -> None:
     packed = batch(frames, Wire.MSGPACK)
     assert isinstance(packed, bytes)
     assert ormsgpack.unpackb(packed) == wanted
+
+
+def test_a_hub_ends_though_its_feed_takes_a_cancellation_for_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdtasks.web.stream.hub._PAUSE_S", 0.01)
+
+    class Deaf(World):
+        cancelled = 0
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.listening = asyncio.Event()
+
+        async def events(self) -> AsyncIterator[FeedEvent]:
+            yield Broken()
+            self.listening.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                if self.cancelled == 2:
+                    raise
+                raise BrokerUnavailableError("cancelled while connecting", hint="wait") from None
+
+    async def whole() -> None:
+        world = Deaf()
+        async with asyncio.timeout(20), world.hub.running():
+            world.client().follow()
+            await world.listening.wait()
+
+    asyncio.run(whole())

@@ -81,8 +81,11 @@ class Hub:
                 yield
             finally:
                 self._topics.clear()
-                for task in list(self._started):
-                    task.cancel()
+                # Again until they have ended: a cancellation that meets redis-py at connecting may get lost.
+                while left := list(self._started):
+                    for task in left:
+                        task.cancel()
+                    await asyncio.wait(left, timeout=_PAUSE_S)
 
     def follow(self, key: StreamKey, symbol: str, follower: Follower) -> Topic:
         """From now on the follower gets what is live in the stream."""
