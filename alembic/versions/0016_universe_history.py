@@ -14,6 +14,8 @@ create function universe_instant() returns timestamptz language plpgsql as $$
 begin
     if coalesce(current_setting('mdtasks.universe_instant', true), '') = '' then
         perform pg_advisory_xact_lock(hashtext('mdtasks.universe'));
+        -- A number of its own, also while nothing is written: who asks whether all is on record sees that it is open.
+        perform pg_current_xact_id();
         perform set_config('mdtasks.universe_instant', clock_timestamp()::text, true);
     end if;
     return current_setting('mdtasks.universe_instant')::timestamptz;
@@ -48,10 +50,12 @@ _TRIGGERS = (
     """
     create function instruments_kept() returns trigger language plpgsql as $$
     begin
-        insert into instrument_revisions (instrument_id, superseded_at, tier, tier_source, listed_from, delisted_on)
-        select b.id, universe_instant(), b.tier, b.tier_source, b.listed_from, b.delisted_on
+        insert into instrument_revisions
+            (instrument_id, superseded_at, mic, kind, tier, tier_source, listed_from, delisted_on)
+        select b.id, universe_instant(), b.mic, b.kind, b.tier, b.tier_source, b.listed_from, b.delisted_on
         from before b join after a using (id)
-        where (b.tier, b.listed_from, b.delisted_on) is distinct from (a.tier, a.listed_from, a.delisted_on)
+        where (b.mic, b.kind, b.tier, b.listed_from, b.delisted_on)
+              is distinct from (a.mic, a.kind, a.tier, a.listed_from, a.delisted_on)
           and b.created_at < universe_instant()
         on conflict do nothing;
         return null;
@@ -84,8 +88,9 @@ _COMMENTS = {
 #: The tiers that versions gave before each other, and before a person did. What else changed is not on record: it
 #: counts as having been so since the instrument is known.
 _TOLD = """
-insert into instrument_revisions (instrument_id, superseded_at, tier, tier_source, listed_from, delisted_on)
-select i.id, c.at, m.tier, 'version:' || v.version_tag, i.listed_from, i.delisted_on
+insert into instrument_revisions
+    (instrument_id, superseded_at, mic, kind, tier, tier_source, listed_from, delisted_on)
+select i.id, c.at, i.mic, i.kind, m.tier, 'version:' || v.version_tag, i.listed_from, i.delisted_on
 from (
     select version, activated_at, lead(activated_at) over held as at, lead(version) over held as next
     from universe_activations window held as (order by id)
@@ -139,6 +144,8 @@ def upgrade() -> None:
         create table instrument_revisions (
             instrument_id integer not null,
             superseded_at timestamptz not null,
+            mic text not null,
+            kind text not null,
             tier tier,
             tier_source text,
             listed_from date,

@@ -140,10 +140,15 @@ def _show_actions(actions: dict[str, Any]) -> None:
     told = plural(actions["statements"], "statement")
     print(f"\n{told} of corporate actions: {actions['appeared']:,} came to stand, {actions['gone']:,} no longer do")
     rows = [
-        (r["ex_date"], r["kind"], r["value"], "withdrawn" if r["withdrawn"] else "told", r["source"], r["known_at"])
+        (r["ex_date"], r["kind"], _value(r), "withdrawn" if r["withdrawn"] else "told", r["source"], r["known_at"])
         for r in actions["rows"]["statements"]
     ]
     show_table(("ex-date", "kind", "value", "what", "by", "known (UTC)"), rows)
+
+
+def _value(action: dict[str, Any]) -> object:
+    """Its number, or the symbol that it names."""
+    return action["symbol"] if action["value"] is None else action["value"]
 
 
 def _show_tier(tier: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 
 from mdtasks.cli.frame import Commands, print_json, say
 from mdtasks.cli.inputs import actor, add_kind, add_tier, explain, symbols_of, time_of
@@ -97,7 +96,7 @@ def list_symbols(args: argparse.Namespace) -> int:
     as_of = None if args.as_of is None else time_of(args.as_of, "as_of")
     with opened_database(args) as database:
         if as_of is not None:
-            await_changes(database, as_of, datetime.now(UTC))
+            await_changes(database, as_of)
         with database.transaction() as connection:
             found = instruments(connection, None if args.tier is None else Tier(args.tier), as_of)
     if args.json:

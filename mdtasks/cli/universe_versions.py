@@ -175,7 +175,7 @@ def show(args: argparse.Namespace) -> None:
     as_of = None if args.as_of is None else time_of(args.as_of, "as_of")
     with opened_database(args) as database:
         if as_of is not None:
-            await_changes(database, as_of, datetime.now(UTC))
+            await_changes(database, as_of)
         with database.transaction() as connection:
             version = store.chosen(connection, args.tag, as_of)
             members = store.members(connection, version.version, Tier(args.tier) if args.tier else None, args.limit)

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _KINDS: Final = (Kind.RENAME, Kind.DELISTING)
 #: Bars so long after a renaming or an end say that it was another one's: some vendors know the old symbol for a while.
 _LINGERS: Final = timedelta(days=3)
+#: So long is waited for whoever changes the universe: housekeeping has other things to do, and comes by again.
+_LOCK_S: Final = 10.0
 #: A round of beat looks at all of which something is told for a day so near; the others have their turn once a day.
 _DUE: Final = timedelta(days=10)
 
@@ -72,9 +74,9 @@ def follow(
 ) -> Followed:
     """Let names and lives of these instruments be as the actions that stand and are in force tell. Idempotent.
 
-    Raises StoreUnavailableError.
+    Raises StoreUnavailableError; BusyError where somebody else has been changing the universe for long.
     """
-    with database.transaction() as connection:
+    with database.waiting(_LOCK_S) as connection:
         concerned = names.concerned(connection, ids)
         if not concerned:
             return Followed()

@@ -185,7 +185,7 @@ def listed(
     Raises UnknownSymbolError; InvalidRequestError for an ``as_of`` to come; StoreUnavailableError, BusyError.
     """
     if as_of is not None:
-        await_changes(database, as_of, now)
+        await_changes(database, as_of)
         await_statements(database, as_of)
     with database.transaction() as connection:
         at_one_moment(connection)

@@ -44,17 +44,24 @@ def deps_at(connection: Connection, deps: Deps, at: datetime) -> Deps:
     )
 
 
-def await_changes(database: Database, as_of: datetime, now: datetime, *, field: str = "as_of") -> None:
-    """Wait for whoever changes the universe, where it may still be dated before an instant: symbols, lives, tiers, the
-    version that holds. What every read as of an instant begins with.
-
-    Raises InvalidRequestError naming ``field`` for an instant to come: nobody can know yet what is known by then;
-    BusyError.
+def refuse_future(as_of: datetime, clock: datetime, field: str = "as_of") -> None:
+    """Raise InvalidRequestError naming ``field`` for an instant to come by the store's clock, which dates all that is
+    put on record: nobody can know yet what is known by then.
     """
-    if as_of > now:
+    if as_of > clock:
         raise InvalidRequestError(
-            f"{field} {as_of.isoformat()} is in the future", field=field, hint="leave it out for what is known now"
+            f"{field} {as_of.isoformat()} is still to come: the store's clock says {clock.isoformat()}",
+            field=field,
+            hint="leave it out for what is known now",
         )
+
+
+def await_changes(database: Database, as_of: datetime, *, field: str = "as_of") -> None:
+    """Wait for whoever changes the universe, where it may still be dated before an instant: symbols, lives, tiers, the
+    version that holds. What every read as of an instant begins with. Raises as ``refuse_future``; BusyError.
+    """
+    with database.transaction() as connection:
+        refuse_future(as_of, readings.clock(connection), field)
     _await(database, as_of, reference.await_changes)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from mdtasks.connections import Database
 from mdtasks.domain.actions import Action, standing
 from mdtasks.domain.bars import from_us
 from mdtasks.domain.differences import diff
@@ -22,7 +23,8 @@ from mdtasks.domain.jobs import Interval, TimeWindow
 from mdtasks.domain.retention import subject_of
 from mdtasks.domain.stored import StoredBars
 from mdtasks.domain.windows import AskedWindow
-from mdtasks.flows.as_of import await_changes, await_statements
+from mdtasks.flows.as_of import await_changes, await_statements, await_writers
+from mdtasks.flows.calendars import calendars_at
 from mdtasks.flows.deps import Deps
 from mdtasks.store import actions, provenance, reference, retention
 from mdtasks.store.bars import read_bars
@@ -77,15 +79,19 @@ def differences(between: Between, deps: Deps, now: datetime) -> dict[str, Any]:
     if between.since >= until:
         raise InvalidRequestError(
             f"{between.since.isoformat()} is not before {until.isoformat()}",
-            field="from",
+            field="as_of_from",
             hint="give the earlier moment as the first",
         )
-    await_changes(deps.database, until, now, field="to")
+    if between.until is not None:
+        _await(between, between.until, deps.database)
     await_statements(deps.database, until)
     with deps.database.transaction() as connection:
         at_one_moment(connection)
         member = reference.resolve(connection, [between.symbol], as_of=between.until)[between.symbol]
-        window = between.window.on(deps.calendars.get(member.mic), between.interval, now, between.until)
+        known = deps.calendars
+        if between.until is not None:
+            known = calendars_at(connection, known, between.until)
+        window = between.window.on(known.get(member.mic), between.interval, now, between.until)
         _refuse_too_long(between.interval, window)
         kept = _kept(connection, between.interval, window)
         asked = Asked(member, between.interval, kept, between.since, until, between.rows)
@@ -100,6 +106,14 @@ def differences(between: Between, deps: Deps, now: datetime) -> dict[str, Any]:
         **({"kept_from": kept.start} if kept != window else {}),
         **sections,
     }
+
+
+def _await(between: Between, until: datetime, database: Database) -> None:
+    """Wait for what may still be dated before the second moment, where that is not now."""
+    await_changes(database, until, field="as_of_to")
+    with database.transaction() as connection:
+        found = reference.resolve(connection, [between.symbol], as_of=until)
+    await_writers(database, until, between.interval, [each.id for each in found.values()])
 
 
 def _kept(connection: Connection, interval: Interval, window: TimeWindow) -> TimeWindow:

@@ -95,9 +95,7 @@ def find_gaps(asked: Question, deps: Deps, now: datetime) -> list[Completeness]:
 
 def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Explanation:
     """The completeness of one symbol with the evidence for it. Reads only. Raises as ``find_gaps``."""
-    if asked.as_of is not None:
-        await_scan(deps.database, asked.as_of)
-    with _looking(replace(asked, symbols=[symbol]), deps, now) as look:
+    with _looking(replace(asked, symbols=[symbol]), deps, now, with_ledger=True) as look:
         (member,) = look.members
         series, stored, rejected = look.series(member)
         about = (look.connection, member.id, asked.interval, series.window, asked.as_of)
@@ -117,7 +115,7 @@ def explain_gaps(symbol: str, asked: Question, deps: Deps, now: datetime) -> Exp
 
 
 @contextmanager
-def _looking(asked: Question, deps: Deps, now: datetime) -> Iterator[_Look]:
+def _looking(asked: Question, deps: Deps, now: datetime, *, with_ledger: bool = False) -> Iterator[_Look]:
     """A look at the store for what is asked, in one transaction; as of an instant, in one snapshot of all that was
     known by then.
     """
@@ -125,7 +123,9 @@ def _looking(asked: Question, deps: Deps, now: datetime) -> Iterator[_Look]:
         with deps.database.transaction() as connection:
             yield _Look(connection, asked, deps, now)
         return
-    await_changes(deps.database, asked.as_of, now)
+    await_changes(deps.database, asked.as_of)
+    if with_ledger:  # a scan that is under way dates what it finds before it is seen
+        await_scan(deps.database, asked.as_of)
     with deps.database.transaction() as connection:
         ids = [each.id for each in _asked_for(connection, asked)]
     await_writers(deps.database, asked.as_of, asked.interval, ids)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from mdtasks.connections import Database
 from mdtasks.domain.errors import InvalidRequestError, NotFoundError
 from mdtasks.domain.health import Circuit, Parts, Pause
+from mdtasks.flows.as_of import refuse_future
 from mdtasks.store import providers
 from mdtasks.store.providers import TOLD, Entry, Look
 
@@ -156,12 +157,7 @@ def _read(database: Database, as_of: datetime, name: str | None = None) -> Mappi
 
 
 def _refuse(as_of: datetime, until: datetime) -> None:
-    if as_of > until:
-        raise InvalidRequestError(
-            f"as_of {as_of.isoformat()} is still to come: the store's clock says {until.isoformat()}",
-            field="as_of",
-            hint="leave it out to read how providers stand now",
-        )
+    refuse_future(as_of, until)
     if as_of < until - TOLD:
         raise InvalidRequestError(
             f"how providers stood as of {as_of:%Y-%m-%d %H:%M:%S} UTC cannot be told any more:"

@@ -292,14 +292,14 @@ def opened(asked: Reading, shelf: Shelf, now: datetime, *, idle_s: float = _IDLE
     Raises UnknownSymbolError, InvalidRequestError (the window, an ``as_of`` to come), StoreUnavailableError, BusyError.
     """
     if asked.as_of is not None:
-        _await(asked, asked.as_of, shelf.database, now)
+        _await(asked, asked.as_of, shelf.database)
     with shelf.database.snapshot(statement_s=_STATEMENT_S, idle_s=idle_s) as connection:
         yield Opened(connection, asked, shelf.calendars, now)
 
 
-def _await(asked: Reading, as_of: datetime, database: Database, now: datetime) -> None:
+def _await(asked: Reading, as_of: datetime, database: Database) -> None:
     """Wait for what may still be dated before: names and, where the answer goes by it, actions, silence, calendars."""
-    await_changes(database, as_of, now)
+    await_changes(database, as_of)
     if asked.adjust is not Adjust.NONE:
         await_statements(database, as_of)
     if asked.fill is not Fill.NONE:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from mdtasks.connections import load_statements, raw_psycopg
 from mdtasks.domain.jobs import Interval, TimeWindow
@@ -58,6 +58,12 @@ def states(
     with raw_psycopg(connection).cursor() as cursor:
         cursor.execute(statement, {**_arguments(interval, windows), **bounds}, prepare=False)
         return [State(*rest) for _, *rest in sorted(cursor)]
+
+
+def clock(connection: Connection) -> datetime:
+    """What the store's clock says."""
+    found: datetime = connection.execute(text(_SQL["clock"])).scalar_one()
+    return found
 
 
 def is_settled(connection: Connection, as_of: datetime, margin_s: float) -> bool:

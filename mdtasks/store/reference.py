@@ -148,9 +148,12 @@ def resolve(
         raise UnknownSymbolError(unknown, on=on)
     if unknown and as_of is not None:
         rows = connection.execute(_AS_OF["called_as_of"], {"symbols": unknown, "as_of": as_of})
-        raise UnknownSymbolError(unknown, as_of=as_of, then={row.now: row.symbol for row in rows})
+        near = [] if unknown[0] in current(connection, unknown) else _near(connection, unknown[0])
+        raise UnknownSymbolError(unknown, as_of=as_of, called={row.now: row.symbol for row in rows}, known=near)
     if unknown:
-        raise UnknownSymbolError(unknown, known=_near(connection, unknown[0]))
+        rows = connection.execute(_SQL["renamed"], {"symbols": unknown, "day": date.min})
+        called = {row.old: row.symbol for row in rows}
+        raise UnknownSymbolError(unknown, called=called, known=_near(connection, unknown[0]))
     return {symbol: found[symbol] for symbol in asked}
 
 

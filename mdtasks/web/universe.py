@@ -96,7 +96,7 @@ def show(request: Request) -> Response:
     if asked.tag is not None and asked.as_of is not None:
         raise InvalidRequestError("give tag or as_of, not both", field="as_of", hint="leave one of them out")
     if asked.as_of is not None:
-        await_changes(request.state.deps.database, asked.as_of, datetime.now(UTC))
+        await_changes(request.state.deps.database, asked.as_of)
     with _database(request) as connection:
         version = store.chosen(connection, asked.tag, asked.as_of)
         members = store.members(connection, version.version, asked.tier, asked.limit)

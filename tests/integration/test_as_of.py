@@ -331,7 +331,7 @@ def test_what_cannot_be_told_of_the_past_is_refused_by_name(cli: Cli, cli_deps: 
     cli("universe", "add", "BTC-USD", "--mic", "24/7")
     hour = ("--start", "2026-11-02T12:00Z", "--end", "2026-11-02T13:00Z")
     wrongs = {
-        ("--as-of", "2126-01-01"): "is in the future",
+        ("--as-of", "2126-01-01"): "is still to come",
         ("--as-of", "2026-11-02T12:00Z"): "unknown symbol BTC-USD as of 2026-11-02",
         ("--as-of", "noon"): "not a time",
     }

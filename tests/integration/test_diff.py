@@ -191,7 +191,8 @@ def test_over_http_it_is_told_alike(client: httpx.Client, deps: Deps) -> None:
     assert (bars["inserted"], bars["rows"]["inserted"][0]["close"]) == (1, 50.0)
     wrongs: tuple[tuple[dict[str, str], str], ...] = (
         ({}, "as_of_from"),
-        ({**asked, "as_of_to": "2020-01-01"}, "from"),
+        ({**asked, "as_of_to": "2020-01-01"}, "as_of_from"),
+        ({**asked, "as_of_to": "2999-01-01"}, "as_of_to"),
         ({**asked, "limit": "0"}, "limit"),
         ({**asked, "from": "2020-01-01"}, "from"),
     )

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from mdtasks.domain.actions import Action, Kind
-from mdtasks.domain.errors import BusyError, MdtasksError, UnknownSymbolError
+from mdtasks.domain.errors import BusyError, InvalidRequestError, MdtasksError, UnknownSymbolError
 from mdtasks.domain.jobs import Tier
+from mdtasks.flows import action_names
 from mdtasks.flows import as_of as flow
 from mdtasks.flows import universe_symbols as names
 from mdtasks.flows.action_names import follow
@@ -131,6 +132,11 @@ def test_what_is_asked_for_by_a_later_name_is_refused_with_the_one_of_then(
         later = client.get(path.replace("/FB", "/META"))
         assert (later.json()["code"], later.json()["field"]) == ("unknown_symbol", "symbol"), path
         assert later.json()["hint"] == "META was called FB then: ask for that"
+        given_up = client.get(path.partition("?")[0]).json()
+        assert (given_up["code"], given_up["hint"]) == ("unknown_symbol", "FB is called META now: ask for that")
+    never = client.get(f"/bars/MEAT?as_of={then}").json()
+    assert "did you mean META?" in never["error"]
+    assert "--as-of` shows whom" in never["hint"]
     world.add("FB", Tier.T0)  # another company; what was called so then is the first one
     with world.deps.database.transaction() as connection:
         early = reference.resolve(connection, ["FB"], as_of=datetime.fromisoformat(then))["FB"]
@@ -145,7 +151,7 @@ def test_a_change_that_is_under_way_is_waited_for_and_is_seen_whole(world: Unive
 
     def read(at: datetime) -> None:
         asked.set()
-        flow.await_changes(database, at, at)
+        flow.await_changes(database, at)
         with database.transaction() as connection:
             seen.append([each.symbol for each in reference.instruments(connection, as_of=at)])
         answered.set()
@@ -174,9 +180,44 @@ def test_who_changes_the_universe_for_too_long_is_not_waited_for(
         reference.lock(connection)
         at = clock(database)
         with pytest.raises(BusyError, match="still is"):
-            flow.await_changes(database, at, at)
-        flow.await_changes(database, at - timedelta(hours=1), at)  # settled: nobody is waited for
-    flow.await_changes(database, at, at)
+            flow.await_changes(database, at)
+        flow.await_changes(database, at - timedelta(hours=1))  # settled: nobody is waited for
+    flow.await_changes(database, at)
+
+
+def test_an_instant_is_not_settled_while_a_change_that_may_bear_it_is_open(
+    world: Universe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing is written yet."""
+    monkeypatch.setattr(flow, "_SETTLED_S", 0.0)
+    monkeypatch.setattr(flow, "_LOCK_S", 0.05)
+    database = world.deps.database
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE instruments SET tier = 'T0' WHERE false"))
+        at = clock(database)
+        with pytest.raises(BusyError):
+            flow.await_changes(database, at)
+        connection.execute(text("UPDATE instruments SET tier = 'T0'"))
+    flow.await_changes(database, at)
+    members, _ = world.told(at)
+    assert {each.tier for each in members} == {Tier.T0}
+
+
+def test_an_instant_to_come_by_the_clock_of_the_store_is_refused(world: Universe) -> None:
+    to_come = clock(world.deps.database) + timedelta(minutes=1)
+    with pytest.raises(InvalidRequestError, match="the store's clock says") as refused:
+        flow.await_changes(world.deps.database, to_come)
+    assert refused.value.field == "as_of"
+
+
+def test_names_do_not_wait_for_ever_for_their_turn(world: Universe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(action_names, "_LOCK_S", 0.05)
+    with world.deps.database.transaction() as connection:
+        reference.lock(connection)
+        with pytest.raises(BusyError):
+            world.act("FB", "META")
+    world.act("FB", "META")
+    assert "META" in {each.symbol for each in world.told()[0]}
 
 
 def test_no_writer_can_forget_the_history_nor_its_turn(world: Universe) -> None:
@@ -184,7 +225,7 @@ def test_no_writer_can_forget_the_history_nor_its_turn(world: Universe) -> None:
     database = world.deps.database
     before = clock(database)
     with database.transaction() as connection:
-        connection.execute(text("UPDATE instruments SET tier = 'T2'"))
+        connection.execute(text("UPDATE instruments SET tier = 'T2', mic = 'XLON', kind = 'index'"))
         connection.execute(text("DELETE FROM symbols WHERE symbol = 'WM'"))
         held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()"
         assert connection.execute(text(held)).scalar_one() == 1
@@ -192,6 +233,7 @@ def test_no_writer_can_forget_the_history_nor_its_turn(world: Universe) -> None:
     then, _ = world.told(before)
     assert [(each.symbol, each.tier) for each in now] == [("FB", Tier.T2)]
     assert [(each.symbol, each.tier) for each in then] == [("FB", Tier.T1), ("WM", Tier.T1)]
+    assert {(each.mic, each.kind) for each in then} == {("XNYS", "equity")}
 
 
 def test_the_commands_show_the_universe_of_then_and_who_moved_whom(cli: Cli, cli_deps: Deps) -> None:
@@ -230,3 +272,14 @@ def test_the_commands_show_the_universe_of_then_and_who_moved_whom(cli: Cli, cli
 def test_an_unknown_symbol_of_then_names_all_and_the_first_five() -> None:
     error = UnknownSymbolError([f"S{n}" for n in range(7)], as_of=datetime.fromisoformat("2026-01-01T00:00Z"))
     assert str(error).startswith("unknown symbol S0, S1, S2, S3, S4 and 2 more as of 2026-01-01T00:00:00+00:00")
+
+
+def test_differences_between_two_moments_are_the_same_whatever_is_told_later(cli: Cli, cli_deps: Deps) -> None:
+    cli("universe", "add", "FB", "--mic", "XNYS")
+    moments = [clock(cli_deps.database).isoformat() for _ in range(2)]
+    asked = ("diff", "FB", "--from", moments[0], "--to", moments[1], "--interval", "1d", "--json")
+    first = cli(*asked).json
+    assert cli("calendar", "close", "XNYS", first["start"][:10], "--reason", "a test").code == 0
+    assert cli("universe", "rename", "FB", "META").code == 0
+    assert cli(*asked).json == first
+    assert cli("diff", "META", *asked[2:4], *asked[6:]).json["start"] < first["start"]  # now it is another day

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from types import MappingProxyType
 from typing import Final
 
 from mdtasks.domain.errors.base import MdtasksError
@@ -26,8 +27,10 @@ class InvalidRequestError(MdtasksError):
 
 
 class UnknownSymbolError(InvalidRequestError):
-    """A symbol that no instrument bears now, bore ``on`` a day, or bore as far as was known ``as_of`` an instant;
-    ``then``: what those were called at that instant that bear the symbols now.
+    """A symbol that no instrument bears now, bore ``on`` a day, or bore as far as was known ``as_of`` an instant.
+
+    ``called``: what those are called that had one of the symbols and gave it up; as of an instant, what those were
+    called then that bear one now. ``known``: symbols that are like the first.
     """
 
     code = "unknown_symbol"
@@ -36,21 +39,24 @@ class UnknownSymbolError(InvalidRequestError):
         self,
         symbols: list[str],
         *,
-        known: list[str] | None = None,
+        known: Sequence[str] = (),
         on: date | None = None,
         as_of: datetime | None = None,
-        then: Mapping[str, str] | None = None,
+        called: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         named = ", ".join(symbols[:5]) + (f" and {len(symbols) - 5} more" if len(symbols) > 5 else "")
         when = f" on {on}" if on is not None else "" if as_of is None else f" as of {as_of.isoformat()}"
-        close = f"; did you mean {', '.join(known[:3])}?" if known else ""
+        close = f"; did you mean {', '.join(known[:3])}?" if known and not called else ""
         hint = f"add it with `mdtasks universe add {symbols[0]} --mic XNYS`, or see `mdtasks universe list`"
         if on is not None:
             hint = f"`mdtasks universe symbols {symbols[0]}` shows who bore it when"
-        elif then:
-            hint = ", ".join(f"{now} was called {old} then" for now, old in list(then.items())[:5]) + ": ask for that"
+        elif called:
+            is_called, then = ("is called", "now") if as_of is None else ("was called", "then")
+            hint = ", ".join(f"{one} {is_called} {other} {then}" for one, other in list(called.items())[:5])
+            hint += ": ask for that"
         elif as_of is not None:
-            hint = "nothing was known of it then: leave as_of out, or give a later one"
+            hint = "nothing was known of it then: leave as_of out, or give a later one; `mdtasks universe list --as-of`"
+            hint += " shows whom the universe followed"
         super().__init__(f"unknown symbol {named}{when}{close}", field="symbol", hint=hint)
         self.symbols = symbols
 

@@ -57,6 +57,9 @@ CROSS JOIN LATERAL (
     ) first
 ) b
 
+-- name: clock
+SELECT clock_timestamp()
+
 -- name: settled
 -- Whether no write is under way that may still show bars dated before an instant: writes are dated by their statement
 -- and seen at their commit. A session that we may not look into counts as one that writes.

@@ -23,14 +23,14 @@ WITH borne AS (
     SELECT instrument_id, symbol FROM symbol_revisions
     WHERE valid_to = 'infinity' AND known_at <= :as_of AND superseded_at > :as_of
 ), held AS (
-    SELECT i.id, b.symbol, i.mic, i.kind, h.tier, h.listed_from, h.delisted_on
+    SELECT i.id, b.symbol, h.mic, h.kind, h.tier, h.listed_from, h.delisted_on
     FROM borne b
     JOIN instruments i ON i.id = b.instrument_id
     CROSS JOIN LATERAL (
-        SELECT tier, listed_from, delisted_on, superseded_at FROM instrument_revisions
+        SELECT mic, kind, tier, listed_from, delisted_on, superseded_at FROM instrument_revisions
         WHERE instrument_id = i.id AND superseded_at > :as_of
         UNION ALL
-        SELECT i.tier, i.listed_from, i.delisted_on, 'infinity'
+        SELECT i.mic, i.kind, i.tier, i.listed_from, i.delisted_on, 'infinity'
         ORDER BY superseded_at LIMIT 1
     ) h
 )

@@ -46,6 +46,8 @@ instrument_revisions = Table(
     metadata,
     Column("instrument_id", Integer, primary_key=True, autoincrement=False),
     Column("superseded_at", utc, primary_key=True),
+    Column("mic", Text, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("tier", tier),
     Column("tier_source", Text),
     Column("listed_from", Date),
