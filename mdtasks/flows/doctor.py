@@ -22,7 +22,7 @@ from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import PROOF_LATE_S, last_proof
 from mdtasks.flows.provider_reports import why_aside
 from mdtasks.queue import backlog
-from mdtasks.store import job_reports, letters
+from mdtasks.store import evidence, job_reports, letters
 from mdtasks.store.reference import Instrument, instruments
 from mdtasks.store.schema import current_revision, head_revision
 
@@ -30,6 +30,8 @@ from mdtasks.store.schema import current_revision, head_revision
 _HEARTBEATS: Final = "/{db}.celeryev/worker.heartbeat"
 _HEARTBEAT_EVERY_S: Final = 2.0
 _SKEW_S: Final = 2.0
+#: Longer than any of ours keeps others waiting, but for one who makes a universe of ten thousand hold.
+_WAITS_S: Final = 5.0
 #: A calendar that ends within this is to be renewed: vendors of calendars publish the next year in its last months.
 _HORIZON_NEAR: Final = timedelta(days=60)
 _AWAY: Final = "does it run, and is its URL right? `mdtasks status`, `mdtasks logs postgres`, `mdtasks logs redis`"
@@ -74,6 +76,7 @@ def examine_services(deps: Deps, now: datetime) -> Iterator[Check]:
         yield checked("workers", lambda: _workers(deps))
         yield checked("beat", lambda: _beat(deps, now))
     if store_answers:
+        yield checked("locks", lambda: _locks(deps))
         yield checked("jobs", lambda: _jobs(deps))
         yield checked("dead letters", lambda: _letters(deps))
         yield examine_horizons(deps, now)
@@ -191,6 +194,20 @@ def _jobs(deps: Deps) -> tuple[State, str, str]:
         todo = "`mdtasks dlq groups` says why they failed, `mdtasks dlq requeue` sends them again"
         return "warn", ", ".join([*shown, f"{failed:,}{'+' if failed == 10_000 else ''} failed"]), todo
     return "ok", ", ".join(shown) or "nothing waits, nothing failed", ""
+
+
+def _locks(deps: Deps) -> tuple[State, str, str]:
+    """Whoever waits for a lock for so long waits for somebody who forgot a transaction, or whose host is gone."""
+    with deps.database.transaction() as connection:
+        long = [each for each in evidence.blocked(connection) if (each["waits_s"] or 0) > _WAITS_S]
+    if not long:
+        return "ok", "nobody waits for one", ""
+    by = long[0]
+    found = (
+        f"{len(long):,} waiting in PostgreSQL for up to {max(each['waits_s'] for each in long):,.0f} s, for process"
+        f" {by['blocker']} ({by['application'] or 'of no name'}, {by['state']} for {by['holds_s'] or 0:,.0f} s)"
+    )
+    return "warn", found, f"where it is forgotten, `select pg_terminate_backend({by['blocker']})` undoes what it did"
 
 
 def _letters(deps: Deps) -> tuple[State, str, str]:

@@ -14,11 +14,12 @@ import pytest
 import redis
 
 from mdtasks.cli.demo import _refuse_without_simulator
+from mdtasks.flows import doctor
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.dispatch import reconcile_once
 from mdtasks.flows.doctor import examine_horizons
 from mdtasks.settings import CONNECTION_FILE, load_settings
-from mdtasks.store import letters
+from mdtasks.store import letters, reference
 from mdtasks.store.letters import FINDING, Letter
 from mdtasks.store.reference import Instrument, add_instruments
 from tests.integration.cli_calls import Called, Cli, work
@@ -74,6 +75,32 @@ def test_open_letters_are_to_look_at_and_counted_by_kind(cli: Cli, cli_deps: Dep
     assert (told_now["state"], told_now["found"]) == ("warn", f"3 open: 2 {FINDING}, 1 poison")
     assert "`mdtasks dlq list`" in told_now["todo"]
     assert "all is well" not in cli("doctor").err
+
+
+def test_who_keeps_others_waiting_is_named(cli: Cli, cli_deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_WAITS_S", 0.0)
+    database = cli_deps.database
+
+    def told() -> dict[str, str]:
+        return next(check for check in cli("doctor", "--json").json["checks"] if check["part"] == "locks")
+
+    def change() -> None:
+        with database.transaction() as connection:
+            reference.lock(connection)
+
+    assert told()["state"] == "ok"
+    with database.transaction() as connection:
+        reference.lock(connection)
+        waiting = threading.Thread(target=change)
+        waiting.start()
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        while not connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one():
+            pass
+        found = told()
+    waiting.join()
+    assert found["state"] == "warn"
+    assert f"for process {pid} (" in found["found"]
+    assert f"pg_terminate_backend({pid})" in found["todo"]
 
 
 def test_silent_workers_and_a_beat_that_never_ran_are_bad(cli: Cli) -> None:
