@@ -26,10 +26,14 @@ PAUSE, RESUME = f"/ops/providers/{NAME}/pause", f"/ops/providers/{NAME}/resume"
 WHY = {"reason": "wrong splits"}
 
 
+#: What was asked for is not given back while a test runs.
+SLOW = Rate(200, 86_400.0)
+
+
 @pytest.fixture
 def rated(settings: Settings, deps: Deps) -> Iterator[httpx.Client]:
     """A client of an app whose simulator's account has a rate."""
-    with served(settings.model_copy(update={"vendor_rates": {NAME: (Rate(200, 60.0),)}})) as client:
+    with served(settings.model_copy(update={"vendor_rates": {NAME: (SLOW,)}})) as client:
         yield client
 
 
@@ -223,7 +227,7 @@ def test_without_redis_a_pause_is_taken_and_stats_say_what_is_away(settings: Set
 
 def test_a_scrape_reads_score_breaker_and_budget(rated: httpx.Client, deps: Deps, redis_client: redis.Redis) -> None:
     assert gauges(rated) == {"provider_health_score": 1.0, "circuit_state": 1.0, "provider_budget_remaining": 20.0}
-    deps.health.admit(NAME, (Rate(200, 60.0),))
+    deps.health.admit(NAME, (SLOW,))
     demote(deps.health)
     found = gauges(rated)
     assert (found["circuit_state"], found["provider_budget_remaining"]) == (0.0, 19.0)
@@ -233,7 +237,7 @@ def test_a_scrape_reads_score_breaker_and_budget(rated: httpx.Client, deps: Deps
     pause(NAME, "wrong splits", "ann", deps, NOW)
     assert gauges(rated)["circuit_state"] == 0.0
     (stats,) = rated.get("/stats/providers").json()["providers"]
-    assert (stats["rates"], stats["budget"]) == ("200/min", 19)
+    assert (stats["rates"], stats["budget"]) == ("200/day", 19)
 
 
 def test_without_a_rate_there_is_no_budget(client: httpx.Client) -> None:
