@@ -239,6 +239,19 @@ def test_whom_a_smaller_size_puts_out_whoever_set_it_wanted(hundred: Deps) -> No
     assert tiers(smaller)["S10"] == "T1"
 
 
+def test_a_smaller_size_lets_its_lowest_go_and_not_as_many_others(hundred: Deps) -> None:
+    smaller = under(hundred, TIERS.format(t0=10, more="days: 1"))
+    made = taken(smaller, ranked([*range(10, 20), *range(20, 40), *range(10), *range(40, 130)]), NEXT)
+    assert made.as_dict()["down"] == {"T0": 30, "T1": 30}
+    assert made.refusal is None  # the ten best of them: so few may always
+    less = under(hundred, TIERS.format(t0=20, more="days: 1"))
+    wrong = taken(less, ranked(range(129, -1, -1)), NEXT + timedelta(days=1))
+    assert wrong.as_dict()["down"]["T0"] == 40
+    with pytest.raises(TooManyGoDownError, match="20 of 20 best members of T0") as refused:
+        flow.activate(wrong.version.version_tag, "me", "", less)
+    assert refused.value.as_dict()["down"] == {"T0": {"down": 20, "held": 20}}
+
+
 # -- which held when -------------------------------------------------------------------------------------
 
 
