@@ -11,6 +11,7 @@ from sqlalchemy import text
 from mdtasks.domain.bars import Bars, to_us
 from mdtasks.domain.errors import (
     ConflictError,
+    Down,
     InvalidRequestError,
     NotFoundError,
     TooManyGoDownError,
@@ -249,7 +250,7 @@ def test_a_smaller_size_lets_its_lowest_go_and_not_as_many_others(hundred: Deps)
     assert wrong.as_dict()["down"]["T0"] == 40
     with pytest.raises(TooManyGoDownError, match="20 of 20 best members of T0") as refused:
         flow.activate(wrong.version.version_tag, "me", "", less)
-    assert refused.value.as_dict()["down"] == {"T0": {"down": 20, "held": 20}}
+    assert refused.value.down["T0"] == Down(20, 20, 40)
 
 
 # -- which held when -------------------------------------------------------------------------------------
