@@ -17,6 +17,7 @@ from mdtasks.domain.errors import (
     TooManyGoDownError,
     UnknownSymbolError,
 )
+from mdtasks.domain.identities import UNKNOWN_EXCHANGE
 from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.listings import Kept
 from mdtasks.flows import policies
@@ -180,6 +181,23 @@ def test_an_activation_is_whole_or_not_at_all(deps: Deps, monkeypatch: pytest.Mo
     assert tiers(deps) == {"AAPL": "T0", "MSFT": "T0"}
     assert counted(deps, "select count(*) from universe_activations") == 1
     assert activated(deps, later) == {"came": 1, "left": 1}
+
+
+def test_who_is_on_an_exchange_without_a_calendar_is_not_in_the_listing(deps: Deps) -> None:
+    held(deps, with_ids("a,AAPL,XNYS,5,1", "b,MSFT,XNYS,7,1"))
+    bearer = borne(deps, "AAPL")
+    body = with_ids("a,AAPL,NOPE,5,1", "b,MSFT,XNYS,7,1")
+    made = taken(deps, body, NEXT)
+    assert (made.version.members, made.moves.gone[0].symbol) == (1, "AAPL")
+    assert made.skipped == {UNKNOWN_EXCHANGE: 1}
+    assert not taken(deps, body, NEXT).changed
+    assert again(deps, made.version.version_tag).same
+    activated(deps, made)
+    assert held(deps, with_ids("a,AAPL,XNYS,5,1", "b,MSFT,XNYS,7,1"), NEXT + timedelta(days=1)) == {"came": 1}
+    assert borne(deps, "AAPL") == bearer  # the same one
+    # A row of an exchange that is known says where it trades, whatever another says.
+    both = with_ids("a,AAPL,NOPE,5,1", "a,AAPL,XNYS,5,1", "b,MSFT,XNYS,7,1")
+    assert taken(deps, both, NEXT + timedelta(days=2)).version.members == 2
 
 
 # -- who goes down ---------------------------------------------------------------------------------------
