@@ -12,11 +12,12 @@ from mdtasks.cli.inputs import actor, explain, symbols_of, time_of
 from mdtasks.domain.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mdtasks.domain.actions import Told
     from mdtasks.flows.action_records import Change, Listed
     from mdtasks.flows.deps import Deps
+    from mdtasks.providers.base import Provider
 
 _EXAMPLES: Final = """
 examples:
@@ -119,7 +120,7 @@ def import_file(args: argparse.Namespace) -> int:
     source = source_name(args.source)
     given = read_actions_file(Path(args.file).expanduser(), symbol)
     with opened_deps(args) as deps:
-        change = _followed(tell(deps.database, given, source, actor()), deps)
+        change = _followed(tell(deps.database, given, source, actor(), providers=_of_days(deps)), deps)
     return _said(args, {"read": len(given), **change})
 
 
@@ -148,7 +149,8 @@ def add(args: argparse.Namespace) -> int:
     names = ("ex_date", "kind", "value", "currency", "new_symbol")
     action, symbol = action_of({name: getattr(args, name) for name in names}), symbols_of([args.symbol])[0]
     with opened_deps(args) as deps:
-        change = _followed(tell(deps.database, [(symbol, action)], PERSON, actor(), _reason(args)), deps)
+        told = tell(deps.database, [(symbol, action)], PERSON, actor(), _reason(args), providers=_of_days(deps))
+        change = _followed(told, deps)
     return _said(args, change)
 
 
@@ -161,8 +163,16 @@ def withdraw(args: argparse.Namespace) -> int:
     symbol = symbols_of([args.symbol])[0]
     key = key_of(args.ex_date, args.kind, args.new_symbol)
     with opened_deps(args) as deps:
-        change = _followed(action_records.withdraw(deps.database, symbol, key, actor(), _reason(args)), deps)
+        told = action_records.withdraw(deps.database, symbol, key, actor(), _reason(args), providers=_of_days(deps))
+        change = _followed(told, deps)
     return _said(args, change)
+
+
+def _of_days(deps: Deps) -> Sequence[Provider]:
+    """Who may be asked for daily bars: what does not fit may come from another."""
+    from mdtasks.domain.jobs import Interval
+
+    return deps.registry.order(Interval.D1)
 
 
 def _followed(change: Change, deps: Deps) -> dict[str, Any]:
@@ -191,6 +201,8 @@ def _said(args: argparse.Namespace, counts: Mapping[str, Any]) -> int:
     if counts["suspect"]:
         days = plural(counts["suspect"], "day does", "days do")
         say(f"{days} not fit the bars: `mdtasks dlq list` and `mdtasks quarantine` show them")
+    for each in counts.get("doubts", ()):
+        say(f"the bars say otherwise: {each}")
     if counts["names"] or counts["lives"]:
         names, lives = (
             plural(counts["names"], "instrument bears", "instruments bear"),

@@ -113,6 +113,8 @@ def _say_made(made: Made) -> None:
         say(leave + (_FORCE if moves.too_many_leave else ""))
     for tier, fall in moves.falls.items():
         down = f"{len(fall.members):,} of {plural(fall.held, 'member')} of {tier} would go down a tier"
+        if out := len(fall.members) - len(fall.unwanted):
+            down += f" ({out:,} put out by its size)"
         say(down + (_FORCE if tier in moves.too_low else ""))
 
 

@@ -46,7 +46,8 @@ class Learnt:
 
     ``births``: rows of instruments that nobody knew, each with its exchange; ``renames``: by instrument, what it bears
     from that day on; ``ousted``: instruments whose symbol another one takes; ``keys``: whom keys mean from that day on;
-    ``lives``: of instruments; ``skipped``: how many rows mean nobody, by why.
+    ``lives``: of instruments; ``skipped``: how many rows mean nobody, by why; ``unplaced``: keys of which every row is
+    of an exchange without a calendar: when these trade nobody knows, also where the key is known.
     """
 
     births: list[tuple[Listed, str]] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Learnt:
     keys: dict[str, int] = field(default_factory=dict)
     lives: list[Lifetime] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    unplaced: set[str] = field(default_factory=set)
 
 
 #: Why a row means nobody.
@@ -97,6 +99,7 @@ class _Reading:
         spoken_for = {one.id for row in alive if (one := self._meant(row)) is not None}
         for row in alive:
             self._alive(row, spoken_for)
+        self._found.unplaced -= {row.key for row in alive if self._exchanges.get(row.mic) is not None}
         for row in rows:
             if not row.alive(self._day):
                 self._dead(row)
@@ -129,6 +132,8 @@ class _Reading:
             why = OTHER_EXCHANGE
         if why or mic is None:
             self._found.skipped[why] += 1
+            if mic is None:
+                self._found.unplaced.add(row.key)
             return
         self._taken.add(row.symbol)
         if bearer is not None and (one is None or bearer.id != one.id):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 
 from mdtasks.domain.actions import Action, Kind
@@ -26,48 +26,68 @@ _NEAR: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Overnight:
-    """One step between sessions, in raw prices: ``close`` of ``day_before``, ``open`` of ``day``."""
+    """One step between sessions, in raw prices: ``close`` of ``day_before``, ``open`` of ``day``. ``other``: who may be
+    asked for these bars besides whoever gave them, where anybody may.
+    """
 
     day_before: date
     close: float
     day: date
     open: float
+    other: str | None = None
 
 
-def suspicion(symbol: str, step: Overnight, actions: Sequence[Action]) -> SuspectBarsError | None:
-    """What is wrong with a step, if anything. ``actions``: those that stand of the instrument, of any day."""
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What is wrong with a step. ``kind``: of the action that should have moved the price, or of the one that lacks."""
+
+    kind: Kind
+    error: SuspectBarsError
+
+
+def suspicion(symbol: str, step: Overnight, actions: Sequence[Action]) -> Suspicion | None:
+    """What is wrong with a step, if anything. ``actions``: those that stand of the instrument, of any day.
+
+    The commands of its hint can be typed as they stand.
+    """
     if step.close <= 0 or step.open <= 0:
         return None
     here = [each for each in actions if step.day_before < each.ex_date <= step.day]
-    expected, seen = _expected(here, step.close), math.log(step.close / step.open)
+    expected, seen = sum(_effect(each, step.close) for each in here), math.log(step.close / step.open)
     if abs(expected) >= _DISCERNIBLE:
         if abs(seen - expected) <= abs(expected) / 2:
             return None
         return _without_jump(symbol, step, here)
     usual = next((ratio for ratio in _USUAL if abs(abs(seen) - math.log(ratio)) <= _NEAR), None)
-    return None if usual is None else _without_action(symbol, step, usual)
+    return None if usual is None else Suspicion(Kind.SPLIT, _without_action(symbol, step, usual))
 
 
-def _expected(actions: Sequence[Action], close: float) -> float:
+def _effect(action: Action, close: float) -> float:
     """The logarithm of the ratio by which the price must fall."""
-    total = 0.0
-    for each in actions:
-        total += math.log(each.shares)
-        if each.kind is Kind.DIVIDEND and each.value is not None and each.value < close:
-            total -= math.log(1 - each.value / close)
-        if each.kind is Kind.SPIN_OFF and each.value is not None:
-            total -= math.log(each.value)
-    return total
+    if action.kind is Kind.DIVIDEND and action.value is not None and action.value < close:
+        return -math.log(1 - action.value / close)
+    if action.kind is Kind.SPIN_OFF and action.value is not None:
+        return -math.log(action.value)
+    return math.log(action.shares)
 
 
-def _without_jump(symbol: str, step: Overnight, actions: Sequence[Action]) -> ActionWithoutJumpError:
+def _without_jump(symbol: str, step: Overnight, actions: Sequence[Action]) -> Suspicion:
     told = ", ".join(f"{each.kind} {each.value:g}" for each in actions if each.value is not None)
-    kind = next((each.kind for each in actions if each.shares != 1.0), actions[0].kind)
-    return ActionWithoutJumpError(
+    main = max(actions, key=lambda each: abs(_effect(each, step.close)))
+    other = "" if step.other is None else f" --provider {step.other}"
+    error = ActionWithoutJumpError(
         f"{symbol}: {told} of {step.day} is on record, but the price went from {step.close:g} to {step.open:g}",
-        hint=f"if the action is wrong: `mdtasks actions withdraw {symbol} {step.day} {kind} --reason …`; if the bars "
-        f"were adjusted by who gave them, fetch them from another: `mdtasks backfill {symbol} --interval 1d --refetch`",
+        hint=f"if the action is wrong: `{withdrawal(symbol, main)}`; if the bars were adjusted by who gave them, fetch "
+        f"them from another: `mdtasks backfill {symbol} --interval 1d --start {step.day_before} --end "
+        f"{step.day + timedelta(days=1)} --refetch{other}`, and those before with an earlier start",
     )
+    return Suspicion(main.kind, error)
+
+
+def withdrawal(symbol: str, action: Action) -> str:
+    """The command that takes an action back."""
+    new = f" --new-symbol {action.symbol}" if action.kind is Kind.SPIN_OFF and action.symbol else ""
+    return f"mdtasks actions withdraw {symbol} {action.ex_date} {action.kind}{new} --reason …"
 
 
 def _without_action(symbol: str, step: Overnight, ratio: int) -> JumpWithoutActionError:

@@ -68,6 +68,8 @@ class Traded:
     dollars: int
 
 
+#: In place of an instrument: from that day's listing on a key means nobody.
+NOBODY: Final = 0
 #: Whom a source's keys mean: by key, (from which day's listing on, instrument), the earliest first.
 Keys = Mapping[str, Sequence[tuple[date, int]]]
 
@@ -93,7 +95,7 @@ def _number(text: str) -> Decimal:
 def meant(keys: Keys, key: str, day: date) -> int | None:
     """The instrument that a key means in a day's listing; None: nobody."""
     found = [instrument for since, instrument in keys.get(key, ()) if since <= day]
-    return found[-1] if found else None
+    return (found[-1] or None) if found else None  # 0 is NOBODY
 
 
 @dataclass(slots=True)

@@ -15,10 +15,11 @@ import orjson
 from sqlalchemy import Connection
 
 from mdtasks.connections import Database
-from mdtasks.domain.actions import PERSON, Told, standing
-from mdtasks.domain.errors import SuspectBarsError
-from mdtasks.domain.jumps import Overnight, suspicion
+from mdtasks.domain.actions import PERSON, Kind, Told, standing
+from mdtasks.domain.errors import JumpWithoutActionError, SuspectBarsError
+from mdtasks.domain.jumps import Overnight, Suspicion, suspicion
 from mdtasks.observe import metrics
+from mdtasks.providers.base import Provider
 from mdtasks.store import actions, letters
 from mdtasks.store.actions import DailyStep
 from mdtasks.store.letters import FINDING, Letter
@@ -29,27 +30,49 @@ LOOK_BACK: Final = timedelta(days=10)
 
 
 @dataclass(frozen=True, slots=True)
+class Vouched:
+    """What the bars say against a person's word: of an instrument, and of a day after ``after`` and up to ``day``."""
+
+    instrument: int
+    after: date
+    day: date
+    said: Suspicion
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
-    """What a look found: steps that do not fit, of them new ones, and letters that were closed."""
+    """What a look found: steps that do not fit, of them new ones, and letters that were closed. ``vouched``: what else
+    does not fit, but for a person's word.
+    """
 
     suspect: int = 0
     new: int = 0
     resolved: int = 0
+    vouched: Sequence[Vouched] = ()
 
     def __add__(self, other: Checked) -> Checked:
-        return Checked(self.suspect + other.suspect, self.new + other.new, self.resolved + other.resolved)
+        return Checked(
+            self.suspect + other.suspect,
+            self.new + other.new,
+            self.resolved + other.resolved,
+            [*self.vouched, *other.vouched],
+        )
 
 
 @dataclass(slots=True)
 class _Found:
     held: list[str] = field(default_factory=list)
     new: list[tuple[SuspectBarsError, DailyStep]] = field(default_factory=list)
+    vouched: list[Vouched] = field(default_factory=list)
 
 
-def check(database: Database, members: Sequence[Instrument], since: date) -> Checked:
+def check(
+    database: Database, members: Sequence[Instrument], since: date, providers: Sequence[Provider] = ()
+) -> Checked:
     """Hold the daily bars of these instruments since a day against the actions that stand. Idempotent.
 
-    A day of which a person told something by hand is settled, whatever the bars are.
+    What a person told by hand of a day and a kind is settled, whatever the bars are. ``providers``: who may be asked
+    for daily bars, in their order; a letter names one.
     """
     by_id = {member.id: member for member in members}
     found = _Found()
@@ -57,28 +80,50 @@ def check(database: Database, members: Sequence[Instrument], since: date) -> Che
         told = actions.told(connection, by_id)
         start = datetime(since.year, since.month, since.day, tzinfo=UTC)
         for step in actions.steps(connection, list(by_id), start):
-            _look_at(connection, by_id[step.instrument_id], step, told[step.instrument_id], found)
+            member = by_id[step.instrument_id]
+            night = _night(step, member, providers)
+            _look_at(connection, member, (step, night), told[member.id], found)
         resolved = actions.resolve(connection, by_id, since, found.held)
     for error, step in found.new:
         metrics.BARS_QUARANTINED.labels(provider=step.provider, reason=error.code).inc()
         metrics.DEAD_LETTERS.labels(kind=FINDING, error_class=error.code).inc()
-    return Checked(len(found.held), len(found.new), resolved)
+    return Checked(len(found.held), len(found.new), resolved, found.vouched)
 
 
-def _look_at(connection: Connection, member: Instrument, step: DailyStep, told: Sequence[Told], found: _Found) -> None:
-    day = step.ts.date()
-    if any(each.source == PERSON and step.day_before < each.action.ex_date <= day for each in told):
+def _night(step: DailyStep, member: Instrument, providers: Sequence[Provider]) -> Overnight:
+    others = (each.name for each in providers if each.name != step.provider and each.capabilities.has(member.mic))
+    return Overnight(step.day_before, step.close_before, step.ts.date(), step.bar["open"], next(others, None))
+
+
+def _look_at(
+    connection: Connection,
+    member: Instrument,
+    step_and_night: tuple[DailyStep, Overnight],
+    told: Sequence[Told],
+    found: _Found,
+) -> None:
+    step, night = step_and_night
+    said = suspicion(member.symbol, night, [each.action for each in standing(told)])
+    if said is None:
         return
-    stands = [each.action for each in standing(told)]
-    night = Overnight(step.day_before, step.close_before, day, step.bar["open"])
-    error = suspicion(member.symbol, night, stands)
-    if error is None:
+    by_hand = [each for each in told if each.source == PERSON and night.day_before < each.action.ex_date <= night.day]
+    if any(each.action.kind is said.kind for each in by_hand):
+        found.vouched.append(Vouched(member.id, night.day_before, night.day, said))
         return
+    if isinstance(said.error, JumpWithoutActionError) and _spun_off(by_hand):
+        return
+    error = said.error
     letter = _letter(member, step, error)
     found.held.append(letter.id)
     actions.keep_suspect(connection, step, error.code, orjson.dumps(_as_it_is(step)).decode())
     if letters.record(connection, letter) or actions.restate(connection, letter):
         found.new.append((error, step))
+
+
+def _spun_off(told: Sequence[Told]) -> bool:
+    """Whether a company was spun off, of a worth that nobody knows: that explains any fall."""
+    stands = (each.action for each in standing(told))
+    return any(each.kind is Kind.SPIN_OFF and each.value is None for each in stands)
 
 
 def _letter(member: Instrument, step: DailyStep, error: SuspectBarsError) -> Letter:

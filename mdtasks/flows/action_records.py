@@ -15,12 +15,14 @@ from mdtasks.connections import Database
 from mdtasks.domain.action_news import News, news
 from mdtasks.domain.actions import PERSON, Action, Key, Kind, Told, in_force, standing
 from mdtasks.domain.adjustment import trading_day
-from mdtasks.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from mdtasks.domain.errors import ActionWithoutJumpError, ConflictError, InvalidRequestError, NotFoundError
+from mdtasks.domain.jumps import Suspicion, withdrawal
 from mdtasks.domain.sessions import Calendars
 from mdtasks.flows import action_checks
 from mdtasks.flows.action_checks import Checked
 from mdtasks.flows.as_of import await_changes, await_statements
 from mdtasks.observe import metrics
+from mdtasks.providers.base import Provider
 from mdtasks.providers.registry import DEFAULT_ORDER
 from mdtasks.store import actions, reference
 from mdtasks.store.provenance import at_one_moment
@@ -31,16 +33,19 @@ _SOURCE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 @dataclass(frozen=True, slots=True)
 class Change:
     """What was put on record, by what it is (added, corrected, withdrawn), and what the bars said to it. ``about``: the
-    instruments, told before or not, whose names and lives follow (``flows.action_names``).
+    instruments, told before or not, whose names and lives follow (``flows.action_names``). ``doubts``: what the bars
+    say against a person's word, and the commands that take it back or mend the bars.
     """
 
     told: Counter[str] = field(default_factory=Counter)
     checked: Checked = field(default_factory=Checked)
     about: Sequence[int] = ()
+    doubts: Sequence[str] = ()
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, object]:
         counts = {name: self.told[name] for name in ("added", "corrected", "withdrawn")}
-        return {**counts, "suspect": self.checked.suspect, "resolved": self.checked.resolved}
+        checked = {"suspect": self.checked.suspect, "resolved": self.checked.resolved}
+        return {**counts, **checked, "doubts": list(self.doubts)}
 
 
 def own_of(told: Iterable[Told], source: str) -> list[Told]:
@@ -59,11 +64,19 @@ def counted(made: Sequence[tuple[int, News]], source: str) -> Counter[str]:
 
 
 def tell(
-    database: Database, given: Sequence[tuple[str, Action]], source: str, actor: str, reason: str | None = None
+    database: Database,
+    given: Sequence[tuple[str, Action]],
+    source: str,
+    actor: str,
+    reason: str | None = None,
+    *,
+    providers: Sequence[Provider] = (),
 ) -> Change:
     """Put actions of symbols on record, all or none, as a file (``source``) or a person tells them.
 
-    Idempotent: what its source told before is no news. Raises UnknownSymbolError, InvalidRequestError.
+    Idempotent: what its source told before is no news. A person has the last word, so what the bars say against it is
+    no finding: it is told at once, in ``doubts``, and again where it is repeated. ``providers``: as ``check`` takes
+    them. Raises UnknownSymbolError, InvalidRequestError.
     """
     with database.transaction() as connection:
         members = reference.resolve(connection, [symbol for symbol, _ in given])
@@ -76,13 +89,30 @@ def tell(
             made += [(member.id, News(each.action, each.corrects, reason=reason)) for each in fresh]
         actions.tell(connection, made, source, actor)
     about = [member.id for member in members.values()]
-    if not made:
+    if not given or (not made and source != PERSON):
         return Change(about=about)
-    first = min(each.action.ex_date for _, each in made)
-    return Change(counted(made, source), action_checks.check(database, list(members.values()), first), about)
+    first = min(action.ex_date for _, action in given)
+    checked = action_checks.check(database, list(members.values()), first, providers)
+    doubts = [
+        f"{each.said.error.message}; {_taken_back(each.said, symbol, action)}"
+        for each in checked.vouched
+        for symbol, action in given
+        if each.instrument == members[symbol].id and action.kind is each.said.kind
+        if source == PERSON and each.after < action.ex_date <= each.day
+    ]
+    return Change(counted(made, source), checked, about, doubts)
 
 
-def withdraw(database: Database, symbol: str, key: Key, actor: str, reason: str) -> Change:
+def _taken_back(said: Suspicion, symbol: str, action: Action) -> str:
+    """What to do about a person's word that the bars speak against: what is on record already is not to be added."""
+    if isinstance(said.error, ActionWithoutJumpError):
+        return said.error.hint
+    return f"if the action is wrong: `{withdrawal(symbol, action)}`"
+
+
+def withdraw(
+    database: Database, symbol: str, key: Key, actor: str, reason: str, *, providers: Sequence[Provider] = ()
+) -> Change:
     """Put on record that there was no such action, whoever tells of it; what was told stays history.
 
     A split that nobody told of may be withdrawn too: that settles a jump of the price that was none. Raises
@@ -109,7 +139,7 @@ def withdraw(database: Database, symbol: str, key: Key, actor: str, reason: str)
         taken = told[-1].action if told else Action(Kind.SPLIT, day, 1.0)
         made = [(member.id, News(taken, bool(mine), withdrawn=True, reason=reason))]
         actions.tell(connection, made, PERSON, actor)
-    return Change(counted(made, PERSON), action_checks.check(database, [member], day), [member.id])
+    return Change(counted(made, PERSON), action_checks.check(database, [member], day, providers), [member.id])
 
 
 def source_name(text: str) -> str:

@@ -19,6 +19,7 @@ from mdtasks.domain.errors import (
     ProviderError,
     UnsupportedError,
 )
+from mdtasks.domain.jobs import Interval
 from mdtasks.flows import action_checks
 from mdtasks.flows.action_checks import LOOK_BACK, Checked
 from mdtasks.flows.action_names import Followed, follow_due
@@ -26,6 +27,7 @@ from mdtasks.flows.action_records import counted, own_of
 from mdtasks.flows.deps import Deps
 from mdtasks.flows.fetch import called
 from mdtasks.flows.routing import Turn, route
+from mdtasks.providers.base import Provider
 from mdtasks.store import actions, reference
 from mdtasks.store.actions import Answered
 from mdtasks.store.reference import Instrument
@@ -107,7 +109,7 @@ def refresh(
     done.unanswered = len(left)
     waiting = {member.id for member in left}
     looked_at = [member for member in members if member.id not in waiting]
-    done.checked += action_checks.check(deps.database, looked_at, now.date() - LOOK_BACK)
+    done.checked += action_checks.check(deps.database, looked_at, now.date() - LOOK_BACK, _of_days(deps))
     done.followed = follow_due(deps.database, [member.id for member in looked_at], deps.calendars, now)
     return done
 
@@ -119,10 +121,14 @@ def refresh_due(deps: Deps, now: datetime) -> Refreshed:
     except (UnsupportedError, HeldBackError) as error:
         log.info("corporate actions: %s", error)
     members = _members(deps, now, Which())
-    checked = action_checks.check(deps.database, members, now.date() - LOOK_BACK)
+    checked = action_checks.check(deps.database, members, now.date() - LOOK_BACK, _of_days(deps))
     return Refreshed(
         checked=checked, followed=follow_due(deps.database, [one.id for one in members], deps.calendars, now)
     )
+
+
+def _of_days(deps: Deps) -> list[Provider]:
+    return deps.registry.order(Interval.D1)
 
 
 def _members(deps: Deps, now: datetime, which: Which) -> list[Instrument]:
@@ -261,4 +267,5 @@ def _keep(round_: _Round, brought: Mapping[Instrument, Sequence[Action]], days: 
         touched = {instrument for instrument, _ in made}
         about = [member for member in brought if member.id in touched]
         for start in range(0, len(about), _AT_ONCE):
-            round_.done.checked += action_checks.check(round_.deps.database, about[start : start + _AT_ONCE], oldest)
+            some, deps = about[start : start + _AT_ONCE], round_.deps
+            round_.done.checked += action_checks.check(deps.database, some, oldest, _of_days(deps))

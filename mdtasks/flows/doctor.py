@@ -216,7 +216,10 @@ def _letters(deps: Deps) -> tuple[State, str, str]:
         kinds = letters.kinds(connection)
     if not kinds:
         return "ok", "none is open", ""
-    found = f"{sum(kinds.values()):,} open: {', '.join(f'{count:,} {kind}' for kind, count in kinds.items())}"
+    named = {kind: f"{count:,} {kind}" for kind, count in kinds.items()}
+    if (findings := kinds.get(letters.FINDING)) is not None:  # the console's word for what no job died of
+        named[letters.FINDING] = f"{findings:,} finding" + ("s" if findings > 1 else "")
+    found = f"{sum(kinds.values()):,} open: {', '.join(named.values())}"
     return "warn", found, "`mdtasks dlq list` shows them, `mdtasks dlq groups` counts them by cause"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from mdtasks.domain.errors import ConflictError, InvalidRequestError, TooManyMoveError
 from mdtasks.domain.jobs import Tier
-from mdtasks.domain.listings import Kept, has_dollars
+from mdtasks.domain.listings import NOBODY, Kept, has_dollars
 from mdtasks.domain.policy import Policy
 from mdtasks.domain.universe import Terms
 from mdtasks.domain.versions import (
@@ -133,7 +133,7 @@ def _make(connection: Connection, source: str, told: Told, asked: Asked, deps: D
     assert newest is not None
     inputs = listings.window(connection, source, newest, terms.days)
     parent = None if held is None else (held.hash, held.members_sha256)
-    header, blobs = _header(connection, inputs, terms, parent)
+    header, blobs = _header(connection, inputs, terms, parent, told.unplaced)
     there = store.by_hash(connection, header.hash)
     if there is None and held is not None and _made_of_the_same(Header.of(held.header), header):
         there = held  # a version is not made anew for being its own parent
@@ -160,11 +160,17 @@ def _make(connection: Connection, source: str, told: Told, asked: Asked, deps: D
 
 
 def _header(
-    connection: Connection, inputs: Sequence[Input], terms: Terms, parent: tuple[str, str] | None
+    connection: Connection,
+    inputs: Sequence[Input],
+    terms: Terms,
+    parent: tuple[str, str] | None,
+    unplaced: Set[str],
 ) -> tuple[Header, dict[str, bytes]]:
     """The header of a version that these listings make, and the bytes of the inputs that are made here and kept."""
     source, day = inputs[-1].source, inputs[-1].as_of
     keys = listings.keys(connection, source, day)
+    for key in unplaced & keys.keys():  # of this version alone: who is back on an exchange is the same one
+        keys[key] = [each for each in keys[key] if each[0] < day] + [(day, NOBODY)]
     blobs = {KEYS: keys_bytes(keys)}
     count = {KEYS: sum(map(len, keys.values()))}
     if not has_dollars(format_of(source).read(listings.body_of(connection, inputs[-1]))):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection
 
-from mdtasks.domain.errors import TooManyGoDownError, TooManyLeaveError, TooManyMoveError
+from mdtasks.domain.errors import Down, TooManyGoDownError, TooManyLeaveError, TooManyMoveError
 from mdtasks.domain.jobs import Tier
-from mdtasks.domain.universe import Member
+from mdtasks.domain.universe import Member, Terms
 from mdtasks.domain.versions import Header, descents, leavers
 from mdtasks.store import universe as store
 from mdtasks.store.universe import Version
@@ -24,16 +23,17 @@ _FEW: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """Who of the ``held`` members of a tier would go down from it, by rank. ``wanted``: how many the new sizes put
-    out, which whoever set them wanted.
+    """Who of the ``held`` members of a tier would go down from it, by rank. ``kept``: how many of those a smaller size
+    leaves in it, all but its lowest; ``unwanted``: who of these goes down, which whoever set the size did not ask for.
     """
 
     members: Sequence[Member]
     held: int
-    wanted: int
+    kept: int
+    unwanted: Sequence[Member]
 
     def is_too_many(self, most: float) -> bool:
-        return len(self.members) > max(most * self.held, _FEW) + self.wanted
+        return len(self.unwanted) > max(most * self.kept, _FEW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Moves:
             return TooManyLeaveError(tag, leaving=len(self.gone), held=self.held, most=self.most, some=some)
         if not (low := self.too_low):
             return None
-        down = {tier.value: (len(fall.members), fall.held) for tier, fall in low.items()}
-        some = [each.symbol for each in next(iter(low.values())).members[:_SOME]]
+        down = {tier.value: Down(len(fall.unwanted), fall.kept, fall.held) for tier, fall in low.items()}
+        some = [each.symbol for each in next(iter(low.values())).unwanted[:_SOME]]
         return TooManyGoDownError(tag, down=down, most=self.most, some=some)
 
 
@@ -75,13 +75,22 @@ def moves_to(connection: Connection, version: Version, most: float) -> Moves:
     if held is None or held.version == version.version:
         return Moves(most, 0 if held is None else held.members)
     before, after = (store.members(connection, each.version) for each in (held, version))
-    were, sizes = Counter(each.tier for each in before), Header.of(version.header).terms.sizes
-    down = descents(before, after)
+    return Moves(most, len(before), leavers(before, after), _falls(before, after, Header.of(version.header).terms))
+
+
+def _falls(before: Sequence[Member], after: Sequence[Member], terms: Terms) -> dict[Tier, Fall]:
     falls: dict[Tier, Fall] = {}
+    down = descents(before, after)
     over: int | None = 0  # by how many this tier and those above it are smaller: one who goes down puts out another
     for tier in Tier:
-        size = sizes[tier]
-        over = None if over is None or size is None else over + were[tier] - size
-        if tier in down:
-            falls[tier] = Fall(down[tier], were[tier], max(over or 0, 0))
-    return Moves(most, len(before), leavers(before, after), falls)
+        there, size = [each for each in before if each.tier is tier], terms.sizes[tier]
+        loose = [each.instrument for each in there if each.symbol not in terms.pins]
+        pinned = len(there) - len(loose)  # they hold against any size
+        over = None if over is None or size is None else over + len(there) - max(size, pinned)
+        if tier not in down:
+            continue
+        # A size puts out the lowest. By who they are, not how many: else as many others, the best among them, might go.
+        out = set(loose[-over:]) if over is not None and over > 0 else set()
+        unwanted = [each for each in down[tier] if each.instrument not in out]
+        falls[tier] = Fall(down[tier], len(there), len(there) - len(out), unwanted)
+    return falls

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -19,11 +19,14 @@ from mdtasks.store import listings
 
 @dataclass(slots=True)
 class Told:
-    """What listings told: new instruments, renamings, and of the newest day rows that mean nobody, by why."""
+    """What listings told: new instruments, renamings, and of the newest day rows that mean nobody, by why, and keys
+    that do not count, for their exchange has no calendar.
+    """
 
     births: int = 0
     renames: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    unplaced: Set[str] = frozenset()
 
 
 def listing_of(source: str, deps: Deps, now: datetime) -> Sequence[Kept]:
@@ -69,7 +72,7 @@ def take(
         found = _learn(connection, (source, each.as_of), rows[each.as_of], by)
         told.births += len(found.births)
         told.renames += len(found.renames)
-        told.skipped = dict(found.skipped)  # of the newest day
+        told.skipped, told.unplaced = dict(found.skipped), found.unplaced  # of the newest day
     return told
 
 

@@ -306,6 +306,36 @@ def test_a_jump_that_was_none_is_settled_by_saying_so(here: Here) -> None:
     assert here.read(Adjust.SPLIT).bars.close.tolist() == [647.35, 645.57, 93.7]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        Action(Kind.DIVIDEND, MONDAY, 0.47),
+        Action(Kind.RENAME, MONDAY, symbol="APPL"),
+        Action(Kind.SPIN_OFF, MONDAY, 0.9),
+    ],
+    ids=["dividend", "rename", "a spin-off of little"],
+)
+def test_a_persons_word_of_another_kind_settles_no_jump(here: Here, other: Action) -> None:
+    here.write(Interval.D1, SPLIT_WEEK)
+    here.told(other, source=PERSON)
+    assert here.findings() == ["jump_without_action"]
+    here.told(SPLIT, source=PERSON)
+    assert here.findings() == []
+
+
+def test_a_persons_spin_off_of_a_worth_that_nobody_knows_explains_a_fall(here: Here) -> None:
+    here.write(Interval.D1, SPLIT_WEEK)
+    here.told(Action(Kind.SPIN_OFF, MONDAY, symbol="PEAR"), source=PERSON)
+    assert here.findings() == []
+
+
+def test_a_persons_dividend_does_not_vouch_for_the_split_of_a_file(here: Here) -> None:
+    here.write(Interval.D1, daily((FRIDAY, 92.0, 92.22), (MONDAY, 92.7, 93.7)))
+    here.told(Action(Kind.DIVIDEND, MONDAY, 0.47), source=PERSON)
+    here.told(SPLIT)
+    assert here.findings() == ["action_without_jump"]
+
+
 def test_a_file_is_told_once_and_its_aapl_adjusts_to_yahoos_numbers(here: Here, shared_data: Path) -> None:
     """From the files to the read, through the store: 13 years of AAPL."""
     given = read_actions_file(shared_data / "actions" / "AAPL.csv", "AAPL")

@@ -61,8 +61,7 @@ def test_a_person_tells_withdraws_and_every_statement_is_on_record(stored: Cli) 
     raw = closes(stored)
     told = stored("actions", "add", "AAPL", "2026-11-04", "split", "4:1", "--reason", "8-K")
     assert (told.code, told.out.splitlines()[0].split(",")[0]) == (0, "1 added")
-    # Its own bars do not show it: a letter says so, and what to do.
-    assert stored("dlq", "list", "--json").json == []  # a person vouched for it
+    assert stored("dlq", "list", "--json").json == []  # a person has the last word
     as_of = stored("actions", "list", "AAPL", "--json").json["actions"][0]["known_at"]
     assert closes(stored, "--adjust", "split")[0] == raw[0] / 4
     gone = stored("actions", "withdraw", "AAPL", "2026-11-04", "split", "--reason", "a hoax", "--json")
@@ -74,6 +73,44 @@ def test_a_person_tells_withdraws_and_every_statement_is_on_record(stored: Cli) 
     then = stored("actions", "list", "AAPL", "--as-of", as_of, "--json").json
     assert [one["value"] for one in then["actions"]] == [4.0]
     assert "a hoax" in stored("actions", "list", "AAPL", "--history").out
+
+
+def typed(words: str, begin: str) -> list[str]:
+    """A command as a message has it, that begins so: the words after ``mdtasks``."""
+    (command,) = [each for each in words.split("`")[1::2] if each.startswith(begin)]
+    return command.split()[1:]
+
+
+def test_what_the_bars_say_against_a_persons_word_is_said_at_once_with_what_takes_it_back(stored: Cli) -> None:
+    split = ("actions", "add", "AAPL", "2026-11-04", "split", "2:1", "--reason", "a rumour")
+    told = stored(*split)
+    assert told.code == 0
+    assert "the bars say otherwise: AAPL: split 2 of 2026-11-04 is on record, but the price went from" in told.err
+    (doubt,) = stored(*split, "--json").json["doubts"]  # as long as it stands
+    assert stored("dlq", "list", "--json").json == []
+    raw = closes(stored)
+    assert closes(stored, "--adjust", "split") != raw
+    assert stored(*typed(doubt, "mdtasks actions withdraw")).code == 0
+    assert closes(stored, "--adjust", "split") == raw
+    fine = stored("actions", "add", "AAPL", "2026-11-05", "dividend", "0.25", "--reason", "8-K", "--json")
+    assert fine.json["doubts"] == []
+
+
+def test_the_commands_of_a_letter_can_be_typed_as_they_stand(
+    stored: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MDTASKS_SIMULATORS", "2")  # another who may be asked
+    path = tmp_path / "actions.csv"
+    path.write_text("ex_date,kind,value\n2026-11-04,split,2\n")
+    assert stored("actions", "import", str(path), "--symbol", "AAPL").code == 0
+    (letter,) = stored("dlq", "list", "--json").json
+    again = typed(letter["message"], "mdtasks backfill")
+    assert again[again.index("--start") : again.index("--refetch")] == ["--start", "2026-11-03", "--end", "2026-11-05"]
+    assert again[-2:] == ["--provider", "simulator_2"]
+    asked = stored(*again, "--json")
+    assert (asked.code, asked.json["queued"]) == (0, 1), asked.err
+    assert stored(*typed(letter["message"], "mdtasks actions withdraw")).code == 0
+    assert stored("dlq", "list", "--json").json == []
 
 
 def test_a_split_of_a_file_that_the_bars_do_not_show_is_told_of(stored: Cli, tmp_path: Path) -> None:

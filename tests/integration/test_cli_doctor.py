@@ -72,7 +72,7 @@ def test_open_letters_are_to_look_at_and_counted_by_kind(cli: Cli, cli_deps: Dep
         for number, kind in enumerate((FINDING, "poison", FINDING)):
             letters.record(connection, Letter(f"{kind}:{number}", kind, "", "name_unclear", "look at it"))
     told_now = told()
-    assert (told_now["state"], told_now["found"]) == ("warn", f"3 open: 2 {FINDING}, 1 poison")
+    assert (told_now["state"], told_now["found"]) == ("warn", "3 open: 2 findings, 1 poison")
     assert "`mdtasks dlq list`" in told_now["todo"]
     assert "all is well" not in cli("doctor").err
 

@@ -11,11 +11,13 @@ from sqlalchemy import text
 from mdtasks.domain.bars import Bars, to_us
 from mdtasks.domain.errors import (
     ConflictError,
+    Down,
     InvalidRequestError,
     NotFoundError,
     TooManyGoDownError,
     UnknownSymbolError,
 )
+from mdtasks.domain.identities import UNKNOWN_EXCHANGE
 from mdtasks.domain.jobs import Interval, Tier
 from mdtasks.domain.listings import Kept
 from mdtasks.flows import policies
@@ -181,6 +183,23 @@ def test_an_activation_is_whole_or_not_at_all(deps: Deps, monkeypatch: pytest.Mo
     assert activated(deps, later) == {"came": 1, "left": 1}
 
 
+def test_who_is_on_an_exchange_without_a_calendar_is_not_in_the_listing(deps: Deps) -> None:
+    held(deps, with_ids("a,AAPL,XNYS,5,1", "b,MSFT,XNYS,7,1"))
+    bearer = borne(deps, "AAPL")
+    body = with_ids("a,AAPL,NOPE,5,1", "b,MSFT,XNYS,7,1")
+    made = taken(deps, body, NEXT)
+    assert (made.version.members, made.moves.gone[0].symbol) == (1, "AAPL")
+    assert made.skipped == {UNKNOWN_EXCHANGE: 1}
+    assert not taken(deps, body, NEXT).changed
+    assert again(deps, made.version.version_tag).same
+    activated(deps, made)
+    assert held(deps, with_ids("a,AAPL,XNYS,5,1", "b,MSFT,XNYS,7,1"), NEXT + timedelta(days=1)) == {"came": 1}
+    assert borne(deps, "AAPL") == bearer  # the same one
+    # A row of an exchange that is known says where it trades, whatever another says.
+    both = with_ids("a,AAPL,NOPE,5,1", "a,AAPL,XNYS,5,1", "b,MSFT,XNYS,7,1")
+    assert taken(deps, both, NEXT + timedelta(days=2)).version.members == 2
+
+
 # -- who goes down ---------------------------------------------------------------------------------------
 
 TIERS = """
@@ -237,6 +256,19 @@ def test_whom_a_smaller_size_puts_out_whoever_set_it_wanted(hundred: Deps) -> No
     assert made.refusal is None
     flow.activate(made.version.version_tag, "me", "", smaller)
     assert tiers(smaller)["S10"] == "T1"
+
+
+def test_a_smaller_size_lets_its_lowest_go_and_not_as_many_others(hundred: Deps) -> None:
+    smaller = under(hundred, TIERS.format(t0=10, more="days: 1"))
+    made = taken(smaller, ranked([*range(10, 20), *range(20, 40), *range(10), *range(40, 130)]), NEXT)
+    assert made.as_dict()["down"] == {"T0": 30, "T1": 30}
+    assert made.refusal is None  # the ten best of them: so few may always
+    less = under(hundred, TIERS.format(t0=20, more="days: 1"))
+    wrong = taken(less, ranked(range(129, -1, -1)), NEXT + timedelta(days=1))
+    assert wrong.as_dict()["down"]["T0"] == 40
+    with pytest.raises(TooManyGoDownError, match="20 of 20 best members of T0") as refused:
+        flow.activate(wrong.version.version_tag, "me", "", less)
+    assert refused.value.down["T0"] == Down(20, 20, 40)
 
 
 # -- which held when -------------------------------------------------------------------------------------

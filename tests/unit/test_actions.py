@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdtasks.domain.action_news import News, combined, news
 from mdtasks.domain.actions import PERSON, Action, Days, Kind, Told, in_force, standing, value_of
-from mdtasks.domain.errors import InvalidRequestError, MdtasksError
+from mdtasks.domain.errors import InvalidRequestError
 from mdtasks.domain.jumps import Overnight, suspicion
 
 DAY = date(2014, 6, 9)
@@ -170,9 +170,9 @@ def test_at_most_one_stands_on_a_day_of_a_kind(rows: list[Any]) -> None:
 
 
 def found_in(close: float, open_: float, *actions: Action) -> str | None:
-    error: MdtasksError | None = suspicion("AAPL", Overnight(BEFORE, close, DAY, open_), actions)
-    assert error is None or (error.message and error.hint)
-    return None if error is None else error.code
+    found = suspicion("AAPL", Overnight(BEFORE, close, DAY, open_), actions)
+    assert found is None or (found.error.message and found.error.hint)
+    return None if found is None else found.error.code
 
 
 def test_a_price_that_jumps_as_it_must_is_sound_and_one_that_does_not_is_suspect() -> None:
@@ -187,3 +187,16 @@ def test_a_price_that_jumps_as_it_must_is_sound_and_one_that_does_not_is_suspect
     assert found_in(100.0, 50.5, Action(Kind.DIVIDEND, DAY, 50.0)) is None
     assert found_in(100.0, 50.5, Action(Kind.SPIN_OFF, DAY, 0.5)) is None
     assert found_in(0.0, 10.0, SPLIT) is None
+
+
+def test_the_commands_of_a_suspicion_can_be_typed_as_they_stand() -> None:
+    night = Overnight(date(2014, 6, 5), 92.22, DAY, 92.7, "massive")
+    spun = Action(Kind.SPIN_OFF, BEFORE, 0.5, symbol="PEAR")  # the bar of its day lacks
+    found = suspicion("AAPL", night, [Action(Kind.DIVIDEND, DAY, 0.47), spun])
+    assert found is not None
+    assert found.kind is Kind.SPIN_OFF
+    commands = found.error.hint.split("`")[1::2]
+    assert commands == [
+        "mdtasks actions withdraw AAPL 2014-06-06 spin_off --new-symbol PEAR --reason …",
+        "mdtasks backfill AAPL --interval 1d --start 2014-06-05 --end 2014-06-10 --refetch --provider massive",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import Final
@@ -193,16 +194,32 @@ class TooManyLeaveError(TooManyMoveError):
         return {**super().as_dict(), "leaving": self.leaving, "held": self.held}
 
 
+@dataclass(frozen=True, slots=True)
+class Down:
+    """How many of a tier's members would go down, of how many that its size ``kept`` there of those that it ``held``.
+    Those whom a smaller size puts out, the lowest, are in neither.
+    """
+
+    down: int
+    kept: int
+    held: int
+
+    def of(self, tier: str) -> str:
+        """As a refusal says it."""
+        best = "" if self.kept == self.held else "best "
+        return f"{self.down:,} of {self.kept:,} {best}members of {tier}"
+
+
 class TooManyGoDownError(TooManyMoveError):
-    """More of a tier's members would go down from it. ``down``: by tier, how many of how many."""
+    """More of a tier's members would go down from it than may. ``down``: by tier."""
 
     code = "too_many_go_down"
 
-    def __init__(self, tag: str, *, down: Mapping[str, tuple[int, int]], most: float, some: list[str]) -> None:
-        told = [f"{number:,} of {held:,} members of {tier}" for tier, (number, held) in down.items()]
-        total = sum(number for number, _ in down.values())
+    def __init__(self, tag: str, *, down: Mapping[str, Down], most: float, some: list[str]) -> None:
+        told = " and ".join(each.of(tier) for tier, each in down.items())
+        total = sum(each.down for each in down.values())
         super().__init__(
-            f"{' and '.join(told)} ({', '.join(some)}{', …' if total > len(some) else ''}) would go down a tier with"
+            f"{told} ({', '.join(some)}{', …' if total > len(some) else ''}) would go down a tier with"
             f" {tag}, more than universe.most_leave ({most:g}) lets: nothing was changed",
             hint=f"are its closes and volumes right? `mdtasks universe diff ACTIVE {tag}` shows who goes down; --force"
             " (force: true over HTTP) lets it hold all the same",
@@ -210,7 +227,7 @@ class TooManyGoDownError(TooManyMoveError):
         self.tag, self.down = tag, dict(down)
 
     def as_dict(self) -> dict[str, object]:
-        down = {tier: {"down": number, "held": held} for tier, (number, held) in self.down.items()}
+        down = {tier: {"down": each.down, "held": each.kept} for tier, each in self.down.items()}
         return {**super().as_dict(), "down": down}
 
 

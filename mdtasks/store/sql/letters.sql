@@ -66,7 +66,8 @@ LIMIT 1
 -- name: groups
 -- Open letters by cause: one row per provider, error class and task.
 SELECT coalesce(provider, '') AS provider, error_class, coalesce(task, '') AS task, count(*) AS letters,
-       count(*) FILTER (WHERE kind = :finding) AS findings, count(DISTINCT symbol) AS symbols, min(died_at) AS first_seen, max(died_at) AS last_seen,
+       count(*) FILTER (WHERE kind = :finding) AS findings, count(DISTINCT symbol) AS symbols,
+       min(died_at) AS first_seen, max(died_at) AS last_seen,
        (array_agg(message ORDER BY died_at DESC))[1] AS example
 FROM dead_letters
 WHERE state = 'open' AND (CAST(:backfills AS boolean) IS NULL OR (kind = 'backfill') = :backfills)
