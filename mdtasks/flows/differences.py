@@ -73,7 +73,7 @@ def differences(between: Between, deps: Deps, now: datetime) -> dict[str, Any]:
     """What changed, a part for each section; times are datetimes. Reads only, all at one moment.
 
     Raises InvalidRequestError for a window that is empty or not kept any more, and for moments that are in the wrong
-    order or before the oldest revisions that are kept; UnknownSymbolError, StoreUnavailableError.
+    order, to come, or before the oldest revisions that are kept; UnknownSymbolError, StoreUnavailableError, BusyError.
     """
     until = now if between.until is None else between.until
     if between.since >= until:
