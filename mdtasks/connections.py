@@ -37,8 +37,8 @@ _TOO_LONG = ("57014", "25P03")
 #: SQLSTATE of disk full and out of memory.
 _FULL = ("53100", "53200")
 
-#: SQLSTATE of a lock that was not to be had in time.
-_LOCKED = "55P03"
+#: SQLSTATE of a lock that was not to be had in time, and of a deadlock that this side lost.
+_LOCKED = ("55P03", "40P01")
 _LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', CAST(:lock AS text), true)")
 
 #: Bounds of a snapshot.
@@ -93,16 +93,16 @@ class Database:
 
     @contextmanager
     def waiting(self, lock_s: float) -> Iterator[Connection]:
-        """A transaction that waits for no lock longer than so many seconds: raises BusyError then."""
+        """A transaction that waits for no lock longer than so many seconds: raises BusyError then, and left nothing."""
         try:
             with self.transaction() as connection:
                 connection.execute(_LOCK_TIMEOUT, {"lock": str(int(lock_s * 1000))})
                 yield connection
         except (DBAPIError, psycopg.Error) as exc:
-            if _state_of(exc.orig if isinstance(exc, DBAPIError) else exc) != _LOCKED:
+            if _state_of(exc.orig if isinstance(exc, DBAPIError) else exc) not in _LOCKED:
                 raise
             raise BusyError(
-                f"what was asked about has been written to for {lock_s:.0f} s, and still is",
+                f"what was asked about has been written to for {lock_s:g} s, and still is",
                 hint="ask again in a moment; `mdtasks status` shows what is going on",
             ) from exc
 

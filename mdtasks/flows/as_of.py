@@ -6,7 +6,7 @@ calendars. Before a read as of an instant, whoever may still write what is dated
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -62,30 +62,42 @@ def await_changes(database: Database, as_of: datetime, *, field: str = "as_of") 
     """
     with database.transaction() as connection:
         refuse_future(as_of, readings.clock(connection), field)
-    _await(database, as_of, reference.await_changes)
+        settled = readings.is_settled(connection, as_of, _SETTLED_S)
+    if not settled:
+        _take_turns(database, reference.await_changes)
 
 
 def await_statements(database: Database, as_of: datetime) -> None:
     """Wait likewise for whoever tells of corporate actions. Raises BusyError."""
-    _await(database, as_of, actions.await_writers)
+    if not _is_settled(database, as_of):
+        _take_turns(database, actions.await_writers)
 
 
-def await_writers(database: Database, as_of: datetime, interval: Interval, instrument_ids: Iterable[int]) -> None:
-    """Wait likewise for whoever writes what verdicts are made of: calendars, then bars. Raises BusyError."""
-    ids = list(instrument_ids)
-    _await(database, as_of, overrides.lock, lambda connection: coverage.hold_writers(connection, interval, ids))
+def await_writers(database: Database, as_of: datetime, interval: Interval, symbols: Sequence[str]) -> None:
+    """Wait likewise for whoever writes what verdicts on these symbols ([]: the whole universe) are made of: calendars,
+    then bars. Raises BusyError, UnknownSymbolError.
+    """
+    if _is_settled(database, as_of):
+        return
+    with database.transaction() as connection:
+        ids = [each.id for each in reference.asked_for(connection, symbols, as_of)]
+    _take_turns(database, overrides.lock, lambda connection: coverage.hold_writers(connection, interval, ids))
 
 
 def await_scan(database: Database, as_of: datetime) -> None:
     """Wait likewise for a scan that is under way: it dates the gaps that it finds before they are seen."""
-    _await(database, as_of, gaps.lock)
+    if not _is_settled(database, as_of):
+        _take_turns(database, gaps.lock)
 
 
-def _await(database: Database, as_of: datetime, *locks: Callable[[Connection], None]) -> None:
-    """Take locks and let go of them, one after the other; not where all that could be dated before is on record."""
+def _is_settled(database: Database, as_of: datetime) -> bool:
+    """Whether all that could be dated before an instant is on record."""
     with database.transaction() as connection:
-        if readings.is_settled(connection, as_of, _SETTLED_S):
-            return
+        return readings.is_settled(connection, as_of, _SETTLED_S)
+
+
+def _take_turns(database: Database, *locks: Callable[[Connection], None]) -> None:
+    """Take locks and let go of them, one after the other."""
     for lock in locks:
         with database.waiting(_LOCK_S) as connection:
             lock(connection)

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from mdtasks.connections import Database
 from mdtasks.domain.actions import Action, standing
 from mdtasks.domain.bars import from_us
 from mdtasks.domain.differences import diff
@@ -83,7 +82,8 @@ def differences(between: Between, deps: Deps, now: datetime) -> dict[str, Any]:
             hint="give the earlier moment as the first",
         )
     if between.until is not None:
-        _await(between, between.until, deps.database)
+        await_changes(deps.database, until, field="as_of_to")
+        await_writers(deps.database, until, between.interval, [between.symbol])
     await_statements(deps.database, until)
     with deps.database.transaction() as connection:
         at_one_moment(connection)
@@ -106,14 +106,6 @@ def differences(between: Between, deps: Deps, now: datetime) -> dict[str, Any]:
         **({"kept_from": kept.start} if kept != window else {}),
         **sections,
     }
-
-
-def _await(between: Between, until: datetime, database: Database) -> None:
-    """Wait for what may still be dated before the second moment, where that is not now."""
-    await_changes(database, until, field="as_of_to")
-    with database.transaction() as connection:
-        found = reference.resolve(connection, [between.symbol], as_of=until)
-    await_writers(database, until, between.interval, [each.id for each in found.values()])
 
 
 def _kept(connection: Connection, interval: Interval, window: TimeWindow) -> TimeWindow:

@@ -126,18 +126,10 @@ def _looking(asked: Question, deps: Deps, now: datetime, *, with_ledger: bool = 
     await_changes(deps.database, asked.as_of)
     if with_ledger:  # a scan that is under way dates what it finds before it is seen
         await_scan(deps.database, asked.as_of)
-    with deps.database.transaction() as connection:
-        ids = [each.id for each in _asked_for(connection, asked)]
-    await_writers(deps.database, asked.as_of, asked.interval, ids)
+    await_writers(deps.database, asked.as_of, asked.interval, asked.symbols)
     with deps.database.transaction() as connection:
         at_one_moment(connection)
         yield _Look(connection, asked, deps_at(connection, deps, asked.as_of), asked.as_of)
-
-
-def _asked_for(connection: Connection, asked: Question) -> list[Instrument]:
-    if asked.symbols:
-        return list(reference.resolve(connection, asked.symbols, as_of=asked.as_of).values())
-    return reference.instruments(connection, as_of=asked.as_of)
 
 
 class _Look:
@@ -147,7 +139,7 @@ class _Look:
 
     def __init__(self, connection: Connection, asked: Question, deps: Deps, now: datetime) -> None:
         self.connection, self._asked, self._deps, self._now = connection, asked, deps, now
-        self.members = _asked_for(connection, asked)
+        self.members = reference.asked_for(connection, asked.symbols, asked.as_of)
         self._kept_from = horizon(deps.running.policy, asked.interval, now)
         self._covered: Mapping[int, Sequence[TimeWindow]] = {}
         if asked.as_of is None:

@@ -303,9 +303,7 @@ def _await(asked: Reading, as_of: datetime, database: Database) -> None:
     if asked.adjust is not Adjust.NONE:
         await_statements(database, as_of)
     if asked.fill is not Fill.NONE:
-        with database.transaction() as connection:
-            members = reference.resolve(connection, asked.symbols, as_of=as_of).values()
-        await_writers(database, as_of, asked.interval, [each.id for each in members])
+        await_writers(database, as_of, asked.interval, asked.symbols)
 
 
 def is_settled(shelf: Shelf, as_of: datetime, margin_s: float) -> bool:

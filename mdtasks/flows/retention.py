@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from mdtasks.domain.errors import BusyError
 from mdtasks.domain.jobs import Interval
 from mdtasks.domain.policy import Policy
 from mdtasks.domain.retention import day_before, horizon, month_before, subject_of
 from mdtasks.flows.deps import Deps
 from mdtasks.observe import metrics
 from mdtasks.store import policies, retention
-from mdtasks.store.retention import BusyError, Round, SpentError
+from mdtasks.store.retention import Round, SpentError
 
 log = logging.getLogger(__name__)
 

@@ -184,6 +184,11 @@ def instruments(connection: Connection, tier: Tier | None = None, as_of: datetim
     return [each for each in found if tier in (None, each.tier)]
 
 
+def asked_for(connection: Connection, symbols: Sequence[str], as_of: datetime | None) -> list[Instrument]:
+    """The instruments of these symbols, or of the whole universe where none is named. Raises as ``resolve``."""
+    return list(resolve(connection, symbols, as_of=as_of).values()) if symbols else instruments(connection, as_of=as_of)
+
+
 def exchanges(connection: Connection, *, day: date | None = None, tier: Tier | None = None) -> list[str]:
     """The exchanges of all instruments, of those that are not delisted on ``day``, of those of a tier; by name."""
     return list(connection.execute(_SQL["exchanges"], {"day": day, "tier": tier and tier.value}).scalars())

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
 from mdtasks.connections import Database, load_statements
 from mdtasks.domain.errors import InvalidRequestError
@@ -30,12 +29,6 @@ CHUNK: Final = 5000
 LOCK_MS: Final = 200
 #: Series whose rows one statement looks for.
 SERIES: Final = 1000
-#: SQLSTATE of a lock that was not free in time, and of a deadlock that this side lost.
-_HELD: Final = ("55P03", "40P01")
-
-
-class BusyError(Exception):
-    """Somebody works with what was to be deleted: it waits for another round."""
 
 
 class SpentError(Exception):
@@ -171,14 +164,6 @@ def _of(name: str, partition: str) -> Any:
     return text(SQL[name].text.format(partition=partition))
 
 
-@contextmanager
-def impatient(database: Database) -> Iterator[Connection]:
+def impatient(database: Database) -> AbstractContextManager[Connection]:
     """A transaction that gives up where it would wait for somebody: raises BusyError, and left nothing."""
-    try:
-        with database.transaction() as connection:
-            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'"))
-            yield connection
-    except DBAPIError as exc:
-        if getattr(exc.orig, "sqlstate", None) in _HELD:
-            raise BusyError(str(exc.orig).partition("\n")[0]) from exc
-        raise
+    return database.waiting(LOCK_MS / 1000)

@@ -209,13 +209,8 @@ class _Question:
         """Whether an answer as of the past can stay true: the window is fixed, and it hangs on nothing but bars."""
         asked = self.reading
         plain = asked.hours is Hours.ALL and asked.fill is Fill.NONE and asked.adjust is Adjust.NONE
-        return asked.as_of is not None and self._is_fixed and plain
-
-    @property
-    def _is_fixed(self) -> bool:
-        """Whether the window stays where it is as time goes on."""
-        window = self.reading.window
-        return window.start is not None and window.end is not None and window.end <= self.now
+        fixed = asked.window.start is not None and asked.window.end is not None and asked.window.end <= self.now
+        return asked.as_of is not None and fixed and plain
 
     def _path_of(self, cursor: str) -> str:
         url = self.request.url.include_query_params(cursor=cursor)
